@@ -1,0 +1,53 @@
+"""Where and in which arithmetic the JAX half runs. Twin: torch_vae/device.py."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from vae_common.configs import InputError
+
+
+def select_device(name: str = "auto") -> jax.Device:
+    """The device of that name; `auto` is the accelerator that JAX finds, else the CPU.
+
+    Raises InputError where the device is not there, with what is.
+    """
+    if name == "auto":
+        return jax.devices()[0]
+    try:
+        return jax.devices(name)[0]
+    except RuntimeError as error:
+        have = ", ".join(sorted({"cpu", *(d.platform for d in jax.devices())}))
+        raise InputError(f"device: received {name}, but this JAX has {have}; install a build for {name}") from error
+
+
+@contextlib.contextmanager
+def precision(dtype: str) -> Iterator[None]:
+    """Runs its block in true arithmetic of that dtype.
+
+    Without it JAX would turn float64 into float32 silently, and an accelerator may multiply float32
+    matrices in a shorter format.
+    """
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+        yield
+
+
+def synchronize(tree: Any) -> None:
+    """Waits until every array of a tree has been computed."""
+    jax.block_until_ready(tree)
+
+
+def environment(name: str = "auto") -> dict[str, str]:
+    """What a record must say of this half's software and hardware."""
+    import flax
+    import optax
+
+    device = select_device(name)
+    return {
+        "framework": f"jax {jax.__version__}, flax {flax.__version__}, optax {optax.__version__}",
+        "device": f"{device.platform}: {device.device_kind}",
+    }

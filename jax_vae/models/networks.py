@@ -1,0 +1,66 @@
+"""Encoders and decoders. Twin: torch_vae/models/networks.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vae_common.configs import Config
+
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "softplus": jax.nn.softplus,
+    "gelu": partial(jax.nn.gelu, approximate=False),  # jax.nn.gelu approximates by default
+    "silu": jax.nn.silu,
+}
+
+
+def linear(inputs: int, outputs: int) -> nnx.Linear:
+    """A fully connected layer; an experiment's weights replace its own (see `create_model`)."""
+    uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1/sqrt(fan_in)
+    return nnx.Linear(inputs, outputs, kernel_init=uniform, rngs=nnx.Rngs(0))
+
+
+class Encoder(nnx.Module):
+    """Hidden layers and one linear head per name, for example `mean` and `log_std`.
+
+    Takes images of shape (batch, height, width, channels), flattened in that order (or already flat)
+    to `pixels` values; returns a tuple of arrays (batch, latent_dim), one per head.
+    """
+
+    def __init__(self, config: Config, heads: Sequence[str]):
+        widths = (config.pixels, *config.network.hidden)
+        self.hidden = nnx.List([linear(a, b) for a, b in zip(widths, widths[1:])])
+        self.activation = ACTIVATIONS[config.network.activation]
+        self.heads = tuple(heads)
+        for head in heads:
+            setattr(self, head, linear(widths[-1], config.network.latent_dim))
+
+    def __call__(self, images):
+        features = images.reshape(len(images), -1)
+        for layer in self.hidden:
+            features = self.activation(layer(features))
+        return tuple(getattr(self, head)(features) for head in self.heads)
+
+
+class Decoder(nnx.Module):
+    """The encoder's hidden layers in reverse; (batch, latent_dim) to logits (batch, h, w, c)."""
+
+    def __init__(self, config: Config):
+        widths = (config.network.latent_dim, *reversed(config.network.hidden))
+        self.hidden = nnx.List([linear(a, b) for a, b in zip(widths, widths[1:])])
+        self.activation = ACTIVATIONS[config.network.activation]
+        self.logits = linear(widths[-1], config.pixels)
+        self.image_shape = config.image_shape
+        self.latent_dim = config.network.latent_dim
+
+    def __call__(self, latents):
+        features = latents
+        for layer in self.hidden:
+            features = self.activation(layer(features))
+        return self.logits(features).reshape(-1, *self.image_shape)

@@ -1,0 +1,33 @@
+"""The variational autoencoder. Twin: torch_vae/models/vae.py."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import nnx
+
+from vae_common.configs import Config
+from vae_common.contracts import Outputs, Posterior
+
+from .networks import Decoder, Encoder
+
+
+class VAE(nnx.Module):
+    """Gaussian posterior, standard-normal prior (Kingma and Welling 2014, appendix C)."""
+
+    def __init__(self, config: Config):
+        self.encoder = Encoder(config, heads=("mean", "log_std"))
+        self.decoder = Decoder(config)
+
+    def encode(self, images) -> Posterior:
+        """Mean and log standard deviation, shape (batch, latent_dim) each."""
+        return Posterior(*self.encoder(images))
+
+    def decode(self, latents):
+        """Logits of the pixel means, shape (batch, height, width, channels)."""
+        return self.decoder(latents)
+
+    def __call__(self, images, noise) -> Outputs:
+        """`images` in [0, 1]; `noise` standard normal, shape (batch, latent_dim)."""
+        posterior = self.encode(images)
+        latents = posterior.mean + jnp.exp(posterior.log_std) * noise
+        return Outputs(self.decode(latents), posterior, latents)

@@ -1,0 +1,115 @@
+"""Using a model: NumPy in and out, any number of images. Twin: jax_vae/inference.py.
+
+`images` are uint8 or floats in [0, 1], of shape (N, height, width, channels), (N, height, width) for
+one channel, or flat; anything else raises InputError. Work goes in batches of `BATCH` images.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from vae_common import randomness
+from vae_common.configs import Config, InputError
+from vae_common.contracts import Posterior, Terms
+from vae_common.datasets import as_unit_images
+
+from .device import precision
+from .losses import loss_terms, pixel_means
+from .parameters import parameter_dtype
+
+BATCH = 1000
+
+
+def prepare_images(images, thresholds, dtype):
+    """What the model sees of images on the device: uint8 goes to [0, 1], floats stay as they are.
+
+    With `thresholds` (uint8, the images' shape) a pixel is 1 where it exceeds its own, else 0.
+    """
+    if thresholds is not None:
+        return (images > thresholds).to(dtype)
+    return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
+
+
+def encode(model: nn.Module, images: np.ndarray) -> Posterior:
+    """The posterior's mean and log_std, (N, latent_dim) each; an AE's code is `mean`, log_std None."""
+    images = as_unit_images(images, model.decoder.image_shape)
+    mean, log_std = _in_batches(_encode, model, images)
+    return Posterior(mean, log_std)
+
+
+def decode(model: nn.Module, latents: np.ndarray) -> np.ndarray:
+    """Pixel means in [0, 1], (N, height, width, channels), of latents (N, latent_dim)."""
+    latents = np.asarray(latents)
+    latent_dim = model.decoder.latent_dim
+    if latents.ndim != 2 or latents.shape[1] != latent_dim:
+        raise InputError(f"latents: received shape {latents.shape}, expected (N, {latent_dim})")
+    return _in_batches(_decode, model, latents.astype(parameter_dtype(model)))
+
+
+def reconstruct(model: nn.Module, images: np.ndarray) -> np.ndarray:
+    """The decoded posterior means, in [0, 1]: no noise is drawn."""
+    return decode(model, encode(model, images).mean)
+
+
+def sample(model: nn.Module, count: int, seed: int = 0) -> np.ndarray:
+    """Decoded draws from the standard-normal prior; the same latents in both halves."""
+    return decode(model, randomness.prior_samples(seed, count, model.decoder.latent_dim))
+
+
+def interpolate(model: nn.Module, first: np.ndarray, second: np.ndarray, steps: int = 12) -> np.ndarray:
+    """Decoded points on the line between two images' posterior means, ends included.
+
+    Takes one image each, (height, width, channels) or flat; returns (steps, height, width, channels).
+    """
+    start, end = encode(model, np.stack([np.asarray(first), np.asarray(second)])).mean
+    return decode(model, start + np.linspace(0, 1, steps)[:, None] * (end - start))
+
+
+def evaluate(model: nn.Module, images: np.ndarray, config: Config) -> Terms:
+    """Each image's total, reconstruction and KL, float64 (N,), from one posterior draw per image.
+
+    Every image counts. Grey images of a binarized experiment have to be binarized first (see
+    `datasets.binarize`). The draws are fixed, so the result is a function of the weights.
+    """
+    images = as_unit_images(images, model.decoder.image_shape)
+    if not len(images):
+        raise InputError("images: received none, expected at least one")
+    noise = randomness.evaluation_noise(len(images), config.noise_dim).astype(parameter_dtype(model))
+    terms = _in_batches(partial(_evaluate, loss=config.loss), model, images, noise)
+    return Terms(*(np.asarray(term, np.float64) for term in terms))
+
+
+@torch.no_grad()
+def _encode(model, images):
+    return tuple(model.encode(prepare_images(images, None, _dtype(model))))
+
+
+@torch.no_grad()
+def _decode(model, latents):
+    return pixel_means(model.decode(latents))
+
+
+@torch.no_grad()
+def _evaluate(model, images, noise, loss):
+    images = prepare_images(images, None, _dtype(model))
+    return tuple(loss_terms(loss, model(images, noise), images))
+
+
+def _dtype(model):
+    return next(model.parameters()).dtype
+
+
+def _in_batches(function, model, *arrays):
+    """Calls it on slices of the arrays; joins its results, each an array, a tuple of them or None."""
+    device = next(model.parameters()).device
+    with precision(parameter_dtype(model)):
+        starts = range(0, max(len(arrays[0]), 1), BATCH)
+        slices = ([torch.tensor(a[i : i + BATCH], device=device) for a in arrays] for i in starts)
+        results = [function(model, *tensors) for tensors in slices]
+        if isinstance(results[0], tuple):
+            return tuple(None if p[0] is None else torch.cat(p).cpu().numpy() for p in zip(*results))
+        return torch.cat(results).cpu().numpy()

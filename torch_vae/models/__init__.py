@@ -1,0 +1,31 @@
+"""The models, found through the registry. Twin: jax_vae/models/__init__.py."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+from torch import nn
+
+from vae_common import randomness
+from vae_common.configs import MODELS, Config
+
+from ..device import precision, select_device
+from ..parameters import load_arrays, parameter_shapes
+from .ae import AE
+from .vae import VAE
+
+__all__ = ["AE", "VAE", "create_model"]
+
+
+def create_model(config: Config) -> nn.Module:
+    """The experiment's model with its initial weights, in its dtype and on its device.
+
+    Equal configs give equal weights in both halves: `vae_common.randomness` draws them.
+    """
+    module = importlib.import_module(f"{__name__}.{config.model}")
+    architecture = getattr(module, MODELS[config.model].class_name)
+    with precision(config.training.dtype), torch.device("meta"):
+        model = architecture(config)
+    weights = randomness.initial_weights(parameter_shapes(model), config.seed)
+    return load_arrays(model, weights, config.training.dtype, select_device(config.training.device))

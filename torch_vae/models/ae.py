@@ -1,0 +1,33 @@
+"""The autoencoder. Twin: jax_vae/models/ae.py."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from vae_common.configs import Config
+from vae_common.contracts import Outputs, Posterior
+
+from .networks import Decoder, Encoder
+
+
+class AE(nn.Module):
+    """The tutorial's autoencoder: each image has one code, and nothing is drawn."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.encoder = Encoder(config, heads=("code",))
+        self.decoder = Decoder(config)
+
+    def encode(self, images) -> Posterior:
+        """The code as `mean`, shape (batch, latent_dim); `log_std` is None."""
+        (code,) = self.encoder(images)
+        return Posterior(code, None)
+
+    def decode(self, latents):
+        """Logits of the pixel means, shape (batch, height, width, channels)."""
+        return self.decoder(latents)
+
+    def forward(self, images, noise) -> Outputs:
+        """`images` in [0, 1]; `noise` has shape (batch, 0) and is not read."""
+        posterior = self.encode(images)
+        return Outputs(self.decode(posterior.mean), posterior, posterior.mean)

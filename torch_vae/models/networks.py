@@ -1,0 +1,67 @@
+"""Encoders and decoders. Twin: jax_vae/models/networks.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vae_common.configs import Config
+
+ACTIVATIONS = {
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "softplus": partial(F.softplus, threshold=50),  # the default, 20, is off by 2e-9
+    "gelu": F.gelu,
+    "silu": F.silu,
+}
+
+
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """A fully connected layer; an experiment's weights replace its own (see `create_model`)."""
+    return nn.Linear(inputs, outputs)
+
+
+class Encoder(nn.Module):
+    """Hidden layers and one linear head per name, for example `mean` and `log_std`.
+
+    Takes images of shape (batch, height, width, channels), flattened in that order (or already flat)
+    to `pixels` values; returns a tuple of tensors (batch, latent_dim), one per head.
+    """
+
+    def __init__(self, config: Config, heads: Sequence[str]):
+        super().__init__()
+        widths = (config.pixels, *config.network.hidden)
+        self.hidden = nn.ModuleList([linear(a, b) for a, b in zip(widths, widths[1:])])
+        self.activation = ACTIVATIONS[config.network.activation]
+        self.heads = tuple(heads)
+        for head in heads:
+            setattr(self, head, linear(widths[-1], config.network.latent_dim))
+
+    def forward(self, images):
+        features = images.reshape(len(images), -1)
+        for layer in self.hidden:
+            features = self.activation(layer(features))
+        return tuple(getattr(self, head)(features) for head in self.heads)
+
+
+class Decoder(nn.Module):
+    """The encoder's hidden layers in reverse; (batch, latent_dim) to logits (batch, h, w, c)."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        widths = (config.network.latent_dim, *reversed(config.network.hidden))
+        self.hidden = nn.ModuleList([linear(a, b) for a, b in zip(widths, widths[1:])])
+        self.activation = ACTIVATIONS[config.network.activation]
+        self.logits = linear(widths[-1], config.pixels)
+        self.image_shape = config.image_shape
+        self.latent_dim = config.network.latent_dim
+
+    def forward(self, latents):
+        features = latents
+        for layer in self.hidden:
+            features = self.activation(layer(features))
+        return self.logits(features).reshape(-1, *self.image_shape)

@@ -1,0 +1,44 @@
+"""Canonical arrays in and out: weights and Adam's moments. Twin: jax_vae/parameters.py.
+
+Canonical means PyTorch's names and layouts: `encoder.hidden.0.weight`, shape (out, in). Layers have
+the same attribute names in both halves, so this bridge is generic and knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from vae_common.checkpoints import check_shapes
+
+
+def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Canonical name -> canonical shape, also of a model that has no values yet."""
+    return {name: tuple(leaf.shape) for name, leaf in _named(model).items()}
+
+
+def parameter_dtype(model: nn.Module) -> str:
+    """`float32` or `float64`."""
+    return str(next(iter(_named(model).values())).dtype).removeprefix("torch.")
+
+
+def to_arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    """A copy of every parameter as a C-contiguous NumPy array."""
+    return {name: leaf.detach().cpu().numpy().copy(order="C") for name, leaf in _named(model).items()}
+
+
+def load_arrays(
+    model: nn.Module, arrays: Mapping[str, np.ndarray], dtype: str, device: torch.device
+) -> nn.Module:
+    """The model with these canonical values; raises InputError listing every one that does not fit."""
+    check_shapes(parameter_shapes(model), arrays)
+    values = {name: torch.tensor(array.astype(dtype), device=device) for name, array in arrays.items()}
+    model.load_state_dict(values, assign=True)
+    return model.requires_grad_()
+
+
+def _named(model: nn.Module) -> dict[str, torch.Tensor]:
+    return dict(sorted(model.named_parameters()))

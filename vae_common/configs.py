@@ -1,0 +1,231 @@
+"""The experiment's configuration, declared once and read by both halves.
+
+Every config is a frozen, hashable dataclass that checks itself when it is built, so an invalid one
+never exists. `Config.from_json(config.to_json()) == config`, and unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeVar
+
+
+class InputError(ValueError):
+    """What a user gave cannot be used. One line: what was received, what was expected, the mend."""
+
+
+class ModelEntry(NamedTuple):
+    """A model's class name and whether its forward pass draws latents from a posterior."""
+
+    class_name: str
+    posterior: bool
+
+
+# One line per model; the key is also the name of its file in `jax_vae/models` and `torch_vae/models`.
+MODELS: dict[str, ModelEntry] = {
+    "ae": ModelEntry("AE", posterior=False),
+    "vae": ModelEntry("VAE", posterior=True),
+}
+
+Activation = Literal["relu", "tanh", "softplus", "gelu", "silu"]
+Reconstruction = Literal["bernoulli", "squared_error"]
+KL = Literal["gaussian", "tutorial"]
+Reduction = Literal["mean", "sum"]
+Binarization = Literal["none", "threshold", "static", "dynamic"]
+DType = Literal["float32", "float64"]
+Randomness = Literal["shared", "native"]
+Device = Literal["auto", "cpu", "cuda", "tpu", "mps"]
+
+
+def _require(ok: bool, name: str, received: object, expected: str) -> None:
+    if not ok:
+        raise InputError(f"{name}: received {received!r}, expected {expected}")
+
+
+def _is_count(value: object, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+class _Checked:
+    """Checks every `Literal` field against its choices, then the class's own `_check`."""
+
+    def __post_init__(self) -> None:
+        for name, hint in typing.get_type_hints(type(self)).items():
+            if typing.get_origin(hint) is Literal:
+                choices, value = typing.get_args(hint), getattr(self, name)
+                _require(value in choices, name, value, f"one of {', '.join(choices)}")
+        self._check()
+
+    def _check(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class NetworkConfig(_Checked):
+    """The encoder's and the decoder's shape."""
+
+    hidden: tuple[int, ...] = (512,)
+    """Widths of the encoder's hidden layers; the decoder has them in reverse."""
+    latent_dim: int = 2
+    """Number of latent dimensions."""
+    activation: Activation = "relu"
+    """Non-linearity after each hidden layer."""
+
+    def _check(self) -> None:
+        valid = isinstance(self.hidden, tuple) and all(_is_count(width) for width in self.hidden)
+        _require(valid, "hidden", self.hidden, "widths of at least 1, for example 512 256")
+        _require(_is_count(self.latent_dim), "latent_dim", self.latent_dim, "an integer >= 1")
+
+
+@dataclass(frozen=True)
+class LossConfig(_Checked):
+    """The terms of the loss and how they add up: reconstruction + beta * KL."""
+
+    reconstruction: Reconstruction = "bernoulli"
+    """Bernoulli negative log-likelihood from logits, or the tutorial's squared error."""
+    beta: float = 1.0
+    """Weight of the KL term."""
+    kl: KL = "gaussian"
+    """The KL to the standard normal, or the tutorial's formula (which is not a KL)."""
+    reduction: Reduction = "mean"
+    """Over the batch, for the gradient only; reports are always per image."""
+
+    def _check(self) -> None:
+        valid = _is_number(self.beta) and 0 <= self.beta < float("inf")
+        _require(valid, "beta", self.beta, "a finite number >= 0")
+
+
+@dataclass(frozen=True)
+class DataConfig(_Checked):
+    """Which images, and as what the model sees them."""
+
+    dataset: str = "digits"
+    """`digits`, a TensorFlow Datasets name such as `mnist`, an .npz file or a folder of IDX files."""
+    data_dir: str = "data"
+    """Where prepared and decoded sets are kept."""
+    manual_dir: str | None = None
+    """Folder that already holds the set's original files (no download then)."""
+    binarization: Binarization = "none"
+    """none: grey in [0, 1]; threshold: at 1/2; static: one draw per image; dynamic: one per step."""
+    validation_size: int = 0
+    """Training images set aside; 0 reports the test split after every epoch."""
+
+    def _check(self) -> None:
+        _require(bool(self.dataset), "dataset", self.dataset, "a name or a path")
+        valid = _is_count(self.validation_size, 0)
+        _require(valid, "validation_size", self.validation_size, "an integer >= 0")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(_Checked):
+    """The optimisation: Adam on shuffled mini-batches."""
+
+    epochs: int = 20
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images per step; a partial last batch is dropped in training, never in evaluation."""
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+    dtype: DType = "float32"
+    """Of parameters, optimiser and arithmetic."""
+    randomness: Randomness = "shared"
+    """shared: NumPy draws, equal in both halves; native: each framework's own generator."""
+    device: Device = "auto"
+    """auto: the accelerator that the framework finds, else the CPU."""
+
+    def _check(self) -> None:
+        _require(_is_count(self.epochs, 0), "epochs", self.epochs, "an integer >= 0")
+        _require(_is_count(self.batch_size), "batch_size", self.batch_size, "an integer >= 1")
+        rate = self.learning_rate
+        valid = _is_number(rate) and 0 < rate < float("inf")
+        _require(valid, "learning_rate", rate, "a finite number > 0")
+
+
+@dataclass(frozen=True)
+class Config(_Checked):
+    """One experiment: a model, a seed, and everything that decides the numbers."""
+
+    model: str = "vae"
+    seed: int = 0
+    image_shape: tuple[int, int, int] = (28, 28, 1)
+    """Height, width, channels; set from the data."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def _check(self) -> None:
+        _require(self.model in MODELS, "model", self.model, f"one of {', '.join(MODELS)}")
+        _require(_is_count(self.seed, 0), "seed", self.seed, "an integer >= 0")
+        shape = self.image_shape
+        valid = isinstance(shape, tuple) and len(shape) == 3 and all(_is_count(n) for n in shape)
+        _require(valid, "image_shape", shape, "(height, width, channels), each >= 1")
+
+    @property
+    def pixels(self) -> int:
+        """Values per image: height * width * channels."""
+        height, width, channels = self.image_shape
+        return height * width * channels
+
+    @property
+    def noise_dim(self) -> int:
+        """Standard-normal numbers that one image's forward pass takes: 0 for an AE."""
+        return self.network.latent_dim if MODELS[self.model].posterior else 0
+
+    @property
+    def reconstruction_unit(self) -> str:
+        """What one unit of the reconstruction term is, for records and axis labels."""
+        if self.loss.reconstruction == "squared_error":
+            return "squared error (nats of a Gaussian with variance 1/2, less its constant)"
+        if self.data.binarization == "none":
+            return "cross-entropy on grey pixels (nats, not a likelihood)"
+        return f"nats, {self.data.binarization} binarization"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Config:
+        """The inverse of `to_json`; raises InputError on an unknown key or a bad value."""
+        return _from_json(cls, values, "config")
+
+
+_T = TypeVar("_T")
+
+
+def _from_json(cls: type[_T], values: object, where: str) -> _T:
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: received {values!r}, expected an object with named fields")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise InputError(f"{where}: unknown keys {', '.join(unknown)}; known: {', '.join(hints)}")
+    fields: dict[str, Any] = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            value = _from_json(typing.cast(type, hints[name]), value, name)
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**fields)
+
+
+PRESETS: dict[str, Config] = {
+    "default": Config(),
+    # The tutorial as its text describes it, its own KL formula included.
+    "tutorial": Config(
+        loss=LossConfig(reconstruction="squared_error", kl="tutorial", reduction="sum"),
+        data=DataConfig(dataset="mnist"),
+    ),
+    # The MNIST experiment of d3p's paper logs: test negative ELBO 99.63, standard deviation 0.30.
+    "bernoulli50": Config(
+        network=NetworkConfig(hidden=(400,), latent_dim=50, activation="softplus"),
+        data=DataConfig(dataset="mnist", binarization="dynamic"),
+    ),
+}

@@ -1,0 +1,202 @@
+"""A run: one training of one model in one half, and the folder that holds it.
+
+    config.json             the config, the framework, versions, device, command
+    metrics.jsonl           one record per finished epoch
+    checkpoint.safetensors  the state after the last saved epoch (see checkpoints.py)
+    weights.safetensors     the final weights alone
+    summary.json            what came out, written last: a folder without it did not finish
+    figures/                what scripts.plot drew
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from vae_common import checkpoints, datasets
+from vae_common.configs import Config, InputError
+from vae_common.contracts import Terms
+
+EpochRecord = dict[str, Any]
+
+
+class NonFiniteLoss(ArithmeticError):
+    """A loss became infinite or NaN. `state` is the training state before that epoch."""
+
+    def __init__(self, epoch: int, step: int | None, term: str):
+        where = f"epoch {epoch}" + (f", step {step}" if step else ", in the evaluation after it")
+        super().__init__(f"the {term} became infinite or NaN in {where}; try a smaller learning_rate")
+        self.epoch, self.step = epoch, step
+        self.state: Any = None
+
+
+def epoch_record(
+    epoch: int, config: Config, terms: Terms, split: str, evaluation: Terms, seconds: float
+) -> EpochRecord:
+    """One line of metrics.jsonl, per image; epochs count from 1.
+
+    Args:
+        terms: every step's means, float64 (steps,).
+        evaluation: every held-out image's terms, float64 (N,).
+
+    Raises:
+        NonFiniteLoss: naming the first step, counted from 1, where a term is not finite.
+    """
+    for name, values in terms._asdict().items():
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            raise NonFiniteLoss(epoch + 1, int(bad[0]) + 1, name)
+    for name, values in evaluation._asdict().items():
+        if not np.isfinite(values).all():
+            raise NonFiniteLoss(epoch + 1, None, name)
+    steps = len(terms.total)
+    return {
+        "epoch": epoch + 1,
+        "step": (epoch + 1) * steps,
+        "train": mean_terms(terms),
+        split: mean_terms(evaluation),
+        "seconds": seconds,
+        "images_per_second": steps * config.training.batch_size / seconds,
+    }
+
+
+def mean_terms(terms: Terms) -> dict[str, float]:
+    """Means with their units in the keys, per image."""
+    return {f"{name}_nats": float(np.mean(values)) for name, values in terms._asdict().items()}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder."""
+
+    folder: Path
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The file to resume from."""
+        return self.folder / "checkpoint.safetensors"
+
+    def checkpoint(self) -> checkpoints.Checkpoint:
+        """The last saved state; raises InputError where the folder is not a run's."""
+        if not self.folder.is_dir():
+            raise InputError(f"run: {self.folder} does not exist; expected a run's folder")
+        return checkpoints.read(self.checkpoint_path)
+
+    def append(self, record: EpochRecord) -> None:
+        """Adds a line to metrics.jsonl."""
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
+        """Writes a JSON file into the folder, atomically."""
+        checkpoints.write_atomically(self.folder / name, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def new_folder(output: str | Path | None, default: str) -> Path:
+    """Makes a folder that did not exist: `output`, or else `runs/default`, `runs/default-2`, ...
+
+    Two commands started at once never share one. Raises InputError where `output` holds something.
+    """
+    if output is not None:
+        folder = Path(output)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"output: {folder} exists and is not empty; choose another or delete it")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    for suffix in itertools.chain([""], (f"-{n}" for n in itertools.count(2))):
+        folder = Path("runs") / (default + suffix)
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+    raise AssertionError("unreachable")
+
+
+def train(
+    half: ModuleType,
+    config: Config,
+    dataset: datasets.Dataset,
+    folder: Path,
+    *,
+    command: Sequence[str] = (),
+    checkpoint_every: int = 1,
+) -> dict[str, Any]:
+    """Trains one model in one half into a fresh folder; returns what summary.json holds.
+
+    Args:
+        half: `jax_vae` or `torch_vae`.
+        config: its image_shape has to be the data's.
+        dataset: with its validation split already held out.
+        checkpoint_every: epochs between checkpoints; the first and the last state are always kept.
+
+    Raises:
+        NonFiniteLoss: the folder then holds the last good state as its checkpoint, and no summary.
+    """
+    run = Run(folder)
+    framework = half.__name__.removesuffix("_vae")
+    environment = half.environment(config.training.device)
+    run.write_json(
+        "config.json",
+        {"framework": framework, "config": config.to_json(), "environment": environment, "command": list(command)},
+    )
+    history: list[EpochRecord] = []
+
+    def save(state: Any) -> None:
+        arrays = half.state_to_arrays(state)
+        checkpoints.write(
+            run.checkpoint_path, checkpoints.Checkpoint(arrays, config, framework, len(history), history)
+        )
+
+    start = time.perf_counter()
+    state = half.create_state(config)
+    save(state)
+    label = f"{framework} {config.model} seed {config.seed}"
+    with tqdm(total=config.training.epochs, desc=label, unit="epoch", disable=None, file=sys.stderr) as bar:
+
+        def on_epoch(state: Any, record: EpochRecord) -> None:
+            history.append(record)
+            run.append(record)
+            if record["epoch"] % checkpoint_every == 0 or record["epoch"] == config.training.epochs:
+                save(state)
+            bar.set_postfix_str(f"{record['images_per_second']:,.0f} images/s, loss {record['train']['total_nats']:.2f}")
+            bar.update()
+
+        try:
+            state = half.fit(state, dataset, on_epoch=on_epoch)
+        except NonFiniteLoss as error:
+            save(error.state)
+            raise
+    checkpoints.write_weights(folder / "weights.safetensors", half.to_arrays(state.model))
+    split, images = datasets.evaluation_images(dataset, config.data.binarization, "test")
+    speeds = [record["images_per_second"] for record in history]
+    summary = {
+        "framework": framework,
+        "model": config.model,
+        "seed": config.seed,
+        "dataset": dataset.name,
+        "source": dataset.source,
+        "binarization": config.data.binarization,
+        "reconstruction_unit": config.reconstruction_unit,
+        "epochs": config.training.epochs,
+        split: mean_terms(half.evaluate(state.model, images, config)),
+        "images": {"train": len(dataset.train), "test": len(dataset.test)},
+        # The first epoch holds the compilation.
+        "median_images_per_second": statistics.median(speeds[1:] or speeds) if speeds else None,
+        "seconds": time.perf_counter() - start,
+        "environment": environment,
+        "folder": str(folder),
+    }
+    run.write_json("summary.json", summary)
+    return summary
