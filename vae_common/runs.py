@@ -93,6 +93,13 @@ class Run:
             raise InputError(f"run: {self.folder} does not exist; expected a run's folder")
         return checkpoints.read(self.checkpoint_path)
 
+    def summary(self) -> dict[str, Any]:
+        """What the finished run found; raises InputError where it did not finish."""
+        try:
+            return json.loads((self.folder / "summary.json").read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"run: {self.folder} has no readable summary.json; it did not finish ({error})") from error
+
     def append(self, record: EpochRecord) -> None:
         """Adds a line to metrics.jsonl."""
         with open(self.folder / "metrics.jsonl", "a") as file:
@@ -122,6 +129,13 @@ def new_folder(output: str | Path | None, default: str) -> Path:
         except FileExistsError:
             continue
     raise AssertionError("unreachable")
+
+
+def load_model(half: ModuleType, checkpoint: checkpoints.Checkpoint) -> Any:
+    """A checkpoint's model in the given half, whichever half wrote it."""
+    config = checkpoint.config
+    device = half.select_device(config.training.device)
+    return half.load_arrays(half.create_model(config), checkpoint.weights, config.training.dtype, device)
 
 
 def train(

@@ -1,0 +1,1 @@
+"""One thin script per task: `python -m scripts.train --help`."""

@@ -1,0 +1,49 @@
+"""Draws every figure of a finished run, in either half, whoever trained it.
+
+    python -m scripts.plot --run runs/jax-vae-mnist-seed0
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from scripts.command_line import Flat, Framework, load_dataset, load_halves, run
+from vae_common import figures, runs
+from vae_common.configs import InputError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Draws every figure of a finished run."""
+
+    run: Path | None = None
+    """The run's folder."""
+    framework: Framework | None = None
+    """The half that computes; by default the one that trained."""
+    output: Path | None = None
+    """Where the figures go; by default the run's own figures/."""
+    figures: Annotated[figures.FigureOptions, Flat] = field(default_factory=figures.FigureOptions)
+
+
+def main(arguments: Arguments) -> dict[str, Any]:
+    if arguments.run is None:
+        raise InputError("run: received nothing, expected --run with a run's folder")
+    finished = runs.Run(arguments.run)
+    checkpoint = finished.checkpoint()
+    framework = arguments.framework or checkpoint.framework
+    half = load_halves(framework)[framework]
+    trained = figures.Trained(half, runs.load_model(half, checkpoint), [checkpoint.history])
+    drawn = figures.draw(
+        {figures.NAMES[framework]: trained},
+        checkpoint.config,
+        load_dataset(checkpoint.config.data),
+        arguments.output or finished.folder / "figures",
+        arguments.figures,
+    )
+    return {"framework": framework, "figures": [str(path) for path in drawn.values()]}
+
+
+if __name__ == "__main__":
+    run(Arguments, main)

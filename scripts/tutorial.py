@@ -1,0 +1,44 @@
+"""The tutorial from end to end, with its own preset: AE and VAE, trained and drawn.
+
+    python -m scripts.tutorial --framework both --dataset mnist
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from scripts.command_line import Experiment, Flat, load_halves, run
+from vae_common import comparison, runs
+from vae_common.figures import FigureOptions
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The tutorial from end to end: trains its AE and its VAE and draws its figures."""
+
+    framework: Literal["jax", "torch", "both"] = "both"
+    seed: int = 0
+    output: Path | None = None
+    """Where runs and figures go; by default a new folder under runs/."""
+    figures: Annotated[FigureOptions, Flat] = field(default_factory=FigureOptions)
+    experiment: Annotated[Experiment, Flat] = field(default_factory=lambda: Experiment(preset="tutorial"))
+
+
+def main(arguments: Arguments) -> dict[str, Any]:
+    frameworks = ("jax", "torch") if arguments.framework == "both" else (arguments.framework,)
+    halves = load_halves(*frameworks)
+    config, dataset = arguments.experiment.load()
+    folder = runs.new_folder(arguments.output, f"tutorial-{dataset.name.replace('/', '-')}")
+    command = ["python", "-m", "scripts.tutorial", *sys.argv[1:]]
+    groups = comparison.train_all(halves, config, ("ae", "vae"), (arguments.seed,), dataset, folder, command)
+    summary = comparison.compare(halves, groups, dataset, folder, arguments.figures, command)
+    for name in (*summary["figures"], summary["report"]):
+        print(name)
+    return comparison.outcome(summary)
+
+
+if __name__ == "__main__":
+    run(Arguments, main)

@@ -1,0 +1,119 @@
+"""All figures of finished trainings: asks each half for its arrays and hands them to plotting.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from vae_common import datasets, latents, plotting
+from vae_common.configs import MODELS, Config, InputError
+
+NAMES = {"jax": "JAX", "torch": "PyTorch"}
+SHOWN_POINTS = 5000
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """What a user may choose about the figures."""
+
+    window: tuple[float, float, float, float] | None = None
+    """x0 x1 y0 y1 of the decoded grid in latent units; the tutorial's own is -5 10 -10 5."""
+    interpolate: tuple[int, int] | None = None
+    """Two test images by index; by default the first two of different classes."""
+    steps: int = 12
+    """Images of the interpolation."""
+    grid_side: int = 15
+    """Images along each side of the decoded grid."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 2 or self.grid_side < 1:
+            raise InputError(f"steps, grid_side: received {self.steps}, {self.grid_side}; expected >= 2 and >= 1")
+        if self.window is not None and not (self.window[0] < self.window[1] and self.window[2] < self.window[3]):
+            raise InputError(f"window: received {self.window}, expected x0 < x1 and y0 < y1")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One half's finished model, with the histories of all of its seeds (the model's own first)."""
+
+    half: ModuleType
+    model: Any
+    histories: Sequence[Sequence[Mapping[str, Any]]]
+
+
+def draw(
+    trained: Mapping[str, Trained],
+    config: Config,
+    dataset: datasets.Dataset,
+    folder: Path,
+    options: FigureOptions = FigureOptions(),
+) -> dict[str, Path]:
+    """Draws every figure that the model allows; panels are named by the keys of `trained`.
+
+    Args:
+        trained: for example `{"JAX": ..., "PyTorch": ...}`, or one of them.
+        folder: made if need be; gets one PNG per figure.
+
+    Returns:
+        Figure name -> file, in reading order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _, images = datasets.evaluation_images(dataset, config.data.binarization, "test")
+    classes = dataset.test.labels
+    first, second = _ends(options, classes)
+    stochastic = MODELS[config.model].posterior
+    label = f"{MODELS[config.model].class_name} on {dataset.name}, {config.network.latent_dim} latent dimensions"
+    means = {name: t.half.encode(t.model, images).mean for name, t in trained.items()}
+    origin = np.zeros(config.network.latent_dim) if stochastic else None
+    planes = {name: latents.plane_of(mean, origin) for name, mean in means.items()}
+    clouds, grids, strips, decoded, samples = {}, {}, {}, {}, {}
+    for name, t in trained.items():
+        plane, points = planes[name], planes[name].project(means[name])
+        clouds[name] = plotting.Cloud(points[:SHOWN_POINTS], plane.labels)
+        window = options.window or (latents.prior_window() if stochastic else latents.data_window(points))
+        window = _non_empty(window)
+        lifted = plane.lift(latents.grid_points(window, options.grid_side))
+        grids[name] = plotting.Grid(t.half.decode(t.model, lifted), window, plane.labels)
+        strips[name] = t.half.interpolate(t.model, images[first], images[second], options.steps)
+        decoded[name] = t.half.reconstruct(t.model, images[:10])
+        if stochastic:
+            samples[name] = t.half.sample(t.model, 100)
+    originals = images.astype(np.float32) / 255
+    figures = {
+        "loss_curves": plotting.loss_curves(
+            {name: t.histories for name, t in trained.items()}, config.reconstruction_unit, f"Loss: {label}"
+        ),
+        "latent_scatter": plotting.latent_scatter(
+            clouds, classes[:SHOWN_POINTS], dataset.class_names, f"Latent means of test images: {label}"
+        ),
+        "decoded_grid": plotting.decoded_grid(grids, f"Decoded latent plane: {label}"),
+        "reconstructions": plotting.reconstructions(originals[:10], decoded, f"Reconstructions: {label}"),
+        "interpolation": plotting.interpolation(
+            strips, originals[[first, second]], f"Interpolation of test images {first} and {second}: {label}"
+        ),
+    }
+    if samples:
+        figures["prior_samples"] = plotting.prior_samples(samples, f"Samples from the prior: {label}")
+    if len(trained) == 2:
+        figures["difference"] = plotting.difference(decoded, f"Difference of reconstructions: {label}")
+    return {name: plotting.save(figure, folder / f"{name}.png") for name, figure in figures.items()}
+
+
+def _ends(options: FigureOptions, classes: np.ndarray) -> tuple[int, int]:
+    if options.interpolate is None:
+        return 0, int(np.argmax(classes != classes[0])) or min(1, len(classes) - 1)
+    for index in options.interpolate:
+        if not 0 <= index < len(classes):
+            raise InputError(f"interpolate: received {index}, expected test images 0 to {len(classes) - 1}")
+    return options.interpolate
+
+
+def _non_empty(window: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """A collapsed axis (all latents equal, or one dimension only) gets a width that can be drawn."""
+    x0, x1, y0, y1 = window
+    return (x0, x1 if x1 > x0 else x0 + 1e-3, y0, y1 if y1 > y0 else y0 + 1e-3)

@@ -1,0 +1,225 @@
+"""The shared figures: arrays in, matplotlib figure out, for either framework.
+
+Every function takes its arrays under the names of the panels that it lays side by side, for example
+`{"JAX": ..., "PyTorch": ...}`; one name gives one panel. Images are (N, height, width, channels) in
+[0, 1]. Colours are told apart by colour-blind people too: Petroff's ten for classes, two of Okabe and
+Ito's for the halves; classes also carry their names in the plane.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+CLASS_COLOURS = matplotlib.color_sequences["petroff10"]
+CLASS_MARKERS = "o^sDvP*X<>"
+HALF_STYLES: tuple[dict[str, Any], ...] = (
+    {"color": "#0072B2", "linewidth": 4.5, "alpha": 0.45},
+    {"color": "#D55E00", "linewidth": 1.4},
+)
+DPI = 110
+
+
+class Grid(NamedTuple):
+    """Decoded images of a window of a latent plane, row by row from the top left."""
+
+    images: np.ndarray
+    """Shape (side * side, height, width, channels)."""
+    window: tuple[float, float, float, float]
+    """x0, x1, y0, y1 in latent units."""
+    labels: tuple[str, str]
+    """Of the x and y axis."""
+
+
+class Cloud(NamedTuple):
+    """Latents of labelled images in a plane."""
+
+    points: np.ndarray
+    """Shape (N, 2), in latent units."""
+    labels: tuple[str, str]
+    """Of the x and y axis; an empty second one means a one-dimensional space."""
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Writes a PNG with a palette of 256 colours, small enough for a README."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=DPI, format="png")
+    image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(path, optimize=True)
+    return Path(path)
+
+
+def latent_scatter(
+    clouds: Mapping[str, Cloud], classes: np.ndarray, class_names: Sequence[str], title: str
+) -> Figure:
+    """Where the images lie in the latent plane, coloured by class; `classes` (N,), -1 for none."""
+    figure = _figure(4.6 * len(clouds) + 1.1, 4.7, title)
+    for axes, (name, cloud) in zip(_row(figure, len(clouds)), clouds.items()):
+        x, y = cloud.points.T
+        if not cloud.labels[1]:  # one dimension: a row per class, spread a little
+            y = classes + 0.35 * np.sin(12.9898 * np.arange(len(x)))
+        for label in np.unique(classes):
+            mine = classes == label
+            style = _class_style(label)
+            axes.scatter(x[mine], y[mine], s=7, alpha=0.55, linewidths=0, rasterized=True, **style)
+            if label >= 0:
+                _name_class(axes, np.median(x[mine]), np.median(y[mine]), class_names[label], style["color"])
+        axes.set(title=name, xlabel=cloud.labels[0], ylabel=cloud.labels[1] or "class")
+    handles = [
+        matplotlib.lines.Line2D([], [], linestyle="", markersize=7, label=class_names[label], **_class_style(label))
+        for label in np.unique(classes)
+        if label >= 0
+    ]
+    if handles:
+        figure.legend(handles=handles, loc="outside right center", title="class", frameon=False)
+    return figure
+
+
+def decoded_grid(grids: Mapping[str, Grid], title: str) -> Figure:
+    """What the decoder makes of each place of a window of the latent plane, at that place."""
+    figure = _figure(5.0 * len(grids), 5.2, title)
+    for axes, (name, grid) in zip(_row(figure, len(grids)), grids.items()):
+        side = round(len(grid.images) ** 0.5)
+        axes.imshow(tile(grid.images, side), extent=grid.window, aspect="auto", interpolation="nearest", **_GREY)
+        axes.set(title=name, xlabel=grid.labels[0], ylabel=grid.labels[1])
+        axes.set_box_aspect(1)
+        if not grid.labels[1]:
+            axes.set_yticks([])
+    return figure
+
+
+def interpolation(strips: Mapping[str, np.ndarray], ends: np.ndarray, title: str) -> Figure:
+    """The decoded line between two images' latents; `ends` holds the two images themselves."""
+    steps = len(next(iter(strips.values())))
+    figure = _figure(1.6 + 0.75 * (steps + 2), 0.85 * len(strips) + 1.1, title)
+    rows = [[ends[0], *strip, ends[1]] for strip in strips.values()]
+    fractions = [f"{t:.2f}".rstrip("0").rstrip(".") for t in np.linspace(0, 1, steps)]
+    _image_rows(figure, list(strips), rows, ["image", *fractions, "image"])
+    return figure
+
+
+def reconstructions(originals: np.ndarray, decoded: Mapping[str, np.ndarray], title: str) -> Figure:
+    """Originals over their reconstructions."""
+    figure = _figure(1.4 + 0.75 * len(originals), 0.85 * (len(decoded) + 1) + 0.6, title)
+    _image_rows(figure, ["original", *decoded], [originals, *decoded.values()])
+    return figure
+
+
+def prior_samples(samples: Mapping[str, np.ndarray], title: str) -> Figure:
+    """Decoded draws from the prior; the same latents in every panel."""
+    figure = _figure(4.2 * len(samples), 4.6, title)
+    for axes, (name, images) in zip(_row(figure, len(samples)), samples.items()):
+        axes.imshow(tile(images, round(len(images) ** 0.5)), interpolation="nearest", **_GREY)
+        axes.set(title=name, xticks=[], yticks=[])
+    return figure
+
+
+def loss_curves(
+    histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], unit: str, title: str
+) -> Figure:
+    """Total, reconstruction and KL against the epoch; each name holds one history per seed.
+
+    A history is the list of epoch records that a run keeps. A KL that is always zero is left out.
+    """
+    records = [record for runs in histories.values() for history in runs for record in history]
+    held_out = next((s for s in ("validation", "test") if records and s in records[0]), None)
+    has_kl = any(record["train"]["kl_nats"] for record in records)
+    terms = {"total": "total", "reconstruction": "reconstruction", "kl": "KL"} if has_kl else {"total": "total"}
+    figure = _figure(4.4 * len(terms) + 0.8, 4.2, title)
+    for axes, (term, label) in zip(_row(figure, len(terms)), terms.items()):
+        for style, (name, runs) in zip(HALF_STYLES, histories.items()):
+            for i, history in enumerate(runs):
+                epochs = [record["epoch"] for record in history]
+                for split, dashes in (("train", "-"), (held_out, "--")):
+                    if split is None:
+                        continue
+                    values = [record[split][f"{term}_nats"] for record in history]
+                    line = {"label": f"{name}, {split}"} if i == 0 else {}
+                    axes.plot(epochs, values, linestyle=dashes, **style, **line)
+        axes.set(title=label, xlabel="epoch", ylabel="nats per image" if term == "kl" else "per image")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.25)
+    figure.axes[0].legend(frameon=False)
+    figure.supxlabel(f"reconstruction in {unit}", fontsize="small", color="0.35")
+    return figure
+
+
+def difference(pair: Mapping[str, np.ndarray], title: str) -> Figure:
+    """Two halves' images, and the second minus the first; the colour scale is the data's own."""
+    (first, a), (second, b) = pair.items()
+    delta = (b.astype(np.float64) - a).mean(-1)
+    figure = _figure(2.2 + 0.75 * len(a), 3.4, title)
+    limit = float(np.abs(delta).max()) or 1e-16
+    rows = _image_rows(figure, [first, second, f"{second} - {first}"], [a, b, np.zeros_like(a)])
+    for axes, values in zip(rows[2], delta):
+        shown = axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    bar = figure.colorbar(shown, ax=[axes for row in rows for axes in row], shrink=0.8)
+    bar.set_label("difference in pixel mean")
+    bar.formatter.set_powerlimits((-2, 2))
+    return figure
+
+
+def tile(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images (N, height, width, channels) as one picture, row by row: (h, w) grey or (h, w, 3)."""
+    rows = -(-len(images) // columns)
+    height, width, channels = images.shape[1:]
+    sheet = np.zeros((rows * columns, height, width, channels), images.dtype)
+    sheet[: len(images)] = images
+    sheet = sheet.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return _shown(sheet.reshape(rows * height, columns * width, channels))
+
+
+_GREY: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1}
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    """An image as imshow takes it: RGB as it is, any other number of channels as their mean."""
+    return image if image.shape[-1] == 3 else image.mean(-1)
+
+
+def _figure(width: float, height: float, title: str) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    return figure
+
+
+def _row(figure: Figure, count: int) -> Sequence[Axes]:
+    return figure.subplots(1, count, squeeze=False)[0]
+
+
+def _image_rows(
+    figure: Figure, names: Sequence[str], rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str] = ()
+) -> np.ndarray:
+    """A table of images: a row per name, captions under the last row."""
+    table = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+    for name, row, images in zip(names, table, rows):
+        for axes, image in zip(row, images):
+            axes.imshow(_shown(image), interpolation="nearest", **_GREY)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    for axes, caption in zip(table[-1], captions):
+        axes.set_xlabel(caption, fontsize="small")
+    return table
+
+
+def _class_style(label: int) -> dict[str, Any]:
+    if label < 0:
+        return {"color": "0.4", "marker": "o"}
+    count = len(CLASS_COLOURS)
+    return {"color": CLASS_COLOURS[label % count], "marker": CLASS_MARKERS[label // count % len(CLASS_MARKERS)]}
+
+
+def _name_class(axes: Axes, x: float, y: float, name: str, colour: Any) -> None:
+    halo = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": colour, "alpha": 0.85}
+    axes.text(x, y, name, ha="center", va="center", fontsize="small", fontweight="bold", bbox=halo)

@@ -1,0 +1,107 @@
+"""The comparison as one HTML file that opens without a network: its figures are inside it."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from vae_common.checkpoints import write_atomically
+from vae_common.configs import MODELS
+from vae_common.figures import NAMES
+
+_TEMPLATE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>JAX and PyTorch on {{ summary.dataset }}</title>
+<style>
+  body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+  h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { margin-top: 2.5rem; border-bottom: 2px solid #ddd; }
+  table { border-collapse: collapse; margin: .6rem 0 1.2rem; font-variant-numeric: tabular-nums; }
+  th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid #e4e4e4; }
+  th:first-child, td:first-child { text-align: left; }
+  caption { text-align: left; color: #555; padding-bottom: .3rem; max-width: 46rem; }
+  img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
+  code, pre { background: #f4f4f4; padding: .1rem .3rem; border-radius: 3px; }
+  pre { padding: .6rem .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+  .muted { color: #555; }
+</style>
+</head>
+<body>
+<h1>The same autoencoders in JAX and in PyTorch</h1>
+<p class="muted">{{ summary.dataset }}: {{ summary.source }}</p>
+{% for model, result in summary.models.items() %}
+<h2>{{ titles[model] }}</h2>
+<table>
+<caption>Test loss per image, mean{% if result.seeds|length > 1 %} and standard deviation over
+{{ result.seeds|length }} seeds{% else %} of seed {{ result.seeds[0] }}{% endif %}.
+Reconstruction: {{ result.reconstruction_unit }}.</caption>
+<tr><th>term</th>{% for name in halves %}<th>{{ names[name] }}</th>{% endfor %}
+{% if halves|length > 1 %}<th>relative difference</th>{% endif %}
+{% if halves|length > 1 and result.seeds|length > 1 %}<th>within the seeds' spread</th>{% endif %}</tr>
+{% for term, values in result.losses.items() if values[halves[0]].mean %}
+<tr><td>{{ term.removesuffix("_nats")|replace("kl", "KL") }}</td>
+{% for name in halves %}<td>{{ "%.4f"|format(values[name].mean) }}
+{% if values[name].std is not none %}&plusmn; {{ "%.4f"|format(values[name].std) }}{% endif %}</td>{% endfor %}
+{% if halves|length > 1 %}<td>{{ "%+.1e"|format(values.relative_difference) }}</td>{% endif %}
+{% if halves|length > 1 and result.seeds|length > 1 %}<td>{{ "yes" if values.within_seed_spread else "no" }}</td>{% endif %}</tr>
+{% endfor %}
+</table>
+{% if halves|length > 1 %}
+<table>
+<caption>Latent means of the same test images, one half against the other, seed by seed. All are blind to
+sign and scale, all but the axis correlation to rotation too. 1 is equal, for the Procrustes disparity 0.</caption>
+<tr><th>seed</th>{% for metric in result.latents_between_halves[0] %}<th>{{ metric|replace("_", " ") }}</th>{% endfor %}</tr>
+{% for seed in result.seeds %}<tr><td>{{ seed }}</td>
+{% for value in result.latents_between_halves[loop.index0].values() %}<td>{{ "%.4f"|format(value) }}</td>{% endfor %}</tr>
+{% endfor %}
+</table>
+{% endif %}
+<table>
+<caption>Latent means of each half by themselves, mean over seeds.</caption>
+<tr><th>metric</th>{% for name in halves %}<th>{{ names[name] }}</th>{% endfor %}</tr>
+{% for metric in result.latents_of_each_half[halves[0]][0] %}
+<tr><td>{{ metric.removesuffix("_nats")|replace("_", " ") }}</td>
+{% for name in halves %}<td>{{ "%.4f"|format(result.latents_of_each_half[name]|map(attribute=metric)|sum
+ / result.seeds|length) }}</td>{% endfor %}</tr>
+{% endfor %}
+</table>
+{% for figure, source in pictures[model].items() %}
+<img src="{{ source }}" alt="{{ titles[model] }}: {{ figure|replace('_', ' ') }}">
+{% endfor %}
+{% endfor %}
+<h2>How this was made</h2>
+<pre>{{ command }}</pre>
+<table>
+{% for name in halves %}<tr><td>{{ names[name] }}</td><td>{{ summary.environment[name].framework }}</td>
+<td>{{ summary.environment[name].device }}</td></tr>{% endfor %}
+</table>
+</body>
+</html>
+"""
+
+
+def write(path: Path, summary: Mapping[str, Any], pictures: Mapping[str, Mapping[str, Path]]) -> None:
+    """Writes the report of `comparison.compare`'s summary and its figures (model -> name -> PNG)."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    text = environment.from_string(_TEMPLATE).render(
+        summary=summary,
+        names=NAMES,
+        titles={model: entry.class_name for model, entry in MODELS.items()},
+        halves=list(summary["environment"]),
+        command=shlex.join(summary["command"]),
+        pictures={
+            model: {name: _data_uri(picture) for name, picture in drawn.items()} for model, drawn in pictures.items()
+        },
+    )
+    write_atomically(path, text.encode())
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
