@@ -63,6 +63,7 @@ def latent_scatter(
 ) -> Figure:
     """Where the images lie in the latent plane, coloured by class; `classes` (N,), -1 for none."""
     figure = _figure(4.6 * len(clouds) + 1.1, 4.7, title)
+    size = float(np.clip(12_000 / len(classes), 6, 28))
     for axes, (name, cloud) in zip(_row(figure, len(clouds)), clouds.items()):
         x, y = cloud.points.T
         if not cloud.labels[1]:  # one dimension: a row per class, spread a little
@@ -70,7 +71,7 @@ def latent_scatter(
         for label in np.unique(classes):
             mine = classes == label
             style = _class_style(label)
-            axes.scatter(x[mine], y[mine], s=7, alpha=0.55, linewidths=0, rasterized=True, **style)
+            axes.scatter(x[mine], y[mine], s=size, alpha=0.6, linewidths=0, rasterized=True, **style)
             if label >= 0:
                 _name_class(axes, np.median(x[mine]), np.median(y[mine]), class_names[label], style["color"])
         axes.set(title=name, xlabel=cloud.labels[0], ylabel=cloud.labels[1] or "class")
@@ -216,8 +217,8 @@ def _image_rows(
 def _class_style(label: int) -> dict[str, Any]:
     if label < 0:
         return {"color": "0.4", "marker": "o"}
-    count = len(CLASS_COLOURS)
-    return {"color": CLASS_COLOURS[label % count], "marker": CLASS_MARKERS[label // count % len(CLASS_MARKERS)]}
+    row, column = divmod(int(label), len(CLASS_COLOURS))  # no two of the first 90 classes look the same
+    return {"color": CLASS_COLOURS[column], "marker": CLASS_MARKERS[(row + column) % len(CLASS_MARKERS)]}
 
 
 def _name_class(axes: Axes, x: float, y: float, name: str, colour: Any) -> None:
