@@ -3,7 +3,7 @@
 from .device import environment, precision, select_device, synchronize
 from .inference import decode, encode, evaluate, interpolate, prepare_images, reconstruct, sample
 from .losses import bernoulli, gaussian_kl, loss_terms, pixel_means, squared_error, tutorial_kl
-from .models import AE, VAE, create_model
+from .models import AE, VAE, Autoencoder, create_model
 from .parameters import load_arrays, parameter_dtype, parameter_shapes, to_arrays
 from .training import (
     State,
@@ -20,6 +20,7 @@ from .training import (
 __all__ = [
     "AE",
     "VAE",
+    "Autoencoder",
     "State",
     "bernoulli",
     "create_model",

@@ -11,7 +11,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from vae_common import randomness
 from vae_common.configs import Config, InputError
@@ -20,6 +19,7 @@ from vae_common.datasets import as_unit_images
 
 from .device import precision
 from .losses import loss_terms, pixel_means
+from .models import Autoencoder
 from .parameters import parameter_dtype
 
 BATCH = 1000
@@ -35,14 +35,14 @@ def prepare_images(images, thresholds, dtype):
     return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
 
 
-def encode(model: nnx.Module, images: np.ndarray) -> Posterior:
+def encode(model: Autoencoder, images: np.ndarray) -> Posterior:
     """The posterior's mean and log_std, (N, latent_dim) each; an AE's code is `mean`, log_std None."""
     images = as_unit_images(images, model.decoder.image_shape)
     mean, log_std = _in_batches(_encode, model, images)
     return Posterior(mean, log_std)
 
 
-def decode(model: nnx.Module, latents: np.ndarray) -> np.ndarray:
+def decode(model: Autoencoder, latents: np.ndarray) -> np.ndarray:
     """Pixel means in [0, 1], (N, height, width, channels), of latents (N, latent_dim)."""
     latents = np.asarray(latents)
     latent_dim = model.decoder.latent_dim
@@ -51,17 +51,17 @@ def decode(model: nnx.Module, latents: np.ndarray) -> np.ndarray:
     return _in_batches(_decode, model, latents.astype(parameter_dtype(model)))
 
 
-def reconstruct(model: nnx.Module, images: np.ndarray) -> np.ndarray:
+def reconstruct(model: Autoencoder, images: np.ndarray) -> np.ndarray:
     """The decoded posterior means, in [0, 1]: no noise is drawn."""
     return decode(model, encode(model, images).mean)
 
 
-def sample(model: nnx.Module, count: int, seed: int = 0) -> np.ndarray:
+def sample(model: Autoencoder, count: int, seed: int = 0) -> np.ndarray:
     """Decoded draws from the standard-normal prior; the same latents in both halves."""
     return decode(model, randomness.prior_samples(seed, count, model.decoder.latent_dim))
 
 
-def interpolate(model: nnx.Module, first: np.ndarray, second: np.ndarray, steps: int = 12) -> np.ndarray:
+def interpolate(model: Autoencoder, first: np.ndarray, second: np.ndarray, steps: int = 12) -> np.ndarray:
     """Decoded points on the line between two images' posterior means, ends included.
 
     Takes one image each, (height, width, channels) or flat; returns (steps, height, width, channels).
@@ -70,7 +70,7 @@ def interpolate(model: nnx.Module, first: np.ndarray, second: np.ndarray, steps:
     return decode(model, start + np.linspace(0, 1, steps)[:, None] * (end - start))
 
 
-def evaluate(model: nnx.Module, images: np.ndarray, config: Config) -> Terms:
+def evaluate(model: Autoencoder, images: np.ndarray, config: Config) -> Terms:
     """Each image's total, reconstruction and KL, float64 (N,), from one posterior draw per image.
 
     Every image counts. Grey images of a binarized experiment have to be binarized first (see

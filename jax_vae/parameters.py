@@ -7,6 +7,7 @@ the same attribute names in both halves, so this bridge is generic and knows no 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,10 @@ import numpy as np
 from flax import nnx
 
 from vae_common.checkpoints import check_shapes
+
+from .device import precision
+
+M = TypeVar("M", bound=nnx.Module)
 
 _CANONICAL = {"kernel": "weight"}
 
@@ -33,14 +38,13 @@ def to_arrays(model: nnx.Module) -> dict[str, np.ndarray]:
     return {name: _transpose(np.array(leaf)) for name, leaf in _named(model).items()}
 
 
-def load_arrays(
-    model: nnx.Module, arrays: Mapping[str, np.ndarray], dtype: str, device: jax.Device
-) -> nnx.Module:
+def load_arrays(model: M, arrays: Mapping[str, np.ndarray], dtype: str, device: jax.Device) -> M:
     """The model with these canonical values; raises InputError listing every one that does not fit."""
     check_shapes(parameter_shapes(model), arrays)
     named = {name: _transpose(array.astype(dtype)) for name, array in arrays.items()}
     leaves, structure = jax.tree_util.tree_flatten_with_path(model)
-    values = [jax.device_put(jnp.array(named[_name(path)]), device) for path, _ in leaves]
+    with precision(dtype):
+        values = [jax.device_put(jnp.array(named[_name(path)]), device) for path, _ in leaves]
     return jax.tree_util.tree_unflatten(structure, values)
 
 

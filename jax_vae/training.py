@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
 from vae_common import randomness
 from vae_common.checkpoints import FIRST, SECOND, STEP
@@ -29,7 +28,7 @@ from vae_common.runs import EpochRecord, NonFiniteLoss, epoch_record
 from .device import precision, select_device
 from .inference import evaluate, prepare_images
 from .losses import loss_terms
-from .models import create_model
+from .models import Autoencoder, create_model
 from .parameters import load_arrays, to_arrays
 
 
@@ -38,7 +37,7 @@ from .parameters import load_arrays, to_arrays
 class State:
     """A model, Adam's two moments and step count, and the experiment that they belong to."""
 
-    model: nnx.Module
+    model: Autoencoder
     optimizer: Any
     config: Config = field(metadata={"static": True})
 
@@ -98,8 +97,8 @@ def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
             with jax.default_device(device):
                 return _native_draws(config, epoch, images)
         draws = randomness.epoch_draws(config, epoch, images)
-        noise = draws.noise.astype(config.training.dtype)
-        return jax.device_put(draws._replace(noise=noise), device)
+        draws = draws._replace(noise=draws.noise.astype(config.training.dtype))
+        return jax.device_put(draws, device)
 
 
 def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecord], None] | None = None) -> State:
@@ -119,7 +118,7 @@ def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecor
     steps = randomness.steps_per_epoch(len(images), config.training.batch_size)
     for epoch in range(state.step // steps, config.training.epochs):
         draws = epoch_draws(config, epoch, len(images))
-        last_good = jax.tree.map(jnp.copy, state)
+        last_good = _copy(state)
         start = time.perf_counter()
         state, terms = train_epoch(state, images, draws)
         terms = Terms(*(np.asarray(term, np.float64) for term in terms))  # the epoch's only wait
@@ -162,6 +161,11 @@ def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State
             nu=load_arrays(adam.nu, part(SECOND), dtype, device),
         )
         return State(model, (adam, *rest), config)
+
+
+def _copy(state):
+    with precision(state.config.training.dtype):
+        return jax.tree.map(jnp.copy, state)
 
 
 def _adam(config):

@@ -21,6 +21,7 @@ from vae_common.runs import NonFiniteLoss
 
 Framework = Literal["jax", "torch"]
 Preset = Literal["default", "tutorial", "bernoulli50"]
+PARTS = ("network", "loss", "data", "training")
 Flat = tyro.conf.arg(name="")
 _T = TypeVar("_T")
 
@@ -39,7 +40,7 @@ class Experiment:
     def load(self) -> tuple[Config, datasets.Dataset]:
         """The config of model `vae` and seed 0 for this data, and the data."""
         dataset = load_dataset(self.data)
-        parts = {"network": self.network, "loss": self.loss, "data": self.data, "training": self.training}
+        parts: dict[str, Any] = {name: getattr(self, name) for name in PARTS}
         return Config(image_shape=dataset.image_shape, **parts), dataset
 
 
@@ -75,7 +76,7 @@ def parse(arguments: Callable[..., _T], flags: Sequence[str]) -> _T:
     if hasattr(default, "experiment"):
         name = _value_of("--preset", flags) or default.experiment.preset
         preset = PRESETS.get(name, PRESETS["default"])  # tyro refuses an unknown name itself
-        parts = {"network": preset.network, "loss": preset.loss, "data": preset.data, "training": preset.training}
+        parts = {name: getattr(preset, name) for name in PARTS}
         default = dataclasses.replace(default, experiment=Experiment(default.experiment.preset, **parts))
     explanation = io.StringIO()
     try:

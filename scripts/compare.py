@@ -1,6 +1,6 @@
 """Trains both halves (or takes finished runs) and lays them side by side in a report.
 
-    python -m scripts.compare --dataset mnist --models ae vae --seeds 0 1 2
+python -m scripts.compare --dataset mnist --models ae vae --seeds 0 1 2
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Draws every figure of a finished run, in either half, whoever trained it.
 
-    python -m scripts.plot --run runs/jax-vae-mnist-seed0
+python -m scripts.plot --run runs/jax-vae-mnist-seed0
 """
 
 from __future__ import annotations

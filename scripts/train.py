@@ -1,6 +1,6 @@
 """Trains one model in one half.
 
-    python -m scripts.train --framework torch --model vae --dataset mnist
+python -m scripts.train --framework torch --model vae --dataset mnist
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The tutorial from end to end, with its own preset: AE and VAE, trained and drawn.
 
-    python -m scripts.tutorial --framework both --dataset mnist
+python -m scripts.tutorial --framework both --dataset mnist
 """
 
 from __future__ import annotations

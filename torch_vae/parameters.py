@@ -7,12 +7,15 @@ the same attribute names in both halves, so this bridge is generic and knows no 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from vae_common.checkpoints import check_shapes
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -30,9 +33,7 @@ def to_arrays(model: nn.Module) -> dict[str, np.ndarray]:
     return {name: leaf.detach().cpu().numpy().copy(order="C") for name, leaf in _named(model).items()}
 
 
-def load_arrays(
-    model: nn.Module, arrays: Mapping[str, np.ndarray], dtype: str, device: torch.device
-) -> nn.Module:
+def load_arrays(model: M, arrays: Mapping[str, np.ndarray], dtype: str, device: torch.device) -> M:
     """The model with these canonical values; raises InputError listing every one that does not fit."""
     check_shapes(parameter_shapes(model), arrays)
     values = {name: torch.tensor(array.astype(dtype), device=device) for name, array in arrays.items()}

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from vae_common import randomness
 from vae_common.checkpoints import FIRST, SECOND, STEP
@@ -27,7 +26,7 @@ from vae_common.runs import EpochRecord, NonFiniteLoss, epoch_record
 from .device import precision, select_device
 from .inference import evaluate, prepare_images
 from .losses import loss_terms
-from .models import create_model
+from .models import Autoencoder, create_model
 from .parameters import load_arrays, to_arrays
 
 
@@ -35,7 +34,7 @@ from .parameters import load_arrays, to_arrays
 class State:
     """A model, Adam's two moments and step count, and the experiment that they belong to."""
 
-    model: nn.Module
+    model: Autoencoder
     optimizer: Any
     config: Config
 
@@ -92,8 +91,8 @@ def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
     if config.training.randomness == "native":
         return _native_draws(config, epoch, images, device)
     draws = randomness.epoch_draws(config, epoch, images)
-    noise = draws.noise.astype(config.training.dtype)
-    return Draws(*(None if a is None else torch.tensor(a, device=device) for a in draws._replace(noise=noise)))
+    draws = draws._replace(noise=draws.noise.astype(config.training.dtype))
+    return Draws._make(None if draw is None else torch.tensor(draw, device=device) for draw in draws)
 
 
 def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecord], None] | None = None) -> State:
@@ -113,7 +112,7 @@ def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecor
     steps = randomness.steps_per_epoch(len(images), config.training.batch_size)
     for epoch in range(state.step // steps, config.training.epochs):
         draws = epoch_draws(config, epoch, len(images))
-        last_good = copy.deepcopy(state)
+        last_good = _copy(state)
         start = time.perf_counter()
         state, terms = train_epoch(state, images, draws)
         terms = Terms(*(term.double().cpu().numpy() for term in terms))  # the epoch's only wait
@@ -158,6 +157,10 @@ def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State
         step = torch.tensor(float(arrays[STEP]), dtype=torch.float32, device=device)
         optimizer.state[parameter] = {"step": step, "exp_avg": first[name], "exp_avg_sq": second[name]}
     return State(model, optimizer, config)
+
+
+def _copy(state):
+    return copy.deepcopy(state)
 
 
 def _adam(model, config):

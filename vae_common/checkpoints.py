@@ -80,7 +80,8 @@ def read(path: str | Path) -> Checkpoint:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            names = file.keys()
+            arrays = {name: file.get_tensor(name) for name in names}
     except FileNotFoundError:
         raise InputError(f"checkpoint: {path} does not exist; expected a run's checkpoint.safetensors") from None
     except (safetensors.SafetensorError, OSError) as error:

@@ -126,7 +126,7 @@ def loss_comparison(tests: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[
         of two halves, the difference of the means relative to the first half's (None where that is 0)
         and `within_seed_spread`: whether it is at most the larger of the two standard deviations.
     """
-    compared = {}
+    compared: dict[str, dict[str, Any]] = {}
     for term in next(iter(tests.values()))[0]:
         values = {name: [terms[term] for terms in of_seeds] for name, of_seeds in tests.items()}
         means = {name: statistics.fmean(v) for name, v in values.items()}

@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -203,7 +204,7 @@ def _take(split: Split, indices: np.ndarray) -> Split:
 
 
 def _write_cache(path: Path, dataset: Dataset) -> None:
-    arrays = {
+    arrays: dict[str, Any] = {
         "cache_version": np.array(CACHE_VERSION),
         "source": np.array(dataset.source),
         "class_names": np.array(dataset.class_names),

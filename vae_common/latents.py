@@ -165,8 +165,8 @@ def plane_of(latents: np.ndarray, origin: np.ndarray | None = None) -> Plane:
     _, singular, components = np.linalg.svd(latents - mean, full_matrices=False)
     signs = np.sign(components[np.arange(2), np.abs(components[:2]).argmax(1)])
     share = singular[:2] ** 2 / (singular**2).sum()
-    labels = tuple(f"principal component {i + 1} of {latent_dim} dimensions ({share[i]:.0%} of variance)" for i in (0, 1))
-    return Plane(mean if origin is None else origin, components[:2] * signs[:, None], (labels[0], labels[1]))
+    x, y = (f"principal component {i + 1} of {latent_dim} dimensions ({share[i]:.0%} of variance)" for i in (0, 1))
+    return Plane(mean if origin is None else origin, components[:2] * signs[:, None], (x, y))
 
 
 def data_window(points: np.ndarray) -> tuple[float, float, float, float]:

@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from PIL import Image
 
 CLASS_COLOURS = matplotlib.color_sequences["petroff10"]
@@ -58,9 +59,7 @@ def save(figure: Figure, path: str | Path) -> Path:
     return Path(path)
 
 
-def latent_scatter(
-    clouds: Mapping[str, Cloud], classes: np.ndarray, class_names: Sequence[str], title: str
-) -> Figure:
+def latent_scatter(clouds: Mapping[str, Cloud], classes: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """Where the images lie in the latent plane, coloured by class; `classes` (N,), -1 for none."""
     figure = _figure(4.6 * len(clouds) + 1.1, 4.7, title)
     size = float(np.clip(12_000 / len(classes), 6, 28))
@@ -102,7 +101,7 @@ def interpolation(strips: Mapping[str, np.ndarray], ends: np.ndarray, title: str
     """The decoded line between two images' latents; `ends` holds the two images themselves."""
     steps = len(next(iter(strips.values())))
     figure = _figure(1.6 + 0.75 * (steps + 2), 0.85 * len(strips) + 1.1, title)
-    rows = [[ends[0], *strip, ends[1]] for strip in strips.values()]
+    rows = [np.stack([ends[0], *strip, ends[1]]) for strip in strips.values()]
     fractions = [f"{t:.2f}".rstrip("0").rstrip(".") for t in np.linspace(0, 1, steps)]
     _image_rows(figure, list(strips), rows, ["image", *fractions, "image"])
     return figure
@@ -124,9 +123,7 @@ def prior_samples(samples: Mapping[str, np.ndarray], title: str) -> Figure:
     return figure
 
 
-def loss_curves(
-    histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], unit: str, title: str
-) -> Figure:
+def loss_curves(histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], unit: str, title: str) -> Figure:
     """Total, reconstruction and KL against the epoch; each name holds one history per seed.
 
     A history is the list of epoch records that a run keeps. A KL that is always zero is left out.
@@ -136,7 +133,7 @@ def loss_curves(
     has_kl = any(record["train"]["kl_nats"] for record in records)
     terms = {"total": "total", "reconstruction": "reconstruction", "kl": "KL"} if has_kl else {"total": "total"}
     figure = _figure(4.4 * len(terms) + 0.8, 4.2, title)
-    for axes, (term, label) in zip(_row(figure, len(terms)), terms.items()):
+    for axes, (term, heading) in zip(_row(figure, len(terms)), terms.items()):
         for style, (name, runs) in zip(HALF_STYLES, histories.items()):
             for i, history in enumerate(runs):
                 epochs = [record["epoch"] for record in history]
@@ -144,10 +141,10 @@ def loss_curves(
                     if split is None:
                         continue
                     values = [record[split][f"{term}_nats"] for record in history]
-                    line = {"label": f"{name}, {split}"} if i == 0 else {}
-                    axes.plot(epochs, values, linestyle=dashes, **style, **line)
-        axes.set(title=label, xlabel="epoch", ylabel="nats per image" if term == "kl" else "per image")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+                    label = f"{name}, {split}" if i == 0 else "_"  # one legend entry for all seeds
+                    axes.plot(epochs, values, linestyle=dashes, label=label, **style)
+        axes.set(title=heading, xlabel="epoch", ylabel="nats per image" if term == "kl" else "per image")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
     figure.axes[0].legend(frameon=False)
     figure.supxlabel(f"reconstruction in {unit}", fontsize="small", color="0.35")
@@ -163,9 +160,9 @@ def difference(pair: Mapping[str, np.ndarray], title: str) -> Figure:
     rows = _image_rows(figure, [first, second, f"{second} - {first}"], [a, b, np.zeros_like(a)])
     for axes, values in zip(rows[2], delta):
         shown = axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-    bar = figure.colorbar(shown, ax=[axes for row in rows for axes in row], shrink=0.8)
-    bar.set_label("difference in pixel mean")
-    bar.formatter.set_powerlimits((-2, 2))
+    scale = ScalarFormatter()
+    scale.set_powerlimits((-2, 2))
+    figure.colorbar(shown, ax=list(rows.flat), shrink=0.8, format=scale, label="difference in pixel mean")
     return figure
 
 
@@ -199,7 +196,10 @@ def _row(figure: Figure, count: int) -> Sequence[Axes]:
 
 
 def _image_rows(
-    figure: Figure, names: Sequence[str], rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str] = ()
+    figure: Figure,
+    names: Sequence[str],
+    rows: Sequence[np.ndarray | Sequence[np.ndarray]],
+    captions: Sequence[str] = (),
 ) -> np.ndarray:
     """A table of images: a row per name, captions under the last row."""
     table = figure.subplots(len(rows), len(rows[0]), squeeze=False)

@@ -19,9 +19,7 @@ from vae_common.configs import Config, InputError
 
 _STREAMS = {
     name: index
-    for index, name in enumerate(
-        ("weights", "order", "noise", "thresholds", "evaluation", "static", "split", "prior")
-    )
+    for index, name in enumerate(("weights", "order", "noise", "thresholds", "evaluation", "static", "split", "prior"))
 }
 # Draws that belong to a data set and not to an experiment have this in place of the seed.
 _DATA_KEY = 0
@@ -62,9 +60,7 @@ def initial_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[st
 def steps_per_epoch(images: int, batch_size: int) -> int:
     """Whole batches in one pass; raises InputError where there is none."""
     if images < batch_size:
-        raise InputError(
-            f"batch_size: received {batch_size}, expected at most the {images} training images"
-        )
+        raise InputError(f"batch_size: received {batch_size}, expected at most the {images} training images")
     return images // batch_size
 
 

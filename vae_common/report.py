@@ -50,16 +50,19 @@ Reconstruction: {{ result.reconstruction_unit }}.</caption>
 {% for name in halves %}<td>{{ "%.4f"|format(values[name].mean) }}
 {% if values[name].std is not none %}&plusmn; {{ "%.4f"|format(values[name].std) }}{% endif %}</td>{% endfor %}
 {% if halves|length > 1 %}<td>{{ "%+.1e"|format(values.relative_difference) }}</td>{% endif %}
-{% if halves|length > 1 and result.seeds|length > 1 %}<td>{{ "yes" if values.within_seed_spread else "no" }}</td>{% endif %}</tr>
+{% if halves|length > 1 and result.seeds|length > 1 %}
+<td>{{ "yes" if values.within_seed_spread else "no" }}</td>{% endif %}</tr>
 {% endfor %}
 </table>
 {% if halves|length > 1 %}
 <table>
 <caption>Latent means of the same test images, one half against the other, seed by seed. All are blind to
 sign and scale, all but the axis correlation to rotation too. 1 is equal, for the Procrustes disparity 0.</caption>
-<tr><th>seed</th>{% for metric in result.latents_between_halves[0] %}<th>{{ metric|replace("_", " ") }}</th>{% endfor %}</tr>
+<tr><th>seed</th>{% for metric in result.latents_between_halves[0] %}
+<th>{{ metric|replace("_", " ") }}</th>{% endfor %}</tr>
 {% for seed in result.seeds %}<tr><td>{{ seed }}</td>
-{% for value in result.latents_between_halves[loop.index0].values() %}<td>{{ "%.4f"|format(value) }}</td>{% endfor %}</tr>
+{% for value in result.latents_between_halves[loop.index0].values() %}
+<td>{{ "%.4f"|format(value) }}</td>{% endfor %}</tr>
 {% endfor %}
 </table>
 {% endif %}

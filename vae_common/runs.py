@@ -1,11 +1,11 @@
 """A run: one training of one model in one half, and the folder that holds it.
 
-    config.json             the config, the framework, versions, device, command
-    metrics.jsonl           one record per finished epoch
-    checkpoint.safetensors  the state after the last saved epoch (see checkpoints.py)
-    weights.safetensors     the final weights alone
-    summary.json            what came out, written last: a folder without it did not finish
-    figures/                what scripts.plot drew
+config.json             the config, the framework, versions, device, command
+metrics.jsonl           one record per finished epoch
+checkpoint.safetensors  the state after the last saved epoch (see checkpoints.py)
+weights.safetensors     the final weights alone
+summary.json            what came out, written last: a folder without it did not finish
+figures/                what scripts.plot drew
 """
 
 from __future__ import annotations
@@ -169,9 +169,7 @@ def train(
 
     def save(state: Any) -> None:
         arrays = half.state_to_arrays(state)
-        checkpoints.write(
-            run.checkpoint_path, checkpoints.Checkpoint(arrays, config, framework, len(history), history)
-        )
+        checkpoints.write(run.checkpoint_path, checkpoints.Checkpoint(arrays, config, framework, len(history), history))
 
     start = time.perf_counter()
     state = half.create_state(config)
@@ -184,7 +182,9 @@ def train(
             run.append(record)
             if record["epoch"] % checkpoint_every == 0 or record["epoch"] == config.training.epochs:
                 save(state)
-            bar.set_postfix_str(f"{record['images_per_second']:,.0f} images/s, loss {record['train']['total_nats']:.2f}")
+            bar.set_postfix_str(
+                f"{record['images_per_second']:,.0f} images/s, loss {record['train']['total_nats']:.2f}"
+            )
             bar.update()
 
         try:

@@ -130,7 +130,7 @@ def _builder(tfds: Any, name: str, folder: Path) -> Any:
         return tfds.builder(name, data_dir=folder, file_format="array_record")
     except tfds.core.registered.DatasetNotFoundError:
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
-        near = difflib.get_close_matches(name.split("/")[0], known, n=3)
+        near = difflib.get_close_matches(name.split("/", maxsplit=1)[0], known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see tfds.list_builders() for the names"
         raise InputError(f"dataset: received {name}, which TensorFlow Datasets does not have; {hint}") from None
     except (ValueError, AssertionError) as error:  # an unknown config or version of a known set

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from flax import nnx
-
 from vae_common.configs import Config
 from vae_common.contracts import Outputs, Posterior
 
-from .networks import Decoder, Encoder
+from .networks import Autoencoder, Decoder, Encoder
 
 
-class AE(nnx.Module):
+class AE(Autoencoder):
     """The tutorial's autoencoder: each image has one code, and nothing is drawn."""
 
     def __init__(self, config: Config):
@@ -21,10 +19,6 @@ class AE(nnx.Module):
         """The code as `mean`, shape (batch, latent_dim); `log_std` is None."""
         (code,) = self.encoder(images)
         return Posterior(code, None)
-
-    def decode(self, latents):
-        """Logits of the pixel means, shape (batch, height, width, channels)."""
-        return self.decoder(latents)
 
     def __call__(self, images, noise) -> Outputs:
         """`images` in [0, 1]; `noise` has shape (batch, 0) and is not read."""

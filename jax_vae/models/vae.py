@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from flax import nnx
 
 from vae_common.configs import Config
 from vae_common.contracts import Outputs, Posterior
 
-from .networks import Decoder, Encoder
+from .networks import Autoencoder, Decoder, Encoder
 
 
-class VAE(nnx.Module):
+class VAE(Autoencoder):
     """Gaussian posterior, standard-normal prior (Kingma and Welling 2014, appendix C)."""
 
     def __init__(self, config: Config):
@@ -21,10 +20,6 @@ class VAE(nnx.Module):
     def encode(self, images) -> Posterior:
         """Mean and log standard deviation, shape (batch, latent_dim) each."""
         return Posterior(*self.encoder(images))
-
-    def decode(self, latents):
-        """Logits of the pixel means, shape (batch, height, width, channels)."""
-        return self.decoder(latents)
 
     def __call__(self, images, noise) -> Outputs:
         """`images` in [0, 1]; `noise` standard normal, shape (batch, latent_dim)."""

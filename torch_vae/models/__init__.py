@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 
 import torch
-from torch import nn
 
 from vae_common import randomness
 from vae_common.configs import MODELS, Config
@@ -13,12 +12,13 @@ from vae_common.configs import MODELS, Config
 from ..device import precision, select_device
 from ..parameters import load_arrays, parameter_shapes
 from .ae import AE
+from .networks import Autoencoder
 from .vae import VAE
 
-__all__ = ["AE", "VAE", "create_model"]
+__all__ = ["AE", "VAE", "Autoencoder", "create_model"]
 
 
-def create_model(config: Config) -> nn.Module:
+def create_model(config: Config) -> Autoencoder:
     """The experiment's model with its initial weights, in its dtype and on its device.
 
     Equal configs give equal weights in both halves: `vae_common.randomness` draws them.

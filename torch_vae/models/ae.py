@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from vae_common.configs import Config
 from vae_common.contracts import Outputs, Posterior
 
-from .networks import Decoder, Encoder
+from .networks import Autoencoder, Decoder, Encoder
 
 
-class AE(nn.Module):
+class AE(Autoencoder):
     """The tutorial's autoencoder: each image has one code, and nothing is drawn."""
 
     def __init__(self, config: Config):
@@ -22,10 +20,6 @@ class AE(nn.Module):
         """The code as `mean`, shape (batch, latent_dim); `log_std` is None."""
         (code,) = self.encoder(images)
         return Posterior(code, None)
-
-    def decode(self, latents):
-        """Logits of the pixel means, shape (batch, height, width, channels)."""
-        return self.decoder(latents)
 
     def forward(self, images, noise) -> Outputs:
         """`images` in [0, 1]; `noise` has shape (batch, 0) and is not read."""

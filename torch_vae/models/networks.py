@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -35,7 +36,7 @@ class Encoder(nn.Module):
     def __init__(self, config: Config, heads: Sequence[str]):
         super().__init__()
         widths = (config.pixels, *config.network.hidden)
-        self.hidden = nn.ModuleList([linear(a, b) for a, b in zip(widths, widths[1:])])
+        self.hidden = nn.ModuleList([linear(a, b) for a, b in pairwise(widths)])
         self.activation = ACTIVATIONS[config.network.activation]
         self.heads = tuple(heads)
         for head in heads:
@@ -54,7 +55,7 @@ class Decoder(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         widths = (config.network.latent_dim, *reversed(config.network.hidden))
-        self.hidden = nn.ModuleList([linear(a, b) for a, b in zip(widths, widths[1:])])
+        self.hidden = nn.ModuleList([linear(a, b) for a, b in pairwise(widths)])
         self.activation = ACTIVATIONS[config.network.activation]
         self.logits = linear(widths[-1], config.pixels)
         self.image_shape = config.image_shape
@@ -65,3 +66,17 @@ class Decoder(nn.Module):
         for layer in self.hidden:
             features = self.activation(layer(features))
         return self.logits(features).reshape(-1, *self.image_shape)
+
+
+class Autoencoder(nn.Module):
+    """What every model has: an encoder, a decoder, and a forward pass from images and noise.
+
+    A model adds `encode(images) -> Posterior` and its call `(images, noise) -> Outputs`.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+
+    def decode(self, latents):
+        """Logits of the pixel means, shape (batch, height, width, channels)."""
+        return self.decoder(latents)

@@ -1,0 +1,63 @@
+"""Fixtures that every test shares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jax_vae
+import torch_vae
+from vae_common import datasets
+from vae_common.configs import Config, NetworkConfig, TrainingConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+HALVES = {"jax": jax_vae, "torch": torch_vae}
+
+
+@pytest.fixture(params=HALVES)
+def half(request):
+    """Each half in turn."""
+    return HALVES[request.param]
+
+
+@pytest.fixture(scope="session")
+def digits() -> datasets.Dataset:
+    return datasets.load("digits")
+
+
+@pytest.fixture(scope="session")
+def small(digits) -> datasets.Dataset:
+    """200 training and 70 test images."""
+    train = datasets.Split(digits.train.images[:200], digits.train.labels[:200])
+    test = datasets.Split(digits.test.images[:70], digits.test.labels[:70])
+    return replace(digits, train=train, test=test)
+
+
+@pytest.fixture(scope="session")
+def mnist_files() -> Path:
+    """MNIST's four original files."""
+    folder = ROOT.parent / "shared" / "datasets" / "mnist"
+    if not folder.is_dir():
+        pytest.skip("MNIST's original files are not beside the checkout, in ../shared/datasets/mnist")
+    return folder
+
+
+def small_config(model: str = "vae", dtype: str = "float64", **changes) -> Config:
+    """A config that trains in a blink: 784-24-3, batches of 20, two epochs."""
+    return replace(
+        Config(
+            model=model,
+            network=NetworkConfig(hidden=(24,), latent_dim=3),
+            training=TrainingConfig(dtype=dtype, batch_size=20, epochs=2),
+        ),
+        **changes,
+    )
+
+
+def random_batch(config: Config, batch: int = 7, seed: int = 0):
+    """Images in [0, 1] and noise, float64."""
+    draw = np.random.default_rng(seed)
+    return draw.random((batch, *config.image_shape)), draw.standard_normal((batch, config.noise_dim))

@@ -1,0 +1,42 @@
+"""The halves never import each other, and vae_common imports neither framework."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+SHARED = "vae_common." + ", vae_common.".join(
+    path.stem for path in sorted((ROOT / "vae_common").glob("*.py")) if path.stem != "__init__"
+)
+TORCH, JAX = ("torch",), ("jax", "flax", "optax")
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("statement", "wanted", "forbidden"),
+    [
+        ("import jax_vae", "jax", (*TORCH, "torch_vae", "tensorflow", "tensorflow_datasets")),
+        ("import torch_vae", "torch", (*JAX, "jax_vae", "tensorflow", "tensorflow_datasets")),
+        (f"import {SHARED}", "numpy", (*TORCH, *JAX, "jax_vae", "torch_vae", "tensorflow", "tensorflow_datasets")),
+        ("import scripts.train, scripts.compare, scripts.plot, scripts.tutorial", "tyro", (*TORCH, *JAX)),
+    ],
+)
+def test_imports(statement, wanted, forbidden):
+    modules = loaded_by(statement)
+    assert wanted in modules
+    assert not modules & set(forbidden)
+
+
+def test_decoded_cache_needs_no_tensorflow(tmp_path, small):
+    from vae_common import datasets
+
+    datasets._write_cache(datasets.cache_path("mnist", tmp_path), small)
+    modules = loaded_by(f"from vae_common import datasets; datasets.load('mnist', data_dir={str(tmp_path)!r})")
+    assert not modules & {"tensorflow", "tensorflow_datasets"}

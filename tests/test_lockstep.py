@@ -1,0 +1,82 @@
+"""The same seed gives the same experiment: both halves, step by step, in float64."""
+
+import numpy as np
+import pytest
+
+from tests.conftest import HALVES, small_config
+from vae_common import randomness, reference
+from vae_common.configs import MODELS, Config, DataConfig, LossConfig, TrainingConfig
+from vae_common.datasets import training_images
+
+LOSSES = {"bernoulli": LossConfig(), "tutorial": LossConfig("squared_error", 1.0, "tutorial", "sum")}
+
+
+def run(half, config, images, epochs):
+    """Every step's terms, (3, steps), and the final canonical arrays."""
+    state, placed, steps = half.create_state(config), half.place_images(images, config), []
+    for epoch in range(epochs):
+        state, terms = half.train_epoch(state, placed, half.epoch_draws(config, epoch, len(images)))
+        steps.append(np.array([np.asarray(term) for term in terms]))
+    return np.concatenate(steps, axis=1), half.state_to_arrays(state)
+
+
+def assert_lockstep(a, b):
+    """Losses at every step within 1e-11 relative, parameters at the end within 1e-7 Adam steps."""
+    (a_terms, a_arrays), (b_terms, b_arrays) = a, b
+    assert a_terms.dtype == b_terms.dtype == np.float64
+    assert np.isfinite(a_terms).all()
+    for x, y in zip(a_terms, b_terms):
+        assert np.abs(x - y).max() <= 1e-11 * np.abs(y).max()
+    assert a_arrays.keys() == b_arrays.keys()
+    assert a_arrays["adam.step"] == b_arrays["adam.step"] == a_terms.shape[1]
+    for name in a_arrays:
+        assert np.abs(a_arrays[name] - b_arrays[name]).max() <= 1e-7 * 1e-3
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_hundred_steps_of_the_full_size_model(digits, model, loss):
+    config = Config(model=model, seed=3, loss=LOSSES[loss], training=TrainingConfig(dtype="float64"))
+    runs = [run(half, config, digits.train.images, 10) for half in HALVES.values()]
+    assert runs[0][0].shape == (3, 110)
+    assert_lockstep(*runs)
+    assert runs[0][0][0, -1] < 0.75 * runs[0][0][0, 0]  # and it learns
+
+
+@pytest.mark.parametrize("binarization", ["threshold", "static", "dynamic"])
+def test_binarized(small, binarization):
+    config = small_config(data=DataConfig(binarization=binarization))
+    images = training_images(small, binarization)
+    assert_lockstep(*(run(half, config, images, 2) for half in HALVES.values()))
+
+
+def test_another_seed_is_another_experiment(half, small):
+    """The negative control: what passes above is not a comparison that always passes."""
+    runs = [run(half, small_config(seed=seed), small.train.images, 1) for seed in (0, 1)]
+    with pytest.raises(AssertionError):
+        assert_lockstep(*runs)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_train_epoch_is_train_step_repeated_and_the_reference(half, small, model):
+    config = small_config(model)
+    terms, arrays = run(half, config, small.train.images, 1)
+    draws = randomness.epoch_draws(config, 0, len(small.train))
+    state = half.create_state(config)
+    weights = half.to_arrays(state.model)
+    first = second = {name: np.zeros_like(w) for name, w in weights.items()}
+    on_device = half.epoch_draws(config, 0, len(small.train))
+    placed = half.place_images(small.train.images, config)
+    for step, order in enumerate(draws.order):
+        images = small.train.images[order] / 255
+        outputs = reference.forward(config, weights, images, draws.noise[step])
+        expected = [t.mean() for t in reference.loss_terms(config.loss, outputs, images)]
+        gradients = reference.gradients(config, weights, images, draws.noise[step])
+        weights, first, second = reference.adam(weights, gradients, first, second, step + 1, 1e-3)
+        with half.precision("float64"):
+            batch = half.prepare_images(placed[on_device.order[step]], None, on_device.noise.dtype)
+        state, now = half.train_step(state, batch, on_device.noise[step])
+        np.testing.assert_allclose([float(t) for t in now], terms[:, step], rtol=1e-12)
+        np.testing.assert_allclose(terms[:, step], expected, rtol=1e-11)
+    for name, weight in weights.items():
+        assert np.abs(arrays[name] - weight).max() < 1e-7 * 1e-3

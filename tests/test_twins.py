@@ -1,0 +1,62 @@
+"""The halves are twins: the same files, the same public names, the same signatures."""
+
+import inspect
+import re
+
+import pytest
+
+import jax_vae
+import torch_vae
+from tests.conftest import ROOT
+
+
+def files(half: str) -> set[str]:
+    return {str(path.relative_to(ROOT / half)) for path in (ROOT / half).rglob("*.py")}
+
+
+def parameters(value) -> list[tuple]:
+    """Name, default and kind of each argument; an NNX class's own signature says (*args, **kwargs)."""
+    signature = inspect.signature(value.__init__ if inspect.isclass(value) else value)
+    return [(p.name, p.default, p.kind) for p in signature.parameters.values()]
+
+
+def test_same_files():
+    assert files("jax_vae") == files("torch_vae") != set()
+
+
+def test_same_public_names():
+    assert jax_vae.__all__ == torch_vae.__all__
+    assert set(jax_vae.__all__) >= {"AE", "VAE", "train_step", "encode", "evaluate"}
+
+
+def test_every_module_defines_the_same_names_in_the_same_order():
+    for name in files("jax_vae"):
+        definitions = [
+            re.findall(r"^(?:def|class) ([A-Za-z]\w*)", (ROOT / half / name).read_text(), re.M)
+            for half in ("jax_vae", "torch_vae")
+        ]
+        assert definitions[0] == definitions[1], name
+
+
+@pytest.mark.parametrize("name", jax_vae.__all__)
+def test_same_signatures(name):
+    a, b = getattr(jax_vae, name), getattr(torch_vae, name)
+    if name == "Autoencoder":  # made by its subclasses only
+        return
+    assert parameters(a) == parameters(b)
+    assert (a.__doc__ is None) == (b.__doc__ is None)
+
+
+@pytest.mark.parametrize("name", ["AE", "VAE", "Autoencoder", "State"])
+def test_same_methods(name):
+    public = [
+        {m for m in dir(getattr(half, name)) if m in vars(getattr(half, name)) and not m.startswith("_")}
+        for half in (jax_vae, torch_vae)
+    ]
+    assert public[0] - {"forward"} == public[1] - {"forward"} != set()
+
+
+def test_twins_name_each_other():
+    for name in files("jax_vae"):
+        assert f"torch_vae/{name}" in (ROOT / "jax_vae" / name).read_text() or name == "__init__.py"
+        assert f"jax_vae/{name}" in (ROOT / "torch_vae" / name).read_text() or name == "__init__.py"
