@@ -8,7 +8,7 @@ import importlib
 import io
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,6 +17,7 @@ import tyro
 
 from vae_common import datasets
 from vae_common.configs import PRESETS, Config, DataConfig, InputError, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.randomness import steps_per_epoch
 from vae_common.runs import NonFiniteLoss
 
 Framework = Literal["jax", "torch"]
@@ -37,9 +38,15 @@ class Experiment:
     data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
     training: Annotated[TrainingConfig, Flat] = field(default_factory=TrainingConfig)
 
-    def load(self) -> tuple[Config, datasets.Dataset]:
-        """The config of model `vae` and seed 0 for this data, and the data."""
+    def load(self, halves: Mapping[str, ModuleType]) -> tuple[Config, datasets.Dataset]:
+        """The config of model `vae` and seed 0 for this data, and the data.
+
+        Raises InputError for whatever would stop a training later: nothing has been written yet.
+        """
         dataset = load_dataset(self.data)
+        steps_per_epoch(len(dataset.train), self.training.batch_size)
+        for half in halves.values():
+            half.select_device(self.training.device)
         parts: dict[str, Any] = {name: getattr(self, name) for name in PARTS}
         return Config(image_shape=dataset.image_shape, **parts), dataset
 

@@ -35,9 +35,11 @@ def main(arguments: Arguments) -> dict[str, Any]:
     if arguments.runs:
         config, groups = comparison.group_runs(arguments.runs, list(halves))
         dataset = load_dataset(config.data)
+        arguments.figures.check(dataset)
         folder = runs.new_folder(arguments.output, f"compare-{dataset.name.replace('/', '-')}")
     else:
-        config, dataset = arguments.experiment.load()
+        config, dataset = arguments.experiment.load(halves)
+        arguments.figures.check(dataset)
         folder = runs.new_folder(arguments.output, f"compare-{dataset.name.replace('/', '-')}")
         groups = comparison.train_all(halves, config, arguments.models, arguments.seeds, dataset, folder, command)
     summary = comparison.compare(halves, groups, dataset, folder, arguments.figures, command)

@@ -34,11 +34,13 @@ def main(arguments: Arguments) -> dict[str, Any]:
     checkpoint = finished.checkpoint()
     framework = arguments.framework or checkpoint.framework
     half = load_halves(framework)[framework]
+    dataset = load_dataset(checkpoint.config.data)
+    arguments.figures.check(dataset)
     trained = figures.Trained(half, runs.load_model(half, checkpoint), [checkpoint.history])
     drawn = figures.draw(
         {figures.NAMES[framework]: trained},
         checkpoint.config,
-        load_dataset(checkpoint.config.data),
+        dataset,
         arguments.output or finished.folder / "figures",
         arguments.figures,
     )

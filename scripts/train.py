@@ -31,9 +31,9 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
-    config, dataset = arguments.experiment.load()
-    config = dataclasses.replace(config, model=arguments.model, seed=arguments.seed)
     halves = load_halves(arguments.framework)
+    config, dataset = arguments.experiment.load(halves)
+    config = dataclasses.replace(config, model=arguments.model, seed=arguments.seed)
     name = f"{arguments.framework}-{config.model}-{dataset.name.replace('/', '-')}-seed{config.seed}"
     return runs.train(
         halves[arguments.framework],

@@ -30,7 +30,8 @@ class Arguments:
 def main(arguments: Arguments) -> dict[str, Any]:
     frameworks = ("jax", "torch") if arguments.framework == "both" else (arguments.framework,)
     halves = load_halves(*frameworks)
-    config, dataset = arguments.experiment.load()
+    config, dataset = arguments.experiment.load(halves)
+    arguments.figures.check(dataset)
     folder = runs.new_folder(arguments.output, f"tutorial-{dataset.name.replace('/', '-')}")
     command = ["python", "-m", "scripts.tutorial", *sys.argv[1:]]
     groups = comparison.train_all(halves, config, ("ae", "vae"), (arguments.seed,), dataset, folder, command)

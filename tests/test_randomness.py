@@ -67,8 +67,8 @@ def test_thresholds_make_pixels_with_their_grey_value_as_probability():
     for value in (0, 1, 128, 254, 255):
         share = (value > thresholds).mean()
         assert share == pytest.approx(value / 255, abs=0.005)
-    assert not (0 > thresholds).any()
-    assert (255 > thresholds).all()
+    assert not (thresholds < 0).any()
+    assert (thresholds < 255).all()
 
 
 def test_too_few_images_for_a_batch():

@@ -69,7 +69,7 @@ def write(path: str | Path, checkpoint: Checkpoint) -> None:
         "epoch": checkpoint.epoch,
         "history": checkpoint.history,
     }
-    arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in checkpoint.arrays.items()}
     text = json.dumps(header)
     metadata = {"twin_vae": text, "sha256": _digest(text, arrays)}
     write_atomically(path, safetensors.numpy.save(arrays, metadata))
@@ -100,7 +100,7 @@ def read(path: str | Path) -> Checkpoint:
 
 def write_weights(path: str | Path, weights: Mapping[str, np.ndarray]) -> None:
     """Weights alone, as `model.load_state_dict(safetensors.torch.load_file(path))` takes them."""
-    write_atomically(path, safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in weights.items()}))
+    write_atomically(path, safetensors.numpy.save({k: np.asarray(v, order="C") for k, v in weights.items()}))
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
@@ -124,5 +124,5 @@ def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update(np.asarray(array, order="C").data)
     return digest.hexdigest()

@@ -36,6 +36,12 @@ class FigureOptions:
         if self.window is not None and not (self.window[0] < self.window[1] and self.window[2] < self.window[3]):
             raise InputError(f"window: received {self.window}, expected x0 < x1 and y0 < y1")
 
+    def check(self, dataset: datasets.Dataset) -> None:
+        """Raises InputError where the set has no such test image."""
+        for index in self.interpolate or ():
+            if not 0 <= index < len(dataset.test):
+                raise InputError(f"interpolate: received {index}, expected test images 0 to {len(dataset.test) - 1}")
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -107,9 +113,6 @@ def draw(
 def _ends(options: FigureOptions, classes: np.ndarray) -> tuple[int, int]:
     if options.interpolate is None:
         return 0, int(np.argmax(classes != classes[0])) or min(1, len(classes) - 1)
-    for index in options.interpolate:
-        if not 0 <= index < len(classes):
-            raise InputError(f"interpolate: received {index}, expected test images 0 to {len(classes) - 1}")
     return options.interpolate
 
 

@@ -38,12 +38,13 @@ class Encoder(nnx.Module):
         widths = (config.pixels, *config.network.hidden)
         self.hidden = nnx.List([linear(a, b) for a, b in pairwise(widths)])
         self.activation = ACTIVATIONS[config.network.activation]
+        self.pixels = config.pixels
         self.heads = tuple(heads)
         for head in heads:
             setattr(self, head, linear(widths[-1], config.network.latent_dim))
 
     def __call__(self, images):
-        features = images.reshape(len(images), -1)
+        features = images.reshape(-1, self.pixels)
         for layer in self.hidden:
             features = self.activation(layer(features))
         return tuple(getattr(self, head)(features) for head in self.heads)

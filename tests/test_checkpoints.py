@@ -1,0 +1,130 @@
+"""One file for both halves: bit-exact, refused when damaged or foreign, readable without this code."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from tests.conftest import HALVES, small_config
+from vae_common import checkpoints
+from vae_common.configs import InputError, NetworkConfig
+
+
+@pytest.fixture
+def state(half, small):
+    """Ten steps in: moments and step are not trivial. The layers include a square and a one-wide one."""
+    config = small_config(network=NetworkConfig(hidden=(24, 24), latent_dim=1))
+    config = replace(config, training=replace(config.training, epochs=1))
+    return half.fit(half.create_state(config), small)
+
+
+def saved(half, state, path):
+    framework = half.__name__.removesuffix("_vae")
+    checkpoint = checkpoints.Checkpoint(half.state_to_arrays(state), state.config, framework, 1, [{"epoch": 1}])
+    checkpoints.write(path, checkpoint)
+    return checkpoint
+
+
+def test_through_the_other_half_and_back(half, state, tmp_path):
+    (other,) = (h for h in HALVES.values() if h is not half)
+    written = saved(half, state, tmp_path / "a")
+    read = checkpoints.read(tmp_path / "a")
+    there = other.state_from_arrays(read.config, read.arrays)
+    saved(other, there, tmp_path / "b")
+    back = half.state_from_arrays(read.config, checkpoints.read(tmp_path / "b").arrays)
+    assert back.step == there.step == state.step == 10
+    final = half.state_to_arrays(back)
+    assert final.keys() == written.arrays.keys()
+    for name, array in written.arrays.items():
+        assert final[name].dtype == array.dtype
+        np.testing.assert_array_equal(final[name], array)
+    assert (read.config, read.framework, read.history) == (state.config, written.framework, [{"epoch": 1}])
+
+
+def test_moments_are_not_trivial(half, state):
+    arrays = half.state_to_arrays(state)
+    for prefix in (checkpoints.FIRST, checkpoints.SECOND):
+        assert all(np.abs(a).max() > 0 for name, a in arrays.items() if name.startswith(prefix))
+
+
+def test_step_zero(half, tmp_path):
+    state = half.create_state(small_config())
+    saved(half, state, tmp_path / "a")
+    arrays = checkpoints.read(tmp_path / "a").arrays
+    assert arrays[checkpoints.STEP] == 0
+    assert half.state_from_arrays(small_config(), arrays).step == 0
+
+
+def test_weights_load_into_pytorch_without_this_code(half, state, tmp_path):
+    import safetensors.torch
+    import torch
+
+    checkpoints.write_weights(tmp_path / "w", half.to_arrays(state.model))
+    tensors = safetensors.torch.load_file(tmp_path / "w")
+    encoder = torch.nn.Sequential(torch.nn.Linear(784, 24), torch.nn.ReLU(), torch.nn.Linear(24, 24)).double()
+    layers = {name.removeprefix("encoder.hidden."): t for name, t in tensors.items() if "encoder.hidden" in name}
+    encoder.load_state_dict({{"0": "0", "1": "2"}[n[0]] + n[1:]: t for n, t in layers.items()})
+    model = HALVES["torch"].VAE(state.config).double()
+    model.load_state_dict(tensors)
+    for name, array in half.to_arrays(state.model).items():
+        np.testing.assert_array_equal(model.state_dict()[name].numpy(), array)
+
+
+def test_every_misfit_is_listed_at_once(half, state):
+    arrays = half.to_arrays(state.model)
+    arrays["extra"] = arrays.pop("encoder.mean.bias")
+    arrays["decoder.logits.weight"] = arrays["decoder.logits.weight"].T
+    with pytest.raises(InputError) as error:
+        half.load_arrays(half.create_model(state.config), arrays, "float64", half.select_device())
+    for part in ("encoder.mean.bias missing", "extra not in the model", "(24, 784), expected (784, 24)"):
+        assert part in str(error.value)
+
+
+def test_damage_is_found(half, state, tmp_path):
+    path = tmp_path / "a"
+    saved(half, state, path)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-1000] ^= 1
+    for damaged in (whole[:-10], b"", b"not a checkpoint", bytes(flipped)):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="damaged"):
+            checkpoints.read(path)
+    path.write_bytes(safetensors.numpy.save({"a": np.zeros(3)}))
+    with pytest.raises(InputError, match="no twin_vae header"):
+        checkpoints.read(path)
+    with pytest.raises(InputError, match="does not exist"):
+        checkpoints.read(tmp_path / "none")
+
+
+def test_unknown_format_version(half, state, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 99)
+    saved(half, state, tmp_path / "a")
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="format version 99, expected 1"):
+        checkpoints.read(tmp_path / "a")
+
+
+def test_a_failed_write_keeps_the_old_file(half, state, tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    saved(half, state, path)
+    before = path.read_bytes()
+
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        saved(half, state, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_header_is_plain_json(half, state, tmp_path):
+    saved(half, state, tmp_path / "a")
+    with safetensors.safe_open(tmp_path / "a", "numpy") as file:
+        header = json.loads(file.metadata()["twin_vae"])
+    assert header["config"]["network"]["hidden"] == [24, 24]
+    assert header["format_version"] == 1

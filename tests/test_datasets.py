@@ -1,0 +1,244 @@
+"""The loader: every name, every binarization, every failure in one line."""
+
+import gzip
+import shutil
+import socket
+import sys
+
+import numpy as np
+import pytest
+
+from vae_common import datasets
+from vae_common.configs import InputError
+
+IMAGES, LABELS = np.arange(5 * 12, dtype=np.uint8).reshape(5, 4, 3), np.arange(5)
+
+
+def npz(path, **changes):
+    arrays = {"train_images": IMAGES, "train_labels": LABELS, "test_images": IMAGES[:2], "test_labels": LABELS[:2]}
+    np.savez(path, **{k: v for k, v in (arrays | changes).items() if v is not None})
+    return str(path)
+
+
+def refused(name, said, **options):
+    with pytest.raises(InputError) as error:
+        datasets.load(name, **options)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_digits(digits):
+    assert (len(digits.train), len(digits.test)) == (1500, 297)
+    assert digits.image_shape == (28, 28, 1)
+    assert digits.train.images.dtype == np.uint8
+    assert digits.train.images.max() == 255
+    assert digits.class_names == tuple("0123456789")
+    assert np.bincount(np.concatenate([digits.train.labels, digits.test.labels])).sum() == 1797
+    with pytest.raises(ValueError, match="read-only"):
+        digits.train.images[0] = 0
+
+
+def test_digits_are_the_8x8_images_enlarged(digits):
+    from sklearn.datasets import load_digits
+
+    from vae_common import randomness
+
+    source = load_digits()
+    first = randomness.split_order(1797)[0]
+    assert digits.test.labels[0] == source.target[first]
+    corners = digits.test.images[0, ::27, ::27, 0] / 255 * 16
+    np.testing.assert_allclose(corners, source.images[first][::7, ::7], atol=0.05)
+
+
+def test_npz_grey_and_colour(tmp_path):
+    grey = datasets.load(npz(tmp_path / "a.npz"))
+    assert grey.image_shape == (4, 3, 1)
+    np.testing.assert_array_equal(grey.train.images[..., 0], IMAGES)
+    colour = np.random.default_rng(0).integers(0, 256, (5, 4, 2, 3), np.uint8)
+    loaded = datasets.load(npz(tmp_path / "b.npz", train_images=colour, test_images=colour[:2]))
+    assert loaded.image_shape == (4, 2, 3)
+    np.testing.assert_array_equal(loaded.test.images, colour[:2])
+
+
+def test_keras_names_in_npz(tmp_path):
+    np.savez(tmp_path / "k.npz", x_train=IMAGES, y_train=LABELS, x_test=IMAGES, y_test=LABELS)
+    assert len(datasets.load(str(tmp_path / "k.npz")).test) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train_labels": LABELS[:4]}, "received labels int64 (4,) for 5 images"),
+        ({"train_labels": LABELS / 2}, "expected one integer per image"),
+        ({"test_images": IMAGES[:0], "test_labels": LABELS[:0]}, "test split: received no images"),
+        ({"train_images": IMAGES / 255.0}, "not images; expected uint8"),
+        ({"train_images": IMAGES.reshape(5, 12)}, "not images"),
+        ({"test_images": IMAGES[:2, :3]}, "expected one shape"),
+        ({"test_images": None}, "expected train_images, train_labels, test_images, test_labels"),
+    ],
+)
+def test_npz_refused(tmp_path, changes, said):
+    refused(npz(tmp_path / "a.npz", **changes), said)
+
+
+def test_npz_damaged(tmp_path):
+    path = tmp_path / "a.npz"
+    npz(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    refused(str(path), "cannot be read as .npz")
+    refused(str(tmp_path / "none.npz"), "does not exist")
+    refused(str(tmp_path / "folder"), "does not exist")
+
+
+def test_idx_folder(mnist_files, tmp_path):
+    mnist = datasets.load(str(mnist_files))
+    assert (len(mnist.train), len(mnist.test)) == (60000, 10000)
+    assert mnist.image_shape == (28, 28, 1)
+    assert mnist.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
+    for file in mnist_files.iterdir():  # unpacked files are read too
+        (tmp_path / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
+    np.testing.assert_array_equal(datasets.load(str(tmp_path)).test.images, mnist.test.images)
+
+
+def test_idx_damaged(mnist_files, tmp_path):
+    for file in mnist_files.iterdir():
+        shutil.copy(file, tmp_path / file.name)
+    images = tmp_path / "t10k-images-idx3-ubyte.gz"
+    images.chmod(0o644)
+    whole = images.read_bytes()
+    images.write_bytes(whole[: len(whole) // 2])
+    refused(str(tmp_path), "is damaged")
+    images.write_bytes(gzip.compress(gzip.decompress(whole)[:-1], 1))
+    refused(str(tmp_path), "holds 7839999 bytes, expected 7840000")
+    images.write_bytes(gzip.compress(b"\0\0\x08\x01" + bytes(20)))
+    refused(str(tmp_path), "expected the IDX number 00000803")
+    images.unlink()
+    refused(str(tmp_path), "has no file t10k-images-idx3-ubyte[.gz]")
+
+
+def test_cache_round_trip_and_damage(tmp_path, small):
+    path = datasets.cache_path("mnist", tmp_path)
+    datasets._write_cache(path, small)
+    again = datasets.load("mnist", data_dir=tmp_path)
+    np.testing.assert_array_equal(again.train.images, small.train.images)
+    assert (again.class_names, again.source) == (small.class_names, small.source)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole[:5000] + bytes([whole[5000] ^ 255]) + whole[5001:]):
+        path.write_bytes(damaged)
+        refused("mnist", f"delete {path} and load mnist again", data_dir=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, small, monkeypatch):
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        datasets._write_cache(datasets.cache_path("mnist", tmp_path), small)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_tensorflow_datasets(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    refused("mnist", "needs tensorflow-datasets", data_dir=tmp_path)
+
+
+def test_binarize(small):
+    grey = small.test.images
+    assert datasets.binarize(grey, "none", "test") is grey
+    threshold = datasets.binarize(grey, "threshold", "test")
+    np.testing.assert_array_equal(threshold, np.where(grey / 255 >= 0.5, 255, 0))
+    static = datasets.binarize(grey, "static", "test")
+    assert set(np.unique(static)) == {0, 255}
+    assert static.mean() == pytest.approx(grey.mean(), rel=0.01)
+    np.testing.assert_array_equal(static, datasets.binarize(grey, "static", "test"))
+    assert not np.array_equal(static, datasets.binarize(grey, "static", "train"))
+
+
+def test_dynamic_evaluates_on_the_static_draw_and_trains_on_grey(small):
+    np.testing.assert_array_equal(datasets.training_images(small, "dynamic"), small.train.images)
+    split, images = datasets.evaluation_images(small, "dynamic")
+    assert split == "test"
+    np.testing.assert_array_equal(images, datasets.binarize(small.test.images, "static", "test"))
+
+
+def test_hold_out(small):
+    held = small.hold_out(50)
+    assert (len(held.train), len(held.validation), len(held.test)) == (150, 50, 70)
+    both = np.concatenate([held.train.images, held.validation.images])
+    assert sorted(map(bytes, both)) == sorted(map(bytes, small.train.images))
+    assert datasets.evaluation_images(held, "none")[0] == "validation"
+    with pytest.raises(InputError, match="validation_size: received 200"):
+        small.hold_out(200)
+
+
+def test_user_images_in_any_shape():
+    images = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 1), np.uint8)
+    for shape in ((4, 6, 5, 1), (4, 6, 5), (4, 30)):
+        np.testing.assert_array_equal(datasets.as_unit_images(images.reshape(shape), (6, 5, 1)), images)
+    for bad in (images[0], images[:, :5], np.full((4, 30), np.nan), np.full((4, 30), 2.0), images.astype(int)):
+        with pytest.raises(InputError):
+            datasets.as_unit_images(bad, (6, 5, 1))
+    assert datasets.as_unit_images(images[:0], (6, 5, 1)).shape == (0, 6, 5, 1)
+    np.testing.assert_array_equal(datasets.as_unit_images(images > 9, (6, 5, 1)), np.where(images > 9, 255, 0))
+
+
+tfds = pytest.importorskip("tensorflow_datasets", reason="tensorflow-datasets is not installed")
+
+
+def test_tfds_names_that_cannot_be(tmp_path):
+    refused("mnistt", "did you mean mnist", data_dir=tmp_path)
+    refused("imdb_reviews", "not images", data_dir=tmp_path)
+    refused("cifar10:9.9.9", "cannot be loaded at version 9.9.9", data_dir=tmp_path)
+
+
+def test_tfds_without_network(tmp_path, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    # Refused before the downloader starts its minutes of retries.
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", no_network)
+    refused("fashion_mnist", "pass it as manual_dir", data_dir=tmp_path)
+    refused("mnist", "expected a folder", data_dir=tmp_path, manual_dir=tmp_path / "none")
+
+
+def test_tfds_without_tensorflow(mnist_files, tmp_path, monkeypatch):
+    def no_tensorflow(*args, **kwargs):
+        raise ImportError("No module named 'tensorflow'")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", no_tensorflow)
+    refused("mnist", "needs TensorFlow", data_dir=tmp_path, manual_dir=mnist_files)
+
+
+def test_tfds_checksums(mnist_files, tmp_path):
+    pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+    originals = tmp_path / "originals"
+    originals.mkdir()
+    for file in mnist_files.iterdir():
+        shutil.copy(file, originals / file.name)
+    bad = originals / "t10k-labels-idx1-ubyte.gz"
+    bad.chmod(0o644)
+    bad.write_bytes(bad.read_bytes()[:-1] + b"x")
+    refused("mnist", "does not match its checksum", data_dir=tmp_path / "data", manual_dir=originals)
+    assert not datasets.cache_path("mnist", tmp_path / "data").exists()
+
+
+def test_tfds_mnist_end_to_end(mnist_files, tmp_path):
+    """TensorFlow Datasets checks, prepares and reads the original files; then the cache serves alone."""
+    pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+    prepared = datasets.load("mnist", data_dir=tmp_path, manual_dir=mnist_files)
+    cached = datasets.load("mnist", data_dir=tmp_path)
+    direct = datasets.load(str(mnist_files))
+    assert prepared.source.startswith("TensorFlow Datasets mnist/3")
+    assert prepared.class_names == tuple("0123456789")
+    for split in ("train", "test"):
+        a, b, c = (getattr(dataset, split) for dataset in (prepared, cached, direct))
+        np.testing.assert_array_equal(a.images, b.images)
+        np.testing.assert_array_equal(a.labels, b.labels)
+        # TensorFlow Datasets shuffles the images; with that order undone they are the originals.
+        assert sorted(map(bytes, a.images)) == sorted(map(bytes, c.images))
+        assert np.bincount(a.labels).tolist() == np.bincount(c.labels).tolist()

@@ -1,0 +1,93 @@
+"""NumPy in, NumPy out: shapes, ranges, batching, and equal results from both halves."""
+
+import numpy as np
+import pytest
+
+from tests.conftest import HALVES, small_config
+from vae_common import randomness, reference
+from vae_common.configs import MODELS, InputError
+
+
+@pytest.fixture(params=MODELS)
+def config(request):
+    return small_config(request.param)
+
+
+def test_encode_is_the_reference(half, config, small):
+    model = half.create_model(config)
+    posterior = half.encode(model, small.test.images)
+    noise = randomness.evaluation_noise(70, config.noise_dim)
+    expected = reference.forward(config, half.to_arrays(model), small.test.images / 255, noise).posterior
+    assert type(posterior.mean) is np.ndarray
+    np.testing.assert_allclose(posterior.mean, expected.mean, rtol=1e-11)
+    if expected.log_std is None:
+        assert posterior.log_std is None
+    else:
+        np.testing.assert_allclose(posterior.log_std, expected.log_std, rtol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_shapes_and_ranges(half, small, dtype):
+    config = small_config(dtype=dtype)
+    model = half.create_model(config)
+    images = small.test.images
+    for result, count in (
+        (half.decode(model, np.zeros((5, 3))), 5),
+        (half.reconstruct(model, images), 70),
+        (half.sample(model, 9, seed=1), 9),
+        (half.interpolate(model, images[0], images[1], steps=6), 6),
+        (half.reconstruct(model, images[:0]), 0),
+    ):
+        assert result.shape == (count, 28, 28, 1)
+        assert result.dtype == dtype
+        assert ((result > 0) & (result < 1)).all()
+
+
+def test_uint8_and_floats_are_the_same_images(half, config, small):
+    model = half.create_model(config)
+    images = small.test.images
+    expected = half.encode(model, images).mean
+    for same in (images / 255, images.reshape(70, -1), images[..., 0], (images / 255).reshape(70, 784)):
+        np.testing.assert_allclose(half.encode(model, same).mean, expected, rtol=1e-12)
+
+
+def test_batching_does_not_show(half, config, small, monkeypatch):
+    model = half.create_model(config)
+    whole = half.reconstruct(model, small.test.images)
+    monkeypatch.setattr(half.inference, "BATCH", 16)
+    np.testing.assert_allclose(half.reconstruct(model, small.test.images), whole, rtol=1e-13)
+
+
+def test_interpolation_starts_and_ends_at_the_reconstructions(half, config, small):
+    model = half.create_model(config)
+    first, second = small.test.images[3], small.test.images[8]
+    line = half.interpolate(model, first, second, steps=5)
+    ends = half.reconstruct(model, np.stack([first, second]))
+    np.testing.assert_allclose(line[[0, -1]], ends, rtol=1e-12)
+    middle = half.encode(model, np.stack([first, second])).mean.mean(0, keepdims=True)
+    np.testing.assert_allclose(line[2:3], half.decode(model, middle), rtol=1e-12)
+
+
+def test_both_halves_give_the_same_arrays(config, small):
+    results = []
+    for half in HALVES.values():
+        model = half.create_model(config)
+        results.append((half.reconstruct(model, small.test.images), half.sample(model, 20, seed=4)))
+    for a, b in zip(*results):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda half, model: half.encode(model, np.zeros((2, 27, 28, 1))), "received shape (2, 27, 28, 1)"),
+        (lambda half, model: half.encode(model, np.full((2, 784), np.nan)), "outside [0, 1] or NaN"),
+        (lambda half, model: half.decode(model, np.zeros((2, 4))), "received shape (2, 4), expected (N, 3)"),
+        (lambda half, model: half.decode(model, np.zeros(3)), "expected (N, 3)"),
+        (lambda half, model: half.evaluate(model, np.zeros((0, 784)), small_config()), "received none"),
+    ],
+)
+def test_refused(half, call, said):
+    with pytest.raises(InputError) as error:
+        call(half, half.create_model(small_config()))
+    assert said in str(error.value)

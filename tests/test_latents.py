@@ -1,0 +1,111 @@
+"""Every metric against a known answer, and blind to exactly what it says."""
+
+import numpy as np
+import pytest
+
+from vae_common import latents
+
+DRAW = np.random.default_rng(0)
+BASE = DRAW.normal(size=(300, 3)) * (1.0, 2.0, 0.5)
+ROTATION = np.linalg.qr(DRAW.normal(size=(3, 3)))[0]
+CHANGES = {
+    "rotation": BASE @ ROTATION,
+    "sign": BASE * (1, -1, -1),
+    "scale": BASE * 7,
+    "shift": BASE + 5,
+    "permutation": BASE[:, [2, 0, 1]],
+}
+UNRELATED = DRAW.normal(size=(300, 3))
+EVERYTHING = tuple(CHANGES)
+METRICS = {
+    "linear_cka": (latents.linear_cka, 1, EVERYTHING),
+    "procrustes_disparity": (latents.procrustes_disparity, 0, EVERYTHING),
+    "rsa": (latents.rsa, 1, EVERYTHING),
+    "mutual_neighbours": (latents.mutual_neighbours, 1, EVERYTHING),
+    "axis_correlation": (latents.axis_correlation, 1, ("sign", "scale", "shift", "permutation")),
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_blind_to(name, change):
+    metric, equal, blind_to = METRICS[name]
+    value = metric(BASE, CHANGES[change])
+    assert (abs(value - equal) < 1e-9) == (change in blind_to)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_sees_another_structure(name):
+    metric, equal, _ = METRICS[name]
+    assert abs(metric(BASE, UNRELATED) - equal) > 0.7
+    assert 0 < abs(metric(BASE, BASE + 0.3 * UNRELATED) - equal) < 0.7
+
+
+def test_cka_of_unrelated_sets_is_zero_on_average():
+    """Unbiased: the common estimate would be about 0.5 here."""
+    values = [latents.linear_cka(*DRAW.normal(size=(2, 30, 20))) for _ in range(200)]
+    assert abs(np.mean(values)) < 4 * np.std(values) / 200**0.5
+
+
+def test_procrustes_align_gives_back_the_first():
+    moved = 3 * BASE @ ROTATION + 2
+    np.testing.assert_allclose(latents.procrustes_align(BASE, moved), BASE, atol=1e-12)
+
+
+def test_mutual_neighbours_of_a_known_case():
+    line = np.arange(30.0)[:, None]
+    swapped = line.copy()
+    swapped[[0, 29]] = swapped[[29, 0]]
+    assert latents.mutual_neighbours(line, line, k=2) == 1
+    assert 0.8 < latents.mutual_neighbours(line, swapped, k=2) < 0.97
+
+
+def test_descriptors():
+    labels = np.repeat(np.arange(3), 100)
+    apart = DRAW.normal(size=(300, 2)) + 20 * np.stack([labels, labels % 2], 1)
+    assert latents.knn_accuracy(apart, labels) == 1
+    assert latents.silhouette(apart, labels) > 0.8
+    assert latents.knn_accuracy(DRAW.normal(size=(300, 2)), labels) < 0.5
+    assert latents.trustworthiness(apart, apart) == pytest.approx(1)
+    assert latents.trustworthiness(apart, DRAW.normal(size=(300, 2))) < 0.7
+    collapsed = np.concatenate([apart, 0.01 * DRAW.normal(size=(300, 4))], axis=1)
+    assert latents.active_units(collapsed) == 2
+
+
+def test_aggregate_posterior_kl():
+    """Zero for a posterior that matches the prior on average; the closed form where it is scaled."""
+    mean = DRAW.normal(size=(200_000, 2)) * 0.6
+    log_std = np.full_like(mean, np.log(0.8))
+    assert latents.aggregate_posterior_kl(mean, log_std) == pytest.approx(0, abs=1e-3)
+    half = np.log(0.5) + np.zeros((10, 2))
+    assert latents.aggregate_posterior_kl(np.zeros((10, 2)), half) == pytest.approx(2 * (0.125 - 0.5 + np.log(2)))
+
+
+def test_describe_leaves_out_what_is_not_there():
+    images = DRAW.random((300, 4, 4, 1))
+    unlabelled = latents.describe(BASE, None, np.full(300, -1), images)
+    assert set(unlabelled) == {"trustworthiness"}
+    assert "active_units" in latents.describe(BASE, BASE * 0, np.arange(300) % 3, images)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 5])
+def test_plane(latent_dim):
+    """Points on the plane survive there and back; beyond two dimensions the labels say so."""
+    space = DRAW.normal(size=(100, latent_dim)) * np.arange(1, latent_dim + 1)
+    plane = latents.plane_of(space)
+    assert ("principal component" in plane.labels[0]) == (latent_dim > 2)
+    points = plane.project(space)
+    assert points.shape == (100, 2)
+    np.testing.assert_allclose(plane.project(plane.lift(points)), points, atol=1e-12)
+    if latent_dim == 5:
+        assert points[:, 0].var() >= points[:, 1].var() > 0.8 * 16
+    else:
+        np.testing.assert_allclose(points[:, :latent_dim], space)
+
+
+def test_windows_and_grid():
+    np.testing.assert_allclose(latents.prior_window(), [-1.96, 1.96, -1.96, 1.96], atol=1e-3)
+    x0, x1, _, y1 = latents.data_window(np.stack([np.arange(1001.0), np.zeros(1001)], 1))
+    assert (x0, x1, y1) == (25, 975, 0)
+    points = latents.grid_points((0, 2, 10, 14), 2)
+    np.testing.assert_allclose(points, [[0.5, 13], [1.5, 13], [0.5, 11], [1.5, 11]])
