@@ -26,7 +26,7 @@ _TEMPLATE = """<!doctype html>
   table { border-collapse: collapse; margin: .6rem 0 1.2rem; font-variant-numeric: tabular-nums; }
   th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid #e4e4e4; }
   th:first-child, td:first-child { text-align: left; }
-  caption { text-align: left; color: #555; padding-bottom: .3rem; max-width: 46rem; }
+  caption { text-align: left; color: #555; padding-bottom: .3rem; white-space: nowrap; }
   img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
   code, pre { background: #f4f4f4; padding: .1rem .3rem; border-radius: 3px; }
   pre { padding: .6rem .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -40,13 +40,13 @@ _TEMPLATE = """<!doctype html>
 <h2>{{ titles[model] }}</h2>
 <table>
 <caption>Test loss per image, mean{% if result.seeds|length > 1 %} and standard deviation over
-{{ result.seeds|length }} seeds{% else %} of seed {{ result.seeds[0] }}{% endif %}.
+{{ result.seeds|length }} seeds{% else %} of seed {{ result.seeds[0] }}{% endif %}.<br>
 Reconstruction: {{ result.reconstruction_unit }}.</caption>
 <tr><th>term</th>{% for name in halves %}<th>{{ names[name] }}</th>{% endfor %}
 {% if halves|length > 1 %}<th>relative difference</th>{% endif %}
 {% if halves|length > 1 and result.seeds|length > 1 %}<th>within the seeds' spread</th>{% endif %}</tr>
 {% for term, values in result.losses.items() if values[halves[0]].mean %}
-<tr><td>{{ term.removesuffix("_nats")|replace("kl", "KL") }}</td>
+<tr><td>{{ label(term) }}</td>
 {% for name in halves %}<td>{{ "%.4f"|format(values[name].mean) }}
 {% if values[name].std is not none %}&plusmn; {{ "%.4f"|format(values[name].std) }}{% endif %}</td>{% endfor %}
 {% if halves|length > 1 %}<td>{{ "%+.1e"|format(values.relative_difference) }}</td>{% endif %}
@@ -56,10 +56,11 @@ Reconstruction: {{ result.reconstruction_unit }}.</caption>
 </table>
 {% if halves|length > 1 %}
 <table>
-<caption>Latent means of the same test images, one half against the other, seed by seed. All are blind to
-sign and scale, all but the axis correlation to rotation too. 1 is equal, for the Procrustes disparity 0.</caption>
+<caption>Latent means of the same test images, one half against the other, seed by seed.<br>
+All are blind to sign and scale, all but the axis correlation to rotation too.<br>
+1 is equal, for the Procrustes disparity 0.</caption>
 <tr><th>seed</th>{% for metric in result.latents_between_halves[0] %}
-<th>{{ metric|replace("_", " ") }}</th>{% endfor %}</tr>
+<th>{{ label(metric) }}</th>{% endfor %}</tr>
 {% for seed in result.seeds %}<tr><td>{{ seed }}</td>
 {% for value in result.latents_between_halves[loop.index0].values() %}
 <td>{{ "%.4f"|format(value) }}</td>{% endfor %}</tr>
@@ -70,7 +71,7 @@ sign and scale, all but the axis correlation to rotation too. 1 is equal, for th
 <caption>Latent means of each half by themselves, mean over seeds.</caption>
 <tr><th>metric</th>{% for name in halves %}<th>{{ names[name] }}</th>{% endfor %}</tr>
 {% for metric in result.latents_of_each_half[halves[0]][0] %}
-<tr><td>{{ metric.removesuffix("_nats")|replace("_", " ") }}</td>
+<tr><td>{{ label(metric) }}</td>
 {% for name in halves %}<td>{{ "%.4f"|format(result.latents_of_each_half[name]|map(attribute=metric)|sum
  / result.seeds|length) }}</td>{% endfor %}</tr>
 {% endfor %}
@@ -98,12 +99,19 @@ def write(path: Path, summary: Mapping[str, Any], pictures: Mapping[str, Mapping
         names=NAMES,
         titles={model: entry.class_name for model, entry in MODELS.items()},
         halves=list(summary["environment"]),
+        label=_label,
         command=shlex.join(summary["command"]),
         pictures={
             model: {name: _data_uri(picture) for name, picture in drawn.items()} for model, drawn in pictures.items()
         },
     )
     write_atomically(path, text.encode())
+
+
+def _label(key: str) -> str:
+    """A summary's key as a person reads it."""
+    words = key.removesuffix("_nats").split("_")
+    return " ".join({"kl": "KL", "cka": "CKA", "rsa": "RSA", "knn": "k-NN"}.get(word, word) for word in words)
 
 
 def _data_uri(path: Path) -> str:
