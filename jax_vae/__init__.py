@@ -1,15 +1,17 @@
 """Autoencoders and variational autoencoders in JAX/Flax. Twin: torch_vae."""
 
-from .device import environment, precision, select_device, synchronize
-from .inference import decode, encode, evaluate, interpolate, prepare_images, reconstruct, sample
+from .device import environment, precision, select_device, synchronize, to_device, to_numpy
+from .inference import decode, encode, evaluate, forward, interpolate, prepare_images, reconstruct, sample
 from .losses import bernoulli, gaussian_kl, loss_terms, pixel_means, squared_error, tutorial_kl
 from .models import AE, VAE, Autoencoder, create_model
 from .parameters import load_arrays, parameter_dtype, parameter_shapes, to_arrays
 from .training import (
     State,
+    apply_gradients,
     create_state,
     epoch_draws,
     fit,
+    gradients,
     place_images,
     state_from_arrays,
     state_to_arrays,
@@ -22,6 +24,7 @@ __all__ = [
     "VAE",
     "Autoencoder",
     "State",
+    "apply_gradients",
     "bernoulli",
     "create_model",
     "create_state",
@@ -31,7 +34,9 @@ __all__ = [
     "epoch_draws",
     "evaluate",
     "fit",
+    "forward",
     "gaussian_kl",
+    "gradients",
     "interpolate",
     "load_arrays",
     "loss_terms",
@@ -49,6 +54,8 @@ __all__ = [
     "state_to_arrays",
     "synchronize",
     "to_arrays",
+    "to_device",
+    "to_numpy",
     "train_epoch",
     "train_step",
     "tutorial_kl",

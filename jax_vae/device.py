@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from vae_common.configs import InputError
 
@@ -34,6 +36,17 @@ def precision(dtype: str) -> Iterator[None]:
     """
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         yield
+
+
+def to_device(array: np.ndarray, device: jax.Device) -> jax.Array:
+    """A copy of a NumPy array on the device, in its own dtype."""
+    with precision("float64" if array.dtype == np.float64 else "float32"):
+        return jax.device_put(jnp.array(array), device)
+
+
+def to_numpy(array: jax.Array) -> np.ndarray:
+    """A copy of an array of this half as a NumPy array."""
+    return np.array(array)
 
 
 def synchronize(tree: Any) -> None:

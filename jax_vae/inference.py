@@ -14,7 +14,7 @@ import numpy as np
 
 from vae_common import randomness
 from vae_common.configs import Config, InputError
-from vae_common.contracts import Posterior, Terms
+from vae_common.contracts import Outputs, Posterior, Terms
 from vae_common.datasets import as_unit_images
 
 from .device import precision
@@ -33,6 +33,13 @@ def prepare_images(images, thresholds, dtype):
     if thresholds is not None:
         return (images > thresholds).astype(dtype)
     return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
+
+
+def forward(model: Autoencoder, images: np.ndarray, noise: np.ndarray) -> Outputs:
+    """Everything that a forward pass computes, as NumPy arrays; `noise` has shape (N, noise_dim)."""
+    images = as_unit_images(images, model.decoder.image_shape)
+    logits, mean, log_std, latents = _in_batches(_forward, model, images, noise.astype(parameter_dtype(model)))
+    return Outputs(logits, Posterior(mean, log_std), latents)
 
 
 def encode(model: Autoencoder, images: np.ndarray) -> Posterior:
@@ -82,6 +89,12 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config) -> Terms:
     noise = randomness.evaluation_noise(len(images), config.noise_dim).astype(parameter_dtype(model))
     terms = _in_batches(partial(_evaluate, loss=config.loss), model, images, noise)
     return Terms(*(np.asarray(term, np.float64) for term in terms))
+
+
+@jax.jit
+def _forward(model, images, noise):
+    outputs = model(prepare_images(images, None, _dtype(model)), noise)
+    return outputs.logits, *outputs.posterior, outputs.latents
 
 
 @jax.jit

@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from vae_common.checkpoints import check_shapes
 
-from .device import precision
+from .device import to_device, to_numpy
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -35,7 +34,7 @@ def parameter_dtype(model: nnx.Module) -> str:
 
 def to_arrays(model: nnx.Module) -> dict[str, np.ndarray]:
     """A copy of every parameter as a C-contiguous NumPy array."""
-    return {name: _transpose(np.array(leaf)) for name, leaf in _named(model).items()}
+    return {name: _transpose(to_numpy(leaf)) for name, leaf in _named(model).items()}
 
 
 def load_arrays(model: M, arrays: Mapping[str, np.ndarray], dtype: str, device: jax.Device) -> M:
@@ -43,8 +42,7 @@ def load_arrays(model: M, arrays: Mapping[str, np.ndarray], dtype: str, device: 
     check_shapes(parameter_shapes(model), arrays)
     named = {name: _transpose(array.astype(dtype)) for name, array in arrays.items()}
     leaves, structure = jax.tree_util.tree_flatten_with_path(model)
-    with precision(dtype):
-        values = [jax.device_put(jnp.array(named[_name(path)]), device) for path, _ in leaves]
+    values = [to_device(named[_name(path)], device) for path, _ in leaves]
     return jax.tree_util.tree_unflatten(structure, values)
 
 

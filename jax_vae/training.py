@@ -25,7 +25,7 @@ from vae_common.datasets import Dataset, evaluation_images, training_images
 from vae_common.randomness import Draws
 from vae_common.runs import EpochRecord, NonFiniteLoss, epoch_record
 
-from .device import precision, select_device
+from .device import precision, select_device, to_device
 from .inference import evaluate, prepare_images
 from .losses import loss_terms
 from .models import Autoencoder, create_model
@@ -84,9 +84,26 @@ def train_epoch(state: State, images, draws: Draws) -> tuple[State, Terms]:
         return _jitted_epoch(state, images, draws)
 
 
+def gradients(state: State, images, noise) -> tuple[dict[str, np.ndarray], Terms]:
+    """The gradient of every parameter on a batch, as canonical arrays, and the batch's mean terms.
+
+    Takes what `train_step` takes; the state is not consumed. `train_step` is this and `apply_gradients`.
+    """
+    with precision(state.config.training.dtype):
+        computed, terms = _jitted_gradients(state, images, noise)
+        return to_arrays(computed), terms
+
+
+def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
+    """One update by Adam with these gradients, canonical arrays; the state is consumed."""
+    dtype, device = state.config.training.dtype, select_device(state.config.training.device)
+    with precision(dtype):
+        return _jitted_update(state, load_arrays(create_model(state.config), arrays, dtype, device))
+
+
 def place_images(images: np.ndarray, config: Config) -> jax.Array:
     """uint8 images as they stay on the device for a whole fit."""
-    return jax.device_put(images, select_device(config.training.device))
+    return to_device(images, select_device(config.training.device))
 
 
 def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
@@ -98,7 +115,7 @@ def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
                 return _native_draws(config, epoch, images)
         draws = randomness.epoch_draws(config, epoch, images)
         draws = draws._replace(noise=draws.noise.astype(config.training.dtype))
-        return jax.device_put(draws, device)
+        return Draws._make(None if draw is None else to_device(draw, device) for draw in draws)
 
 
 def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecord], None] | None = None) -> State:
@@ -172,16 +189,24 @@ def _adam(config):
     return optax.adam(config.training.learning_rate)
 
 
-def _step(state, images, noise):
+def _gradients(state, images, noise):
     def batch_loss(model):
         terms = loss_terms(state.config.loss, model(images, noise), images)
         means = Terms(*(term.mean() for term in terms))
         loss = means.total if state.config.loss.reduction == "mean" else terms.total.sum()
         return loss, means
 
-    gradients, means = jax.grad(batch_loss, has_aux=True)(state.model)
+    return jax.grad(batch_loss, has_aux=True)(state.model)
+
+
+def _update(state, gradients):
     updates, optimizer = _adam(state.config).update(gradients, state.optimizer)
-    return State(optax.apply_updates(state.model, updates), optimizer, state.config), means
+    return State(optax.apply_updates(state.model, updates), optimizer, state.config)
+
+
+def _step(state, images, noise):
+    gradients, means = _gradients(state, images, noise)
+    return _update(state, gradients), means
 
 
 def _epoch(state, images, draws):
@@ -204,5 +229,7 @@ def _native_draws(config, epoch, images):
     return Draws(order.astype(jnp.int32), noise, thresholds)
 
 
+_jitted_gradients = jax.jit(_gradients)
+_jitted_update = jax.jit(_update, donate_argnums=0)
 _jitted_step = jax.jit(_step, donate_argnums=0)
 _jitted_epoch = jax.jit(_epoch, donate_argnums=0)

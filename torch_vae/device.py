@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from vae_common.configs import InputError
@@ -38,6 +39,16 @@ def precision(dtype: str) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
+
+
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy of a NumPy array on the device, in its own dtype."""
+    return torch.tensor(array, device=device)
+
+
+def to_numpy(array: torch.Tensor) -> np.ndarray:
+    """A copy of an array of this half as a NumPy array."""
+    return array.detach().cpu().numpy().copy(order="C")
 
 
 def synchronize(tree: Any) -> None:

@@ -15,6 +15,8 @@ from torch import nn
 
 from vae_common.checkpoints import check_shapes
 
+from .device import to_device, to_numpy
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -30,13 +32,13 @@ def parameter_dtype(model: nn.Module) -> str:
 
 def to_arrays(model: nn.Module) -> dict[str, np.ndarray]:
     """A copy of every parameter as a C-contiguous NumPy array."""
-    return {name: leaf.detach().cpu().numpy().copy(order="C") for name, leaf in _named(model).items()}
+    return {name: to_numpy(leaf) for name, leaf in _named(model).items()}
 
 
 def load_arrays(model: M, arrays: Mapping[str, np.ndarray], dtype: str, device: torch.device) -> M:
     """The model with these canonical values; raises InputError listing every one that does not fit."""
     check_shapes(parameter_shapes(model), arrays)
-    values = {name: torch.tensor(array.astype(dtype), device=device) for name, array in arrays.items()}
+    values = {name: to_device(array.astype(dtype), device) for name, array in arrays.items()}
     model.load_state_dict(values, assign=True)
     return model.requires_grad_()
 

@@ -23,7 +23,7 @@ from vae_common.datasets import Dataset, evaluation_images, training_images
 from vae_common.randomness import Draws
 from vae_common.runs import EpochRecord, NonFiniteLoss, epoch_record
 
-from .device import precision, select_device
+from .device import precision, select_device, to_device, to_numpy
 from .inference import evaluate, prepare_images
 from .losses import loss_terms
 from .models import Autoencoder, create_model
@@ -80,9 +80,27 @@ def train_epoch(state: State, images, draws: Draws) -> tuple[State, Terms]:
         return _epoch(state, images, draws)
 
 
+def gradients(state: State, images, noise) -> tuple[dict[str, np.ndarray], Terms]:
+    """The gradient of every parameter on a batch, as canonical arrays, and the batch's mean terms.
+
+    Takes what `train_step` takes; the state is not consumed. `train_step` is this and `apply_gradients`.
+    """
+    with precision(state.config.training.dtype):
+        computed, terms = _gradients(state, images, noise)
+        return {name: to_numpy(computed[name]) for name in sorted(computed)}, terms
+
+
+def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
+    """One update by Adam with these gradients, canonical arrays; the state is consumed."""
+    dtype, device = state.config.training.dtype, select_device(state.config.training.device)
+    with precision(dtype):
+        model = load_arrays(create_model(state.config), arrays, dtype, device)
+        return _update(state, dict(model.named_parameters()))
+
+
 def place_images(images: np.ndarray, config: Config) -> torch.Tensor:
     """uint8 images as they stay on the device for a whole fit."""
-    return torch.tensor(images, device=select_device(config.training.device))
+    return to_device(images, select_device(config.training.device))
 
 
 def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
@@ -92,7 +110,7 @@ def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
         return _native_draws(config, epoch, images, device)
     draws = randomness.epoch_draws(config, epoch, images)
     draws = draws._replace(noise=draws.noise.astype(config.training.dtype))
-    return Draws._make(None if draw is None else torch.tensor(draw, device=device) for draw in draws)
+    return Draws._make(None if draw is None else to_device(draw, device) for draw in draws)
 
 
 def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecord], None] | None = None) -> State:
@@ -134,8 +152,8 @@ def state_to_arrays(state: State) -> dict[str, np.ndarray]:
     for name, parameter in state.model.named_parameters():
         moments = state.optimizer.state.get(parameter, {})
         zeros = torch.zeros_like(parameter)  # PyTorch makes the moments at the first step
-        first[FIRST + name] = moments.get("exp_avg", zeros).cpu().numpy().copy(order="C")
-        second[SECOND + name] = moments.get("exp_avg_sq", zeros).cpu().numpy().copy(order="C")
+        first[FIRST + name] = to_numpy(moments.get("exp_avg", zeros))
+        second[SECOND + name] = to_numpy(moments.get("exp_avg_sq", zeros))
     return to_arrays(state.model) | first | second | {STEP: np.array(state.step, np.int64)}
 
 
@@ -167,14 +185,25 @@ def _adam(model, config):
     return torch.optim.Adam(model.parameters(), config.training.learning_rate, fused=True)
 
 
-def _step(state, images, noise):
+def _gradients(state, images, noise):
     terms = loss_terms(state.config.loss, state.model(images, noise), images)
     means = Terms(*(term.mean() for term in terms))
     loss = means.total if state.config.loss.reduction == "mean" else terms.total.sum()
-    state.optimizer.zero_grad()
-    loss.backward()
+    parameters = dict(state.model.named_parameters())
+    computed = torch.autograd.grad(loss, list(parameters.values()))
+    return dict(zip(parameters, computed)), Terms(*(mean.detach() for mean in means))
+
+
+def _update(state, gradients):
+    for name, parameter in state.model.named_parameters():
+        parameter.grad = gradients[name].detach()
     state.optimizer.step()
-    return state, Terms(*(mean.detach() for mean in means))
+    return state
+
+
+def _step(state, images, noise):
+    gradients, means = _gradients(state, images, noise)
+    return _update(state, gradients), means
 
 
 def _epoch(state, images, draws):
