@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from scripts.command_line import Experiment, Flat, load_dataset, load_halves, run
-from vae_common import comparison, runs
+from vae_common import experiments, runs
 from vae_common.figures import FigureOptions
 
 
@@ -33,7 +33,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     halves = load_halves("jax", "torch")
     command = ["python", "-m", "scripts.compare", *sys.argv[1:]]
     if arguments.runs:
-        config, groups = comparison.group_runs(arguments.runs, list(halves))
+        config, groups = experiments.group_runs(arguments.runs, list(halves))
         dataset = load_dataset(config.data)
         arguments.figures.check(dataset)
         folder = runs.new_folder(arguments.output, f"compare-{dataset.name.replace('/', '-')}")
@@ -41,11 +41,11 @@ def main(arguments: Arguments) -> dict[str, Any]:
         config, dataset = arguments.experiment.load(halves)
         arguments.figures.check(dataset)
         folder = runs.new_folder(arguments.output, f"compare-{dataset.name.replace('/', '-')}")
-        groups = comparison.train_all(halves, config, arguments.models, arguments.seeds, dataset, folder, command)
-    summary = comparison.compare(halves, groups, dataset, folder, arguments.figures, command)
+        groups = experiments.train_all(halves, config, arguments.models, arguments.seeds, dataset, folder, command)
+    summary = experiments.compare(halves, groups, dataset, folder, arguments.figures, command)
     for name in (*summary["figures"], str(folder / "summary.json"), summary["report"]):
         print(name)
-    return comparison.outcome(summary)
+    return experiments.outcome(summary)
 
 
 if __name__ == "__main__":

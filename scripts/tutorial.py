@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from scripts.command_line import Experiment, Flat, load_halves, run
-from vae_common import comparison, runs
+from vae_common import experiments, runs
 from vae_common.figures import FigureOptions
 
 
@@ -34,11 +34,11 @@ def main(arguments: Arguments) -> dict[str, Any]:
     arguments.figures.check(dataset)
     folder = runs.new_folder(arguments.output, f"tutorial-{dataset.name.replace('/', '-')}")
     command = ["python", "-m", "scripts.tutorial", *sys.argv[1:]]
-    groups = comparison.train_all(halves, config, ("ae", "vae"), (arguments.seed,), dataset, folder, command)
-    summary = comparison.compare(halves, groups, dataset, folder, arguments.figures, command)
+    groups = experiments.train_all(halves, config, ("ae", "vae"), (arguments.seed,), dataset, folder, command)
+    summary = experiments.compare(halves, groups, dataset, folder, arguments.figures, command)
     for name in (*summary["figures"], summary["report"]):
         print(name)
-    return comparison.outcome(summary)
+    return experiments.outcome(summary)
 
 
 if __name__ == "__main__":

@@ -1,179 +1,113 @@
-"""The halves side by side: their losses, their latents, their figures, one report.
+"""The engine of the conformance claims, for tests and users alike.
 
-This module is handed the halves; it imports neither framework.
+Everything here is handed the two halves. `tier_checks` runs every tier of tiers.py; `lockstep` trains
+both from one seed, compares after each step and says where they part.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import statistics
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
-from vae_common import datasets, figures, latents, report, runs
-from vae_common.configs import Config, InputError
+import numpy as np
 
-Halves = Mapping[str, ModuleType]
-Group = dict[int, dict[str, Path]]
-"""Seed -> framework -> a finished run's folder, all of one model."""
-
-
-def train_all(
-    halves: Halves,
-    config: Config,
-    models: Sequence[str],
-    seeds: Sequence[int],
-    dataset: datasets.Dataset,
-    folder: Path,
-    command: Sequence[str],
-    checkpoint_every: int = 10,
-) -> dict[str, Group]:
-    """Trains every model and seed in both halves, under `folder`; the halves take turns."""
-    groups: dict[str, Group] = {}
-    for model in models:
-        for seed in seeds:
-            for framework, half in halves.items():
-                target = folder / "runs" / f"{framework}-{model}-seed{seed}"
-                target.mkdir(parents=True)
-                own = dataclasses.replace(config, model=model, seed=seed)
-                runs.train(half, own, dataset, target, command=command, checkpoint_every=checkpoint_every)
-                groups.setdefault(model, {}).setdefault(seed, {})[framework] = target
-    return groups
+from vae_common import randomness
+from vae_common.checkpoints import STEP
+from vae_common.configs import Config
+from vae_common.contracts import Terms
+from vae_common.tiers import Arrays, Halves, Probe, input_checks, operation_checks, probes, state_checks, weights_of
+from vae_common.tolerances import Check, compare_arrays, difference, lockstep_tolerances
 
 
-def group_runs(folders: Sequence[Path], frameworks: Sequence[str]) -> tuple[Config, dict[str, Group]]:
-    """Pairs finished runs by model and seed; returns one of their configs too.
-
-    Raises:
-        InputError: where a run has no partner, or two runs differ in more than model, seed and device.
-    """
-    groups: dict[str, Group] = {}
-    common: tuple[Config, Path] | None = None
-    for folder in folders:
-        summary, config = runs.Run(folder).summary(), runs.Run(folder).checkpoint().config
-        training = dataclasses.replace(config.training, device="auto")
-        data = dataclasses.replace(config.data, data_dir="", manual_dir=None)
-        comparable = dataclasses.replace(config, model="ae", seed=0, training=training, data=data)
-        if common is not None and comparable != common[0]:
-            raise InputError(f"runs: {common[1]} and {folder} differ in more than model, seed and device")
-        common = common or (comparable, folder)
-        pair = groups.setdefault(config.model, {}).setdefault(config.seed, {})
-        if summary["framework"] in pair:
-            raise InputError(f"runs: {folder} and {pair[summary['framework']]} are the same half, model and seed")
-        pair[summary["framework"]] = folder
-    for model, group in groups.items():
-        for seed, pair in group.items():
-            if set(pair) != set(frameworks):
-                raise InputError(f"runs: {model} seed {seed} has {', '.join(pair)}, expected {', '.join(frameworks)}")
-    if common is None:
-        raise InputError("runs: received none, expected finished runs' folders")
-    return runs.Run(folders[0]).checkpoint().config, groups
-
-
-def compare(
-    halves: Halves,
-    groups: Mapping[str, Group],
-    dataset: datasets.Dataset,
-    folder: Path,
-    options: figures.FigureOptions,
-    command: Sequence[str],
-) -> dict[str, Any]:
-    """Writes summary.json, figures/ and report.html into `folder`; returns the summary."""
-    models, pictures = {}, {}
-    for model, group in groups.items():
-        print(f"comparing {model}", file=sys.stderr)
-        models[model], pictures[model] = _compare_model(halves, model, group, dataset, folder, options)
-    summary = {
-        "command": list(command),
-        "dataset": dataset.name,
-        "source": dataset.source,
-        "environment": {name: half.environment() for name, half in halves.items()},
-        "models": models,
-        "report": str(folder / "report.html"),
-        "figures": [str(path) for drawn in pictures.values() for path in drawn.values()],
-    }
-    report.write(folder / "report.html", summary, pictures)
-    runs.Run(folder).write_json("summary.json", summary)
-    return summary
-
-
-def outcome(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a comparison's summary that its command prints: test losses and where the report is."""
-    models = {}
-    for model, result in summary["models"].items():
-        losses = result["losses"]
-        models[model] = {
-            half: {term: values[half]["mean"] for term, values in losses.items()} for half in summary["environment"]
-        }
-        if len(summary["environment"]) == 2:
-            models[model]["relative_difference"] = {
-                term: values["relative_difference"] for term, values in losses.items()
-            }
-    return {"models": models, "report": summary["report"]}
-
-
-def loss_comparison(tests: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
-    """The halves' test terms over the same seeds, term by term.
+def tier_checks(halves: Halves, config: Config, images: np.ndarray, steps: int = 10) -> Iterator[Check]:
+    """Every check from T0 to T5, in order; lockstep over that many steps.
 
     Args:
-        tests: framework -> one dict of terms per seed, seeds in the same order. One or two frameworks.
-
-    Returns:
-        For each term: each half's mean and standard deviation over seeds (None with fewer than 2) and,
-        of two halves, the difference of the means relative to the first half's (None where that is 0)
-        and `within_seed_spread`: whether it is at most the larger of the two standard deviations.
+        halves: two, by name.
+        images: uint8 (N, height, width, channels), at least one batch.
     """
-    compared: dict[str, dict[str, Any]] = {}
-    for term in next(iter(tests.values()))[0]:
-        values = {name: [terms[term] for terms in of_seeds] for name, of_seeds in tests.items()}
-        means = {name: statistics.fmean(v) for name, v in values.items()}
-        stds = {name: statistics.stdev(v) if len(v) > 1 else None for name, v in values.items()}
-        compared[term] = {name: {"mean": means[name], "std": stds[name]} for name in tests}
-        if len(tests) == 2:
-            first, second = means.values()
-            spreads = [std for std in stds.values() if std is not None]
-            compared[term]["relative_difference"] = (second - first) / first if first else None
-            compared[term]["within_seed_spread"] = abs(second - first) <= max(spreads) if spreads else None
-    return compared
+    yield from input_checks(halves, config, images)
+    yield from operation_checks(halves, config, images)
+    for probe in probes(config, images):
+        yield from state_checks(halves, config, probe)
+    yield from lockstep(halves, config, images, steps).checks()
 
 
-def _compare_model(
-    halves: Halves,
-    model: str,
-    group: Group,
-    dataset: datasets.Dataset,
-    folder: Path,
-    options: figures.FigureOptions,
-) -> tuple[dict[str, Any], dict[str, Path]]:
-    seeds = sorted(group)
-    results = {name: [runs.Run(group[seed][name]).summary() for seed in seeds] for name in halves}
-    saved = {name: [runs.Run(group[seed][name]).checkpoint() for seed in seeds] for name in halves}
-    config = saved[next(iter(halves))][0].config
-    images = datasets.evaluation_images(dataset, config.data.binarization, "test")[1]
-    encoded, trained = {}, {}
-    for name, half in halves.items():
-        networks = [runs.load_model(half, checkpoint) for checkpoint in saved[name]]
-        encoded[name] = [half.encode(network, images) for network in networks]
-        histories = [checkpoint.history for checkpoint in saved[name]]
-        trained[figures.NAMES[name]] = figures.Trained(half, networks[0], histories)
-    pictures = figures.draw(trained, config, dataset, folder / "figures" / model, options)
-    between = [latents.compare(*(e.mean for e in pair)) for pair in zip(*encoded.values())] if len(halves) == 2 else []
-    return {
-        "config": config.to_json(),
-        "seeds": seeds,
-        "reconstruction_unit": config.reconstruction_unit,
-        "losses": loss_comparison({name: [result["test"] for result in results[name]] for name in halves}),
-        "losses_by_seed": {name: [result["test"] for result in results[name]] for name in halves},
-        "latents_between_halves": between,
-        "latents_of_each_half": {
-            name: [latents.describe(e.mean, e.log_std, dataset.test.labels, images) for e in encoded[name]]
-            for name in halves
-        },
-        "median_images_per_second": {
-            name: [result["median_images_per_second"] for result in results[name]] for name in halves
-        },
-        "runs": {name: [str(group[seed][name]) for seed in seeds] for name in halves},
-    }, pictures
+@dataclass(frozen=True)
+class Lockstep:
+    """Both halves from the same seed, compared after every step."""
+
+    dtype: str
+    differences: dict[str, np.ndarray]
+    """total, reconstruction, kl (relative) and parameters (learning rates), each (steps,)."""
+    first_excess: int | None
+    """The first step, from 1, where something exceeded its tolerance."""
+    culprit: Check | None
+    """The first tier and tensor that fails when both halves start from the state before that step."""
+
+    def tolerances(self) -> dict[str, np.ndarray]:
+        """Per step; float32 is not gated on parameters, nor on anything beyond 100 steps."""
+        steps = len(self.differences["total"])
+        return lockstep_tolerances(self.dtype, steps)
+
+    def checks(self) -> list[Check]:
+        """One check per quantity: its worst step."""
+        checks = []
+        for name, limits in self.tolerances().items():
+            values = self.differences[name]
+            worst = int(np.argmax(values / limits))
+            label = f"{name} at step {worst + 1} of {len(values)}"
+            checks.append(Check("T5", label, float(values[worst]), float(limits[worst])))
+        return checks
+
+
+def lockstep(halves: Halves, config: Config, images: np.ndarray, steps: int) -> Lockstep:
+    """Trains both halves from the config's seed, step by step, and compares after each.
+
+    Where a tolerance is exceeded the state before that step is injected into both halves, and the tiers
+    from T0 up say where they part: the first one that fails is the result's `culprit`.
+    """
+    a, b = halves
+    limits = lockstep_tolerances(config.training.dtype, steps)
+    differences = {name: np.zeros(steps) for name in ("total", "reconstruction", "kl", "parameters")}
+    trained = {name: _steps(half, config, images, steps) for name, half in halves.items()}
+    previous: Arrays = {}
+    for step, ((a_terms, a_arrays), (b_terms, b_arrays)) in enumerate(zip(trained[a], trained[b])):
+        for name in Terms._fields:
+            differences[name][step] = difference(getattr(a_terms, name), getattr(b_terms, name))
+        gaps = compare_arrays("T5", "", weights_of(a_arrays), weights_of(b_arrays), 0, config.training.learning_rate)
+        differences["parameters"][step] = max(check.measured for check in gaps)
+        if any(differences[name][step] > limit[step] for name, limit in limits.items()):
+            cut = {name: values[: step + 1] for name, values in differences.items()}
+            return Lockstep(config.training.dtype, cut, step + 1, _culprit(halves, config, images, step, previous))
+        previous = b_arrays
+    return Lockstep(config.training.dtype, differences, None, None)
+
+
+def _steps(half: ModuleType, config: Config, images: np.ndarray, steps: int) -> Iterator[tuple[Terms, Arrays]]:
+    """Each step's mean terms, and the whole state after it."""
+    state, placed = half.create_state(config), half.place_images(images, config)
+    done, epoch = 0, 0
+    while done < steps:
+        draws = half.epoch_draws(config, epoch, len(images))
+        for step in range(min(len(draws.order), steps - done)):
+            thresholds = None if draws.thresholds is None else draws.thresholds[step]
+            with half.precision(config.training.dtype):
+                batch = half.prepare_images(placed[draws.order[step]], thresholds, draws.noise.dtype)
+                noise = draws.noise[step]
+            state, terms = half.train_step(state, batch, noise)
+            yield Terms(*(half.to_numpy(term) for term in terms)), half.state_to_arrays(state)
+        done, epoch = done + len(draws.order), epoch + 1
+
+
+def _culprit(halves: Halves, config: Config, images: np.ndarray, step: int, previous: Arrays) -> Check | None:
+    """The first check that fails, from the state before the step."""
+    checks = [*input_checks(halves, config, images), *operation_checks(halves, config, images)]
+    if previous:
+        per_epoch = randomness.steps_per_epoch(len(images), config.training.batch_size)
+        draws = randomness.epoch_draws(config, step // per_epoch, len(images))
+        order, noise = draws.order[step % per_epoch], draws.noise[step % per_epoch]
+        arrays = {name: a if name == STEP else a.astype(np.float64) for name, a in previous.items()}
+        checks += state_checks(halves, config, Probe(f"before step {step + 1}", arrays, images[order], noise))
+    return next((check for check in checks if not check.passed), None)

@@ -92,7 +92,7 @@ All are blind to sign and scale, all but the axis correlation to rotation too.<b
 
 
 def write(path: Path, summary: Mapping[str, Any], pictures: Mapping[str, Mapping[str, Path]]) -> None:
-    """Writes the report of `comparison.compare`'s summary and its figures (model -> name -> PNG)."""
+    """Writes the report of `experiments.compare`'s summary and its figures (model -> name -> PNG)."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     text = environment.from_string(_TEMPLATE).render(
         summary=summary,

@@ -1,0 +1,179 @@
+"""Experiments over both halves: train models and seeds, pair finished runs, compare and report.
+
+This module is handed the halves; it imports neither framework.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vae_common import datasets, figures, latents, report, runs
+from vae_common.configs import Config, InputError
+
+Halves = Mapping[str, ModuleType]
+Group = dict[int, dict[str, Path]]
+"""Seed -> framework -> a finished run's folder, all of one model."""
+
+
+def train_all(
+    halves: Halves,
+    config: Config,
+    models: Sequence[str],
+    seeds: Sequence[int],
+    dataset: datasets.Dataset,
+    folder: Path,
+    command: Sequence[str],
+    checkpoint_every: int = 10,
+) -> dict[str, Group]:
+    """Trains every model and seed in both halves, under `folder`; the halves take turns."""
+    groups: dict[str, Group] = {}
+    for model in models:
+        for seed in seeds:
+            for framework, half in halves.items():
+                target = folder / "runs" / f"{framework}-{model}-seed{seed}"
+                target.mkdir(parents=True)
+                own = dataclasses.replace(config, model=model, seed=seed)
+                runs.train(half, own, dataset, target, command=command, checkpoint_every=checkpoint_every)
+                groups.setdefault(model, {}).setdefault(seed, {})[framework] = target
+    return groups
+
+
+def group_runs(folders: Sequence[Path], frameworks: Sequence[str]) -> tuple[Config, dict[str, Group]]:
+    """Pairs finished runs by model and seed; returns one of their configs too.
+
+    Raises:
+        InputError: where a run has no partner, or two runs differ in more than model, seed and device.
+    """
+    groups: dict[str, Group] = {}
+    common: tuple[Config, Path] | None = None
+    for folder in folders:
+        summary, config = runs.Run(folder).summary(), runs.Run(folder).checkpoint().config
+        training = dataclasses.replace(config.training, device="auto")
+        data = dataclasses.replace(config.data, data_dir="", manual_dir=None)
+        comparable = dataclasses.replace(config, model="ae", seed=0, training=training, data=data)
+        if common is not None and comparable != common[0]:
+            raise InputError(f"runs: {common[1]} and {folder} differ in more than model, seed and device")
+        common = common or (comparable, folder)
+        pair = groups.setdefault(config.model, {}).setdefault(config.seed, {})
+        if summary["framework"] in pair:
+            raise InputError(f"runs: {folder} and {pair[summary['framework']]} are the same half, model and seed")
+        pair[summary["framework"]] = folder
+    for model, group in groups.items():
+        for seed, pair in group.items():
+            if set(pair) != set(frameworks):
+                raise InputError(f"runs: {model} seed {seed} has {', '.join(pair)}, expected {', '.join(frameworks)}")
+    if common is None:
+        raise InputError("runs: received none, expected finished runs' folders")
+    return runs.Run(folders[0]).checkpoint().config, groups
+
+
+def compare(
+    halves: Halves,
+    groups: Mapping[str, Group],
+    dataset: datasets.Dataset,
+    folder: Path,
+    options: figures.FigureOptions,
+    command: Sequence[str],
+) -> dict[str, Any]:
+    """Writes summary.json, figures/ and report.html into `folder`; returns the summary."""
+    models, pictures = {}, {}
+    for model, group in groups.items():
+        print(f"comparing {model}", file=sys.stderr)
+        models[model], pictures[model] = _compare_model(halves, model, group, dataset, folder, options)
+    summary = {
+        "command": list(command),
+        "dataset": dataset.name,
+        "source": dataset.source,
+        "environment": {name: half.environment() for name, half in halves.items()},
+        "models": models,
+        "report": str(folder / "report.html"),
+        "figures": [str(path) for drawn in pictures.values() for path in drawn.values()],
+    }
+    report.write(folder / "report.html", summary, pictures)
+    runs.Run(folder).write_json("summary.json", summary)
+    return summary
+
+
+def outcome(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a comparison's summary that its command prints: test losses and where the report is."""
+    models = {}
+    for model, result in summary["models"].items():
+        losses = result["losses"]
+        models[model] = {
+            half: {term: values[half]["mean"] for term, values in losses.items()} for half in summary["environment"]
+        }
+        if len(summary["environment"]) == 2:
+            models[model]["relative_difference"] = {
+                term: values["relative_difference"] for term, values in losses.items()
+            }
+    return {"models": models, "report": summary["report"]}
+
+
+def loss_comparison(tests: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
+    """The halves' test terms over the same seeds, term by term.
+
+    Args:
+        tests: framework -> one dict of terms per seed, seeds in the same order. One or two frameworks.
+
+    Returns:
+        For each term: each half's mean and standard deviation over seeds (None with fewer than 2) and,
+        of two halves, the difference of the means relative to the first half's (None where that is 0)
+        and `within_seed_spread`: whether it is at most the larger of the two standard deviations.
+    """
+    compared: dict[str, dict[str, Any]] = {}
+    for term in next(iter(tests.values()))[0]:
+        values = {name: [terms[term] for terms in of_seeds] for name, of_seeds in tests.items()}
+        means = {name: statistics.fmean(v) for name, v in values.items()}
+        stds = {name: statistics.stdev(v) if len(v) > 1 else None for name, v in values.items()}
+        compared[term] = {name: {"mean": means[name], "std": stds[name]} for name in tests}
+        if len(tests) == 2:
+            first, second = means.values()
+            spreads = [std for std in stds.values() if std is not None]
+            compared[term]["relative_difference"] = (second - first) / first if first else None
+            compared[term]["within_seed_spread"] = abs(second - first) <= max(spreads) if spreads else None
+    return compared
+
+
+def _compare_model(
+    halves: Halves,
+    model: str,
+    group: Group,
+    dataset: datasets.Dataset,
+    folder: Path,
+    options: figures.FigureOptions,
+) -> tuple[dict[str, Any], dict[str, Path]]:
+    seeds = sorted(group)
+    results = {name: [runs.Run(group[seed][name]).summary() for seed in seeds] for name in halves}
+    saved = {name: [runs.Run(group[seed][name]).checkpoint() for seed in seeds] for name in halves}
+    config = saved[next(iter(halves))][0].config
+    images = datasets.evaluation_images(dataset, config.data.binarization, "test")[1]
+    encoded, trained = {}, {}
+    for name, half in halves.items():
+        networks = [runs.load_model(half, checkpoint) for checkpoint in saved[name]]
+        encoded[name] = [half.encode(network, images) for network in networks]
+        histories = [checkpoint.history for checkpoint in saved[name]]
+        trained[figures.NAMES[name]] = figures.Trained(half, networks[0], histories)
+    pictures = figures.draw(trained, config, dataset, folder / "figures" / model, options)
+    between = [latents.compare(*(e.mean for e in pair)) for pair in zip(*encoded.values())] if len(halves) == 2 else []
+    return {
+        "config": config.to_json(),
+        "seeds": seeds,
+        "reconstruction_unit": config.reconstruction_unit,
+        "losses": loss_comparison({name: [result["test"] for result in results[name]] for name in halves}),
+        "losses_by_seed": {name: [result["test"] for result in results[name]] for name in halves},
+        "latents_between_halves": between,
+        "latents_of_each_half": {
+            name: [latents.describe(e.mean, e.log_std, dataset.test.labels, images) for e in encoded[name]]
+            for name in halves
+        },
+        "median_images_per_second": {
+            name: [result["median_images_per_second"] for result in results[name]] for name in halves
+        },
+        "runs": {name: [str(group[seed][name]) for seed in seeds] for name in halves},
+    }, pictures

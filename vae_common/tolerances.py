@@ -1,0 +1,116 @@
+"""What two implementations may differ by, and how a difference is measured.
+
+Scalars: |a-b| / |b|. Tensors: max|a-b| / max|b|, never elementwise (gradients hold exact zeros).
+Parameters: the largest difference in units of the learning rate, Adam's step size. A check fails first
+on values that are not finite, on unequal names, and where nothing was compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+TOLERANCES: dict[str, dict[str, float]] = {
+    "float64": {
+        "operation": 1e-13, "loss": 1e-12, "kl": 1e-12, "tensor": 1e-12, "gradient": 1e-12, "adam": 1e-11,
+        "step": 1e-8, "lockstep_loss": 1e-11, "lockstep_kl": 1e-10, "lockstep_parameters": 1e-7,
+    },
+    "float32": {
+        "operation": 5e-6, "loss": 2e-6, "kl": 5e-6, "tensor": 1e-5, "gradient": 2e-5, "step": 8e-4,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison of one quantity."""
+
+    tier: str
+    name: str
+    """What was compared, between whom: `decoder.logits.weight, warm: jax against reference`."""
+    measured: float
+    """Infinite where the values are not finite, differ in kind, or nothing was compared."""
+    tolerance: float
+    """0 where equality has to be exact."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the measured difference is within the tolerance."""
+        return self.measured <= self.tolerance
+
+    @property
+    def ratio(self) -> float:
+        """Measured over tolerance; an exact check that passes has 0."""
+        return 0.0 if self.measured == 0 else self.measured / self.tolerance if self.tolerance else np.inf
+
+
+def difference(a: Any, b: Any, unit: float | None = None) -> float:
+    """Largest absolute difference over b's largest value, or over `unit`; infinite where not comparable."""
+    a, b = np.asarray(a), np.asarray(b)
+    if a.shape != b.shape or not a.size or a.dtype.kind != b.dtype.kind:
+        return np.inf
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return np.inf
+    largest = float(np.abs(a - b).max())
+    scale = float(np.abs(b).max()) if unit is None else unit
+    return 0.0 if largest == 0 else largest / scale if scale else np.inf
+
+
+def compare_arrays(
+    tier: str, where: str, a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float, unit: float | None = None
+) -> list[Check]:
+    """One check per name; unequal or empty sets of names are one check that fails."""
+    if a.keys() != b.keys() or not a:
+        odd = sorted(a.keys() ^ b.keys()) or "nothing to compare"
+        return [Check(tier, f"names {odd}, {where}", np.inf, tolerance)]
+    return [Check(tier, f"{name}, {where}", difference(a[name], b[name], unit), tolerance) for name in b]
+
+
+def rounded_updates(tier: str, where: str, a: Mapping[str, Any], b: Mapping[str, Any], rate: float) -> list[Check]:
+    """float32: two units in the last place of the parameter, plus 2e-5 learning rates."""
+    checks = compare_arrays(tier, where, a, b, 2e-5, rate)
+    if a.keys() != b.keys() or not a:
+        return checks
+    ulps = {name: 2 * float(np.finfo(np.float32).eps) * float(np.abs(b[name]).max()) / rate for name in b}
+    return [replace(check, tolerance=2e-5 + ulp) for check, ulp in zip(checks, ulps.values())]
+
+
+def chaotic_updates(
+    tier: str,
+    where: str,
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    before: Mapping[str, np.ndarray],
+    tolerance: float,
+    rate: float,
+) -> list[Check]:
+    """float32: Adam turns a gradient near zero into a whole step, so norms and rare outliers count."""
+    checks = []
+    for name in sorted(a.keys() | b.keys()):
+        if difference(a.get(name), b.get(name)) == np.inf:
+            checks.append(Check(tier, f"{name}, {where}", np.inf, tolerance))
+            continue
+        gap, update = a[name].astype(np.float64) - b[name], b[name].astype(np.float64) - before[name]
+        norm = float(np.linalg.norm(gap) / np.linalg.norm(update))
+        outliers = float((np.abs(gap) > 1e-3 * rate).mean())
+        checks.append(Check(tier, f"{name} update, {where}", norm, tolerance))
+        checks.append(Check(tier, f"{name} outliers, {where}", outliers, max(2e-4, 1.5 / gap.size)))
+    return checks or [Check(tier, f"nothing to compare, {where}", np.inf, tolerance)]
+
+
+def lockstep_tolerances(dtype: str, steps: int) -> dict[str, np.ndarray]:
+    """T5's limits per step; float32 is not gated on parameters, nor on anything beyond 100 steps."""
+    if dtype == "float64":
+        limits = TOLERANCES[dtype]
+        loss, kl = np.full(steps, limits["lockstep_loss"]), np.full(steps, limits["lockstep_kl"])
+        parameters = {"parameters": np.full(steps, limits["lockstep_parameters"])}
+    else:
+        early, late = np.arange(steps) < 10, np.arange(steps) < 100
+        loss = np.where(early, 1e-4, np.where(late, 3e-3, np.inf))
+        kl = np.where(early, 5e-4, np.where(late, 3e-2, np.inf))
+        parameters = {}
+    return {"total": loss, "reconstruction": loss, "kl": kl, **parameters}
