@@ -81,7 +81,7 @@ def parse(arguments: Callable[..., _T], flags: Sequence[str]) -> _T:
     """The script's arguments; raises InputError with tyro's explanation in one line."""
     default: Any = arguments()
     if hasattr(default, "experiment"):
-        name = _value_of("--preset", flags) or default.experiment.preset
+        name = value_of("--preset", flags) or default.experiment.preset
         preset = PRESETS.get(name, PRESETS["default"])  # tyro refuses an unknown name itself
         parts = {name: getattr(preset, name) for name in PARTS}
         default = dataclasses.replace(default, experiment=Experiment(default.experiment.preset, **parts))
@@ -95,7 +95,8 @@ def parse(arguments: Callable[..., _T], flags: Sequence[str]) -> _T:
         raise InputError(_one_line(explanation.getvalue())) from None
 
 
-def _value_of(flag: str, flags: Sequence[str]) -> str | None:
+def value_of(flag: str, flags: Sequence[str]) -> str | None:
+    """What a flag was given on the command line, or None where it was not."""
     for i, item in enumerate(flags):
         if item == flag and i + 1 < len(flags):
             return flags[i + 1]

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from scripts.command_line import Experiment, Flat, Framework, load_halves, run
+from scripts.command_line import Experiment, Flat, Framework, load_dataset, load_halves, run, value_of
 from vae_common import runs
+from vae_common.checkpoints import Checkpoint
+from vae_common.configs import Config, InputError
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Trains one model in one half."""
 
-    framework: Framework = "jax"
+    framework: Framework | None = None
+    """The half; by default jax, or the one that wrote the run to resume."""
     model: Literal["ae", "vae"] = "vae"
     seed: int = 0
     """Decides weights, batch order and noise."""
@@ -27,22 +31,48 @@ class Arguments:
     """The run's folder; by default a new one under runs/."""
     checkpoint_every: int = 1
     """Epochs between checkpoints."""
+    resume: Path | None = None
+    """A run's folder to go on with, in either half; its own config counts, but for --epochs, --device."""
     experiment: Annotated[Experiment, Flat] = field(default_factory=Experiment)
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
-    halves = load_halves(arguments.framework)
-    config, dataset = arguments.experiment.load(halves)
-    config = dataclasses.replace(config, model=arguments.model, seed=arguments.seed)
-    name = f"{arguments.framework}-{config.model}-{dataset.name.replace('/', '-')}-seed{config.seed}"
+    if arguments.checkpoint_every < 1:
+        raise InputError(f"checkpoint_every: received {arguments.checkpoint_every}, expected an integer >= 1")
+    point = None if arguments.resume is None else runs.resume_point(arguments.resume)
+    framework = arguments.framework or (point.framework if point else "jax")
+    halves = load_halves(framework)
+    if point and arguments.resume:
+        config = resumed_config(point, sys.argv[1:])
+        folder, dataset = arguments.resume, load_dataset(config.data)
+    else:
+        config, dataset = arguments.experiment.load(halves)
+        config = dataclasses.replace(config, model=arguments.model, seed=arguments.seed)
+        name = f"{framework}-{config.model}-{dataset.name.replace('/', '-')}-seed{config.seed}"
+        folder = runs.new_folder(arguments.output, name)
     return runs.train(
-        halves[arguments.framework],
+        halves[framework],
         config,
         dataset,
-        runs.new_folder(arguments.output, name),
+        folder,
         command=["python", "-m", "scripts.train", *sys.argv[1:]],
         checkpoint_every=arguments.checkpoint_every,
+        resume=point,
     )
+
+
+def resumed_config(point: Checkpoint, flags: Sequence[str]) -> Config:
+    """The run's own config with the epochs and device that were given; any other flag is refused."""
+    allowed = ("--resume", "--framework", "--checkpoint-every", "--epochs", "--device")
+    refused = [f for f in flags if f.startswith("--") and f.split("=")[0].replace("_", "-") not in allowed]
+    if refused:
+        raise InputError(f"resume: received {' '.join(refused)}, expected at most {', '.join(allowed[1:])}")
+    given = {name: value for name in ("epochs", "device") if (value := value_of(f"--{name}", flags)) is not None}
+    epochs = int(given.get("epochs", point.config.training.epochs))
+    if epochs < point.epoch:
+        raise InputError(f"epochs: received {epochs}, but the run has finished {point.epoch}; expected at least that")
+    changes: dict[str, Any] = given | {"epochs": epochs}
+    return dataclasses.replace(point.config, training=dataclasses.replace(point.config.training, **changes))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,15 @@ figures/                what scripts.plot drew
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import json
+import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -100,6 +103,11 @@ class Run:
         except (OSError, ValueError) as error:
             raise InputError(f"run: {self.folder} has no readable summary.json; it did not finish ({error})") from error
 
+    def rewrite_metrics(self, history: Sequence[EpochRecord]) -> None:
+        """Makes metrics.jsonl hold exactly these records: a stopped run may have logged one more."""
+        lines = "".join(json.dumps(record) + "\n" for record in history)
+        checkpoints.write_atomically(self.folder / "metrics.jsonl", lines.encode())
+
     def append(self, record: EpochRecord) -> None:
         """Adds a line to metrics.jsonl."""
         with open(self.folder / "metrics.jsonl", "a") as file:
@@ -138,6 +146,28 @@ def load_model(half: ModuleType, checkpoint: checkpoints.Checkpoint) -> Any:
     return half.load_arrays(half.create_model(config), checkpoint.weights, config.training.dtype, device)
 
 
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps every other training out of a run's folder while its block runs."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(f"run: {folder} is being trained by another process; wait for it or end it") from None
+    finally:
+        os.close(descriptor)
+
+
+def resume_point(folder: Path) -> checkpoints.Checkpoint:
+    """Where to go on: the run's checkpoint, or its start if it was stopped before the first one."""
+    run = Run(folder)
+    if not run.checkpoint_path.exists() and (folder / "config.json").exists():
+        record = json.loads((folder / "config.json").read_text())
+        return checkpoints.Checkpoint({}, Config.from_json(record["config"]), record["framework"], 0, [])
+    return run.checkpoint()
+
+
 def train(
     half: ModuleType,
     config: Config,
@@ -146,40 +176,65 @@ def train(
     *,
     command: Sequence[str] = (),
     checkpoint_every: int = 1,
+    resume: checkpoints.Checkpoint | None = None,
 ) -> dict[str, Any]:
-    """Trains one model in one half into a fresh folder; returns what summary.json holds.
+    """Trains one model in one half, to the config's last epoch; returns what summary.json holds.
 
     Args:
         half: `jax_vae` or `torch_vae`.
         config: its image_shape has to be the data's.
         dataset: with its validation split already held out.
+        folder: the run's; a fresh one, or the one that `resume` came from.
         checkpoint_every: epochs between checkpoints; the first and the last state are always kept.
+        resume: goes on from there, whichever half wrote it. In the same half the result is bit for bit
+            that of a run that never stopped.
 
     Raises:
         NonFiniteLoss: the folder then holds the last good state as its checkpoint, and no summary.
     """
-    run = Run(folder)
+    with alone_in(folder):
+        return _train(half, config, dataset, Run(folder), list(command), checkpoint_every, resume)
+
+
+def _train(
+    half: ModuleType,
+    config: Config,
+    dataset: datasets.Dataset,
+    run: Run,
+    command: list[str],
+    checkpoint_every: int,
+    resume: checkpoints.Checkpoint | None,
+) -> dict[str, Any]:
     framework = half.__name__.removesuffix("_vae")
     environment = half.environment(config.training.device)
-    run.write_json(
-        "config.json",
-        {"framework": framework, "config": config.to_json(), "environment": environment, "command": list(command)},
-    )
-    history: list[EpochRecord] = []
+    made = {"framework": framework, "config": config.to_json(), "environment": environment, "command": command}
+    run.write_json("config.json", made)
+    history: list[EpochRecord] = list(resume.history) if resume else []
+    run.rewrite_metrics(history)
+    start = time.perf_counter()
 
     def save(state: Any) -> None:
         arrays = half.state_to_arrays(state)
-        checkpoints.write(run.checkpoint_path, checkpoints.Checkpoint(arrays, config, framework, len(history), history))
+        done = checkpoints.Checkpoint(arrays, config, framework, len(history), history)
+        checkpoints.write(run.checkpoint_path, done)
 
-    start = time.perf_counter()
-    state = half.create_state(config)
-    save(state)
-    label = f"{framework} {config.model} seed {config.seed}"
-    with tqdm(total=config.training.epochs, desc=label, unit="epoch", disable=None, file=sys.stderr) as bar:
+    if resume and resume.arrays:
+        state = half.state_from_arrays(config, resume.arrays)
+    else:
+        state = half.create_state(config)
+        save(state)
+    with tqdm(
+        desc=f"{framework} {config.model} seed {config.seed}",
+        total=config.training.epochs,
+        initial=len(history),
+        unit="epoch",
+        disable=None,
+        file=sys.stderr,
+    ) as bar:
 
         def on_epoch(state: Any, record: EpochRecord) -> None:
-            history.append(record)
-            run.append(record)
+            history.append(record | {"framework": framework})
+            run.append(history[-1])
             if record["epoch"] % checkpoint_every == 0 or record["epoch"] == config.training.epochs:
                 save(state)
             bar.set_postfix_str(
@@ -192,7 +247,7 @@ def train(
         except NonFiniteLoss as error:
             save(error.state)
             raise
-    checkpoints.write_weights(folder / "weights.safetensors", half.to_arrays(state.model))
+    checkpoints.write_weights(run.folder / "weights.safetensors", half.to_arrays(state.model))
     split, images = datasets.evaluation_images(dataset, config.data.binarization, "test")
     speeds = [record["images_per_second"] for record in history]
     summary = {
@@ -210,7 +265,7 @@ def train(
         "median_images_per_second": statistics.median(speeds[1:] or speeds) if speeds else None,
         "seconds": time.perf_counter() - start,
         "environment": environment,
-        "folder": str(folder),
+        "folder": str(run.folder),
     }
     run.write_json("summary.json", summary)
     return summary
