@@ -31,8 +31,9 @@ def select_device(name: str = "auto") -> jax.Device:
 def precision(dtype: str) -> Iterator[None]:
     """Runs its block in true arithmetic of that dtype.
 
-    Without it JAX would turn float64 into float32 silently, and an accelerator may multiply float32
-    matrices in a shorter format.
+    Training, inference and checkpoints enter it by themselves; calling a model, `loss_terms` or
+    `prepare_images` directly needs it. Without it JAX turns float64 into float32 silently, and an
+    accelerator may multiply float32 matrices in a shorter format.
     """
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         yield

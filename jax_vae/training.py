@@ -25,7 +25,7 @@ from vae_common.datasets import Dataset, evaluation_images, training_images
 from vae_common.randomness import Draws
 from vae_common.runs import EpochRecord, NonFiniteLoss, epoch_record
 
-from .device import precision, select_device, to_device
+from .device import precision, select_device, synchronize, to_device
 from .inference import evaluate, prepare_images
 from .losses import loss_terms
 from .models import Autoencoder, create_model
@@ -130,12 +130,14 @@ def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecor
         NonFiniteLoss: with epoch and step; its `state` is the one before the epoch where it happened.
     """
     config = state.config
+    dataset.require_shape(config.image_shape)
     images = place_images(training_images(dataset, config.data.binarization), config)
     split, held_out = evaluation_images(dataset, config.data.binarization)
     steps = randomness.steps_per_epoch(len(images), config.training.batch_size)
     for epoch in range(state.step // steps, config.training.epochs):
         draws = epoch_draws(config, epoch, len(images))
         last_good = _copy(state)
+        synchronize(draws)  # the clock sees the steps alone, not the draws
         start = time.perf_counter()
         state, terms = train_epoch(state, images, draws)
         terms = Terms(*(np.asarray(term, np.float64) for term in terms))  # the epoch's only wait
@@ -220,7 +222,9 @@ def _epoch(state, images, draws):
 def _native_draws(config, epoch, images):
     batch = config.training.batch_size
     steps = randomness.steps_per_epoch(images, batch)
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), epoch), 3)
+    high, low = divmod(config.seed, 2**32)
+    seed = jax.random.fold_in(jax.random.key(np.uint32(low)), high)
+    keys = jax.random.split(jax.random.fold_in(seed, epoch), 3)
     order = jax.random.permutation(keys[0], images)[: steps * batch].reshape(steps, batch)
     noise = jax.random.normal(keys[1], (steps, batch, config.noise_dim), config.training.dtype)
     thresholds = None

@@ -11,17 +11,30 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 import tyro
 
 from vae_common import datasets
-from vae_common.configs import PRESETS, Config, DataConfig, InputError, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.configs import (
+    MODELS,
+    PRESETS,
+    Config,
+    DataConfig,
+    InputError,
+    LossConfig,
+    NetworkConfig,
+    TrainingConfig,
+)
 from vae_common.randomness import steps_per_epoch
 from vae_common.runs import NonFiniteLoss
 
 Framework = Literal["jax", "torch"]
-Preset = Literal["default", "tutorial", "bernoulli50"]
+if TYPE_CHECKING:
+    ModelName: TypeAlias = str
+    Preset: TypeAlias = str
+else:  # the registries decide
+    ModelName, Preset = Literal[tuple(MODELS)], Literal[tuple(PRESETS)]
 PARTS = ("network", "loss", "data", "training")
 Flat = tyro.conf.arg(name="")
 _T = TypeVar("_T")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from scripts.command_line import Experiment, Flat, load_dataset, load_halves, run
+from scripts.command_line import Experiment, Flat, ModelName, load_dataset, load_halves, run
 from vae_common import experiments, runs
 from vae_common.figures import FigureOptions
 
@@ -19,7 +19,7 @@ from vae_common.figures import FigureOptions
 class Arguments:
     """Trains both halves (or takes finished runs) and lays them side by side in a report."""
 
-    models: tuple[Literal["ae", "vae"], ...] = ("ae", "vae")
+    models: tuple[ModelName, ...] = ("ae", "vae")
     seeds: tuple[int, ...] = (0,)
     runs: tuple[Path, ...] = ()
     """Finished runs' folders, in pairs, instead of training; their config counts."""
@@ -39,6 +39,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         folder = runs.new_folder(arguments.output, f"compare-{dataset.name.replace('/', '-')}")
     else:
         config, dataset = arguments.experiment.load(halves)
+        experiments.check_choice(config, arguments.models, arguments.seeds)
         arguments.figures.check(dataset)
         folder = runs.new_folder(arguments.output, f"compare-{dataset.name.replace('/', '-')}")
         groups = experiments.train_all(halves, config, arguments.models, arguments.seeds, dataset, folder, command)

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from scripts.command_line import Experiment, Flat, Framework, load_dataset, load_halves, run, value_of
+from scripts.command_line import Experiment, Flat, Framework, ModelName, load_dataset, load_halves, run, value_of
 from vae_common import runs
 from vae_common.checkpoints import Checkpoint
 from vae_common.configs import Config, InputError
@@ -24,7 +24,7 @@ class Arguments:
 
     framework: Framework | None = None
     """The half; by default jax, or the one that wrote the run to resume."""
-    model: Literal["ae", "vae"] = "vae"
+    model: ModelName = "vae"
     seed: int = 0
     """Decides weights, batch order and noise."""
     output: Path | None = None

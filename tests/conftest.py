@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+# The tests compare arithmetic, on the CPU; set before either framework looks for an accelerator.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import jax_vae
 import torch_vae
@@ -39,9 +44,9 @@ def small(digits) -> datasets.Dataset:
 @pytest.fixture(scope="session")
 def mnist_files() -> Path:
     """MNIST's four original files."""
-    folder = ROOT.parent / "shared" / "datasets" / "mnist"
+    folder = Path(os.environ.get("MNIST_FILES", ROOT.parent / "shared" / "datasets" / "mnist"))
     if not folder.is_dir():
-        pytest.skip("MNIST's original files are not beside the checkout, in ../shared/datasets/mnist")
+        pytest.skip(f"MNIST's four original files are not in {folder}; set MNIST_FILES to their folder")
     return folder
 
 

@@ -72,6 +72,14 @@ def test_weights_load_into_pytorch_without_this_code(half, state, tmp_path):
         np.testing.assert_array_equal(model.state_dict()[name].numpy(), array)
 
 
+def test_loading_leaves_the_given_model_alone(half, state):
+    before = half.to_arrays(state.model)
+    changed = {name: a + 1 for name, a in before.items()}
+    loaded = half.load_arrays(state.model, changed, "float64", half.select_device())
+    np.testing.assert_array_equal(half.to_arrays(loaded)["encoder.mean.bias"], changed["encoder.mean.bias"])
+    np.testing.assert_array_equal(half.to_arrays(state.model)["encoder.mean.bias"], before["encoder.mean.bias"])
+
+
 def test_every_misfit_is_listed_at_once(half, state):
     arrays = half.to_arrays(state.model)
     arrays["extra"] = arrays.pop("encoder.mean.bias")

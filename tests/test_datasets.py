@@ -1,6 +1,7 @@
 """The loader: every name, every binarization, every failure in one line."""
 
 import gzip
+import os
 import shutil
 import socket
 import sys
@@ -74,6 +75,7 @@ def test_keras_names_in_npz(tmp_path):
         ({"train_images": IMAGES / 255.0}, "not images; expected uint8"),
         ({"train_images": IMAGES.reshape(5, 12)}, "not images"),
         ({"test_images": IMAGES[:2, :3]}, "expected one shape"),
+        ({"train_labels": LABELS + 10**6}, "labels up to 1000004, expected class numbers below 10000"),
         ({"test_images": None}, "expected train_images, train_labels, test_images, test_labels"),
     ],
 )
@@ -85,6 +87,9 @@ def test_npz_damaged(tmp_path):
     path = tmp_path / "a.npz"
     npz(path)
     path.write_bytes(path.read_bytes()[:-100])
+    refused(str(path), "cannot be read as .npz")
+    with open(path, "wb") as file:
+        np.save(file, IMAGES)
     refused(str(path), "cannot be read as .npz")
     refused(str(tmp_path / "none.npz"), "does not exist")
     refused(str(tmp_path / "folder"), "does not exist")
@@ -133,7 +138,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, small, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         datasets._write_cache(datasets.cache_path("mnist", tmp_path), small)
     assert not list(tmp_path.iterdir())
@@ -184,16 +189,19 @@ def test_user_images_in_any_shape():
     np.testing.assert_array_equal(datasets.as_unit_images(images > 9, (6, 5, 1)), np.where(images > 9, 255, 0))
 
 
-tfds = pytest.importorskip("tensorflow_datasets", reason="tensorflow-datasets is not installed")
+@pytest.fixture
+def tfds():
+    return pytest.importorskip("tensorflow_datasets", reason="tensorflow-datasets is not installed")
 
 
-def test_tfds_names_that_cannot_be(tmp_path):
+def test_tfds_names_that_cannot_be(tmp_path, tfds):
     refused("mnistt", "did you mean mnist", data_dir=tmp_path)
     refused("imdb_reviews", "not images", data_dir=tmp_path)
+    refused("emnist/lettters", "received emnist/lettters: BuilderConfig lettters not found", data_dir=tmp_path)
     refused("cifar10:9.9.9", "cannot be loaded at version 9.9.9", data_dir=tmp_path)
 
 
-def test_tfds_without_network(tmp_path, monkeypatch):
+def test_tfds_without_network(tmp_path, monkeypatch, tfds):
     def no_network(*args, **kwargs):
         raise socket.gaierror("Name or service not known")
 
@@ -206,7 +214,7 @@ def test_tfds_without_network(tmp_path, monkeypatch):
     refused("mnist", "expected a folder", data_dir=tmp_path, manual_dir=tmp_path / "none")
 
 
-def test_tfds_without_tensorflow(mnist_files, tmp_path, monkeypatch):
+def test_tfds_without_tensorflow(mnist_files, tmp_path, monkeypatch, tfds):
     def no_tensorflow(*args, **kwargs):
         raise ImportError("No module named 'tensorflow'")
 
@@ -214,7 +222,7 @@ def test_tfds_without_tensorflow(mnist_files, tmp_path, monkeypatch):
     refused("mnist", "needs TensorFlow", data_dir=tmp_path, manual_dir=mnist_files)
 
 
-def test_tfds_checksums(mnist_files, tmp_path):
+def test_tfds_checksums(mnist_files, tmp_path, tfds):
     pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     originals = tmp_path / "originals"
     originals.mkdir()
@@ -227,7 +235,7 @@ def test_tfds_checksums(mnist_files, tmp_path):
     assert not datasets.cache_path("mnist", tmp_path / "data").exists()
 
 
-def test_tfds_mnist_end_to_end(mnist_files, tmp_path):
+def test_tfds_mnist_end_to_end(mnist_files, tmp_path, tfds):
     """TensorFlow Datasets checks, prepares and reads the original files; then the cache serves alone."""
     pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     prepared = datasets.load("mnist", data_dir=tmp_path, manual_dir=mnist_files)

@@ -77,6 +77,16 @@ def test_both_halves_give_the_same_arrays(config, small):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+def test_views_and_foreign_byte_orders_are_images_too(half, small):
+    model, images = half.create_model(small_config()), small.test.images
+    straight = half.encode(model, images).mean
+    np.testing.assert_allclose(half.encode(model, images[::-1]).mean[::-1], straight, rtol=1e-11)
+    mirrored = images[:, :, ::-1]
+    np.testing.assert_array_equal(half.encode(model, mirrored).mean, half.encode(model, mirrored.copy()).mean)
+    swapped = (images / 255).astype(">f8")
+    np.testing.assert_allclose(half.encode(model, swapped).mean, straight, rtol=1e-11)
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [

@@ -88,6 +88,19 @@ def test_describe_leaves_out_what_is_not_there():
     assert "active_units" in latents.describe(BASE, BASE * 0, np.arange(300) % 3, images)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 5, 12, 21])
+@pytest.mark.parametrize("latent_dim", [1, 2, 6])
+def test_small_and_collapsed_sets_give_no_error(rows, latent_dim):
+    space, images = DRAW.normal(size=(rows, latent_dim)), DRAW.random((rows, 2, 2, 1))
+    labels = np.arange(rows) % 2
+    compared = latents.compare(space, space)
+    assert (compared["linear_cka"] is None) == (rows < 4)
+    assert all(value is None for value in latents.compare(space, 0 * space).values())
+    latents.describe(space, space, labels, images)
+    latents.describe(0 * space, space, labels, images)
+    assert np.isfinite(latents.plane_of(space).project(space)).all()
+
+
 @pytest.mark.parametrize("latent_dim", [1, 2, 5])
 def test_plane(latent_dim):
     """Points on the plane survive there and back; beyond two dimensions the labels say so."""

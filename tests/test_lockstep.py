@@ -21,16 +21,17 @@ def run(half, config, images, epochs):
 
 
 def assert_lockstep(a, b):
-    """Losses at every step within 1e-11 relative, parameters at the end within 1e-7 Adam steps."""
+    """Losses at every step within 1e-11 relative (KL 1e-10), parameters at the end within 1e-7 Adam steps."""
     (a_terms, a_arrays), (b_terms, b_arrays) = a, b
     assert a_terms.dtype == b_terms.dtype == np.float64
     assert np.isfinite(a_terms).all()
-    for x, y in zip(a_terms, b_terms):
-        assert np.abs(x - y).max() <= 1e-11 * np.abs(y).max()
+    for x, y, tolerance in zip(a_terms, b_terms, (1e-11, 1e-11, 1e-10)):
+        assert (np.abs(x - y) <= tolerance * np.abs(y)).all()
     assert a_arrays.keys() == b_arrays.keys()
     assert a_arrays["adam.step"] == b_arrays["adam.step"] == a_terms.shape[1]
     for name in a_arrays:
-        assert np.abs(a_arrays[name] - b_arrays[name]).max() <= 1e-7 * 1e-3
+        unit = np.abs(b_arrays[name]).max() * 1e-3 if name.startswith("adam.") else 1e-3
+        assert np.abs(a_arrays[name] - b_arrays[name]).max() <= 1e-7 * unit
 
 
 @pytest.mark.parametrize("loss", LOSSES)

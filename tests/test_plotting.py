@@ -117,7 +117,9 @@ def history(offset):
 
 
 def test_loss_curves_draw_the_histories():
-    figure = plotting.loss_curves({"JAX": [history(0)], "PyTorch": [history(30)]}, "nats", "title")
+    figure = plotting.loss_curves(
+        {"JAX": [history(0)], "PyTorch": [history(30)]}, {"reconstruction": "nats", "kl": "nats"}, "title"
+    )
     assert [axes.get_title() for axes in figure.axes] == ["total", "reconstruction", "KL"]
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert set(lines) == {"JAX, train", "JAX, test", "PyTorch, train", "PyTorch, test"}
@@ -132,7 +134,7 @@ def test_loss_curves_of_an_autoencoder_have_no_kl():
     for record in records:
         for split in ("train", "test"):
             record[split]["kl_nats"] = 0.0
-    figure = plotting.loss_curves({"JAX": [records]}, "nats", "title")
+    figure = plotting.loss_curves({"JAX": [records]}, {"reconstruction": "nats", "kl": "nats"}, "title")
     assert [axes.get_title() for axes in figure.axes] == ["total"]
 
 

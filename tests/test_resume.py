@@ -85,6 +85,20 @@ def test_changing_half_every_ten_steps(small, tmp_path):
         assert np.abs(parts.arrays[name] - whole.arrays[name]).max() <= 1e-8 * 1e-3
 
 
+def test_a_resumed_run_is_unfinished_until_it_finishes(half, small, tmp_path, monkeypatch):
+    train(half, with_epochs(small_config(), 1), small, tmp_path)
+    assert (tmp_path / "summary.json").exists()
+
+    def stopped(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(half, "fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(half, with_epochs(small_config(), 2), small, tmp_path, resume=runs.resume_point(tmp_path))
+    assert not (tmp_path / "summary.json").exists()
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
 def test_two_trainings_never_share_a_folder(half, small, tmp_path):
     with runs.alone_in(tmp_path), pytest.raises(InputError, match="being trained by another process"):
         runs.train(half, small_config(), small, tmp_path)

@@ -138,6 +138,9 @@ def test_tutorial_runs_with_its_own_preset(tmp_path, framework):
         ("plot", [], "expected --run with a run's folder"),
         ("plot", ["--run", "nowhere"], "nowhere does not exist"),
         ("compare", ["--runs", "nowhere"], "did not finish"),
+        ("compare", ["--seeds", "0", "0"], "seeds: received [0, 0], expected at least one, each once"),
+        ("compare", ["--seeds", "-1"], "seed: received -1"),
+        ("compare", ["--models"], "models"),
         ("compare", ["--models", "gan"], "invalid choice 'gan'"),
         ("compare", ["--interpolate", "0", "297"], "received 297, expected test images 0 to 296"),
         ("compare", ["--window", "1", "0", "0", "1"], "expected x0 < x1 and y0 < y1"),
@@ -146,6 +149,16 @@ def test_tutorial_runs_with_its_own_preset(tmp_path, framework):
 def test_bad_input_is_one_line_and_status_2(tmp_path, name, flags, said):
     assert said in script(name, *flags, cwd=tmp_path, status=2)
     assert not [path for path in tmp_path.rglob("*") if path.name != "data"]
+
+
+def test_a_handful_of_images(tmp_path):
+    """Whatever is not defined for so few is left out, not an error after the training."""
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (12, 6, 5, 3), np.uint8), np.arange(12) % 5
+    np.savez(tmp_path / "few.npz", x_train=images, y_train=labels, x_test=images[:3], y_test=labels[:3])
+    script("compare", "--dataset", "few.npz", "--batch-size", 4, *QUICK, cwd=tmp_path)
+    page = (tmp_path / "runs" / "compare-few" / "report.html").read_text()
+    assert "not defined" in page
 
 
 def test_divergence_is_one_line_and_leaves_a_checkpoint(tmp_path):

@@ -101,6 +101,36 @@ def test_a_loss_that_is_not_finite_stops_the_run(half, small):
         np.testing.assert_array_equal(after[name], array)
 
 
+def test_the_last_good_state_has_its_moments(half, small, monkeypatch):
+    """Noise that turns NaN in the third epoch: the state after the second one comes back, whole."""
+    config = small_config(training=TrainingConfig(dtype="float64", batch_size=20, epochs=4))
+    good = half.state_to_arrays(fitted(half, replace(config, training=replace(config.training, epochs=2)), small)[0])
+    original = half.training.epoch_draws
+
+    def epoch_draws(config, epoch, images):
+        draws = original(config, epoch, images)
+        if epoch < 2:
+            return draws
+        with half.precision("float64"):
+            broken = half.to_numpy(draws.noise)
+            broken[3, 5, 0] = np.nan
+            return draws._replace(noise=half.to_device(broken, half.select_device("cpu")))
+
+    monkeypatch.setattr(half.training, "epoch_draws", epoch_draws)
+    with pytest.raises(NonFiniteLoss, match="in epoch 3, step 4") as error:
+        half.fit(half.create_state(config), small)
+    left = half.state_to_arrays(error.value.state)
+    assert left["adam.step"] == 20
+    for name, array in good.items():
+        np.testing.assert_array_equal(left[name], array)
+
+
+def test_a_config_for_other_images_is_refused(half, small):
+    config = replace(small_config(), image_shape=(14, 14, 1))
+    with pytest.raises(InputError, match=r"received \(14, 14, 1\), but digits has \(28, 28, 1\)"):
+        half.fit(half.create_state(config), small)
+
+
 def test_native_randomness_learns_alike(half, small):
     """Its own generator: other numbers, the same experiment statistically, and reproducible."""
     config = small_config(training=TrainingConfig(batch_size=20, epochs=3, randomness="native"))

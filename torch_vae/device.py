@@ -30,8 +30,9 @@ def select_device(name: str = "auto") -> torch.device:
 def precision(dtype: str) -> Iterator[None]:
     """Runs its block in true arithmetic of that dtype.
 
-    PyTorch keeps the dtype of its tensors by itself; what it may shorten on an accelerator is the
-    arithmetic of float32 products.
+    Training, inference and checkpoints enter it by themselves; calling a model, `loss_terms` or
+    `prepare_images` directly needs it. PyTorch keeps the dtype of its tensors by itself; what it may
+    shorten on an accelerator is the arithmetic of float32 products.
     """
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -43,7 +44,7 @@ def precision(dtype: str) -> Iterator[None]:
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """A copy of a NumPy array on the device, in its own dtype."""
-    return torch.tensor(array, device=device)
+    return torch.tensor(np.asarray(array, order="C"), device=device)
 
 
 def to_numpy(array: torch.Tensor) -> np.ndarray:

@@ -6,6 +6,7 @@ the same attribute names in both halves, so this bridge is generic and knows no 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -39,8 +40,9 @@ def load_arrays(model: M, arrays: Mapping[str, np.ndarray], dtype: str, device: 
     """The model with these canonical values; raises InputError listing every one that does not fit."""
     check_shapes(parameter_shapes(model), arrays)
     values = {name: to_device(array.astype(dtype), device) for name, array in arrays.items()}
-    model.load_state_dict(values, assign=True)
-    return model.requires_grad_()
+    loaded = copy.deepcopy(model)  # the model that was given stays as it is, as in JAX
+    loaded.load_state_dict(values, assign=True)
+    return loaded.requires_grad_()
 
 
 def _named(model: nn.Module) -> dict[str, torch.Tensor]:

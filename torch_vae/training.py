@@ -23,7 +23,7 @@ from vae_common.datasets import Dataset, evaluation_images, training_images
 from vae_common.randomness import Draws
 from vae_common.runs import EpochRecord, NonFiniteLoss, epoch_record
 
-from .device import precision, select_device, to_device, to_numpy
+from .device import precision, select_device, synchronize, to_device, to_numpy
 from .inference import evaluate, prepare_images
 from .losses import loss_terms
 from .models import Autoencoder, create_model
@@ -125,15 +125,17 @@ def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecor
         NonFiniteLoss: with epoch and step; its `state` is the one before the epoch where it happened.
     """
     config = state.config
+    dataset.require_shape(config.image_shape)
     images = place_images(training_images(dataset, config.data.binarization), config)
     split, held_out = evaluation_images(dataset, config.data.binarization)
     steps = randomness.steps_per_epoch(len(images), config.training.batch_size)
     for epoch in range(state.step // steps, config.training.epochs):
         draws = epoch_draws(config, epoch, len(images))
         last_good = _copy(state)
+        synchronize(draws)  # the clock sees the steps alone, not the draws
         start = time.perf_counter()
         state, terms = train_epoch(state, images, draws)
-        terms = Terms(*(term.double().cpu().numpy() for term in terms))  # the epoch's only wait
+        terms = Terms(*(term.cpu().double().numpy() for term in terms))  # the epoch's only wait
         seconds = time.perf_counter() - start
         evaluation = evaluate(state.model, held_out, config)
         try:

@@ -163,7 +163,7 @@ class Config(_Checked):
 
     def _check(self) -> None:
         _require(self.model in MODELS, "model", self.model, f"one of {', '.join(MODELS)}")
-        _require(_is_count(self.seed, 0), "seed", self.seed, "an integer >= 0")
+        _require(_is_count(self.seed, 0) and self.seed < 2**63, "seed", self.seed, "an integer from 0 to 2^63 - 1")
         shape = self.image_shape
         valid = isinstance(shape, tuple) and len(shape) == 3 and all(_is_count(n) for n in shape)
         _require(valid, "image_shape", shape, "(height, width, channels), each >= 1")
@@ -187,6 +187,11 @@ class Config(_Checked):
         if self.data.binarization == "none":
             return "cross-entropy on grey pixels (nats, not a likelihood)"
         return f"nats, {self.data.binarization} binarization"
+
+    @property
+    def kl_unit(self) -> str:
+        """What the KL term is, for records and axis labels."""
+        return "nats" if self.loss.kl == "gaussian" else "the tutorial's penalty (not a KL)"
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers."""

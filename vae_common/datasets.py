@@ -10,8 +10,8 @@ fraction of a second with neither TensorFlow nor TensorFlow Datasets installed.
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 
 from vae_common import randomness, sources
+from vae_common.checkpoints import write_atomically
 from vae_common.configs import InputError
 
 CACHE_VERSION = 1
+MOST_CLASSES = 10_000
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,14 @@ class Dataset:
         """Height, width, channels."""
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
+
+    def require_shape(self, image_shape: tuple[int, int, int]) -> None:
+        """Raises InputError where a config was made for images of another shape."""
+        if self.image_shape != image_shape:
+            raise InputError(
+                f"image_shape: received {image_shape}, but {self.name} has {self.image_shape}; "
+                "make the config with image_shape=dataset.image_shape"
+            )
 
     def hold_out(self, size: int) -> Dataset:
         """This set with `size` training images, a fixed draw, as its validation split."""
@@ -157,7 +167,8 @@ def as_unit_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.
             raise InputError(f"images: received {images.dtype}, expected uint8 or floats in [0, 1]")
         if images.size and not (images.min() >= 0 and images.max() <= 1):  # NaN fails both
             raise InputError(f"images: received {images.dtype} outside [0, 1] or NaN, expected [0, 1]")
-    return images.reshape(-1, height, width, channels)
+    images = images.astype(images.dtype.newbyteorder("="), copy=False)  # frameworks take no other
+    return np.ascontiguousarray(images).reshape(-1, height, width, channels)
 
 
 def _assemble(name: str, arrays: Mapping, source: str) -> Dataset:
@@ -170,8 +181,10 @@ def _assemble(name: str, arrays: Mapping, source: str) -> Dataset:
         )
     names = tuple(str(label) for label in arrays.get("class_names", ()))
     highest = int(max(train.labels.max(), test.labels.max()))
-    if len(names) <= highest:
-        names = tuple(str(label) for label in range(highest + 1))
+    if highest >= (len(names) or MOST_CLASSES):
+        most = len(names) or MOST_CLASSES
+        raise InputError(f"dataset {name}: received labels up to {highest}, expected class numbers below {most}")
+    names = names or tuple(str(label) for label in range(highest + 1))
     return Dataset(name, train, test, names, source)
 
 
@@ -214,15 +227,9 @@ def _write_cache(path: Path, dataset: Dataset) -> None:
         "test_labels": dataset.test.labels,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
 
 
 def _read_cache(name: str, path: Path) -> Dataset:

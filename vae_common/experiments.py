@@ -21,6 +21,16 @@ Group = dict[int, dict[str, Path]]
 """Seed -> framework -> a finished run's folder, all of one model."""
 
 
+def check_choice(config: Config, models: Sequence[str], seeds: Sequence[int]) -> None:
+    """Raises InputError where models or seeds are none, repeated or not valid."""
+    for name, values in (("models", models), ("seeds", seeds)):
+        if not values or len(set(values)) < len(values):
+            raise InputError(f"{name}: received {list(values)}, expected at least one, each once")
+    for model in models:
+        for seed in seeds:
+            dataclasses.replace(config, model=model, seed=seed)
+
+
 def train_all(
     halves: Halves,
     config: Config,
@@ -90,7 +100,7 @@ def compare(
         "command": list(command),
         "dataset": dataset.name,
         "source": dataset.source,
-        "environment": {name: half.environment() for name, half in halves.items()},
+        "environment": {name: _environment(groups, name) for name in halves},
         "models": models,
         "report": str(folder / "report.html"),
         "figures": [str(path) for drawn in pictures.values() for path in drawn.values()],
@@ -98,6 +108,12 @@ def compare(
     report.write(folder / "report.html", summary, pictures)
     runs.Run(folder).write_json("summary.json", summary)
     return summary
+
+
+def _environment(groups: Mapping[str, Group], framework: str) -> dict[str, str]:
+    """Where a half's runs were made, not where they are compared; several places are joined."""
+    found = [runs.Run(pair[framework]).summary()["environment"] for group in groups.values() for pair in group.values()]
+    return {key: "; ".join(dict.fromkeys(place[key] for place in found)) for key in found[0]}
 
 
 def outcome(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,6 +181,7 @@ def _compare_model(
         "config": config.to_json(),
         "seeds": seeds,
         "reconstruction_unit": config.reconstruction_unit,
+        "kl_unit": config.kl_unit,
         "losses": loss_comparison({name: [result["test"] for result in results[name]] for name in halves}),
         "losses_by_seed": {name: [result["test"] for result in results[name]] for name in halves},
         "latents_between_halves": between,

@@ -92,7 +92,9 @@ def draw(
     originals = images.astype(np.float32) / 255
     figures = {
         "loss_curves": plotting.loss_curves(
-            {name: t.histories for name, t in trained.items()}, config.reconstruction_unit, f"Loss: {label}"
+            {name: t.histories for name, t in trained.items()},
+            {"reconstruction": config.reconstruction_unit, "kl": config.kl_unit},
+            f"Loss: {label}",
         ),
         "latent_scatter": plotting.latent_scatter(
             clouds, classes[:SHOWN_POINTS], dataset.class_names, f"Latent means of test images: {label}"

@@ -55,6 +55,7 @@ def rsa(a: np.ndarray, b: np.ndarray) -> float:
 
 def mutual_neighbours(a: np.ndarray, b: np.ndarray, k: int = 10) -> float:
     """Mean share of each image's k nearest neighbours that both sets agree on, 0 to 1."""
+    k = min(k, len(a) - 1)
     near = [NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False) for x in (a, b)]
     return float(np.mean([len(np.intersect1d(*rows)) / k for rows in zip(*near)]))
 
@@ -68,7 +69,10 @@ def axis_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def knn_accuracy(latents: np.ndarray, labels: np.ndarray, k: int = 10) -> float:
-    """Five-fold cross-validated accuracy of a k-nearest-neighbour classifier of the labels, 0 to 1."""
+    """Five-fold cross-validated accuracy of a k-nearest-neighbour classifier of the labels, 0 to 1.
+
+    Needs at least 20 rows, and a class with at least 5.
+    """
     return float(cross_val_score(KNeighborsClassifier(k), latents, labels, cv=5).mean())
 
 
@@ -99,26 +103,30 @@ def aggregate_posterior_kl(mean: np.ndarray, log_std: np.ndarray) -> float:
     return float((np.trace(covariance) + centre @ centre - len(centre) - log_determinant) / 2)
 
 
-def compare(a: np.ndarray, b: np.ndarray, most: int = 2000) -> dict[str, float]:
-    """Every metric between two sets, on their first `most` rows (the pairwise ones grow as N^2)."""
+def compare(a: np.ndarray, b: np.ndarray, most: int = 2000) -> dict[str, float | None]:
+    """Every metric between two sets, on their first `most` rows (the pairwise ones grow as N^2).
+
+    None where a metric is not defined: fewer than 4 rows, or latents that are all equal.
+    """
     a, b = (np.asarray(x[:most], np.float64) for x in (a, b))
-    return {
-        "linear_cka": linear_cka(a, b),
-        "procrustes_disparity": procrustes_disparity(a, b),
-        "rsa": rsa(a, b),
-        "mutual_neighbours": mutual_neighbours(a, b),
-        "axis_correlation": axis_correlation(a, b),
-    }
+    metrics = (linear_cka, procrustes_disparity, rsa, mutual_neighbours, axis_correlation)
+    defined = len(a) >= 4 and all(np.ptp(x, axis=0).any() for x in (a, b))
+    return {metric.__name__: metric(a, b) if defined else None for metric in metrics}
 
 
 def describe(
     mean: np.ndarray, log_std: np.ndarray | None, labels: np.ndarray, images: np.ndarray, most: int = 2000
 ) -> dict[str, float]:
-    """Every metric of one set, on its first `most` rows; what needs labels or a scale is left out
-    where there is none."""
+    """Every metric of one set, on its first `most` rows; what is not defined for it is left out.
+
+    Neighbourhoods need more than 20 rows, class metrics labels, the last two a posterior.
+    """
     mean, labels, images = np.asarray(mean[:most], np.float64), labels[:most], images[:most]
-    values = {"trustworthiness": trustworthiness(images, mean)}
-    if labels.min() >= 0 and 1 < len(np.unique(labels)) < len(labels):
+    values: dict[str, float] = {}
+    if len(mean) > 20:
+        values["trustworthiness"] = trustworthiness(images, mean)
+    _, sizes = np.unique(labels, return_counts=True)
+    if labels.min() >= 0 and len(mean) >= 20 and len(sizes) > 1 and sizes.max() >= 5:
         values["knn_accuracy"] = knn_accuracy(mean, labels)
         values["silhouette"] = silhouette(mean, labels)
     if log_std is not None:
@@ -162,9 +170,10 @@ def plane_of(latents: np.ndarray, origin: np.ndarray | None = None) -> Plane:
         labels = ("latent dimension 1", "latent dimension 2" if latent_dim == 2 else "")
         return Plane(np.zeros(latent_dim), np.eye(2, latent_dim), labels)
     mean = latents.mean(0)
-    _, singular, components = np.linalg.svd(latents - mean, full_matrices=False)
+    variances, vectors = np.linalg.eigh(np.cov(latents.T, bias=True))
+    variances, components = variances[::-1], vectors.T[::-1]
     signs = np.sign(components[np.arange(2), np.abs(components[:2]).argmax(1)])
-    share = singular[:2] ** 2 / (singular**2).sum()
+    share = variances[:2] / (variances.sum() or 1)
     x, y = (f"principal component {i + 1} of {latent_dim} dimensions ({share[i]:.0%} of variance)" for i in (0, 1))
     return Plane(mean if origin is None else origin, components[:2] * signs[:, None], (x, y))
 

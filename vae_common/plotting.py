@@ -28,6 +28,8 @@ HALF_STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#D55E00", "linewidth": 1.4},
 )
 DPI = 110
+LEGEND_ROWS = 18
+NAMED_CLASSES = 20  # more names than that would cover the plane
 
 
 class Grid(NamedTuple):
@@ -61,7 +63,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 def latent_scatter(clouds: Mapping[str, Cloud], classes: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """Where the images lie in the latent plane, coloured by class; `classes` (N,), -1 for none."""
-    figure = _figure(4.6 * len(clouds) + 1.1, 4.7, title)
+    figure = _figure(4.6 * len(clouds) + 1.1 * -(-len(np.unique(classes)) // LEGEND_ROWS), 4.7, title)
     size = float(np.clip(12_000 / len(classes), 6, 28))
     for axes, (name, cloud) in zip(_row(figure, len(clouds)), clouds.items()):
         x, y = cloud.points.T
@@ -71,7 +73,7 @@ def latent_scatter(clouds: Mapping[str, Cloud], classes: np.ndarray, class_names
             mine = classes == label
             style = _class_style(label)
             axes.scatter(x[mine], y[mine], s=size, alpha=0.6, linewidths=0, rasterized=True, **style)
-            if label >= 0:
+            if label >= 0 and len(class_names) <= NAMED_CLASSES:
                 _name_class(axes, np.median(x[mine]), np.median(y[mine]), class_names[label], style["color"])
         axes.set(title=name, xlabel=cloud.labels[0], ylabel=cloud.labels[1] or "class")
     handles = [
@@ -80,7 +82,8 @@ def latent_scatter(clouds: Mapping[str, Cloud], classes: np.ndarray, class_names
         if label >= 0
     ]
     if handles:
-        figure.legend(handles=handles, loc="outside right center", title="class", frameon=False)
+        columns = -(-len(handles) // LEGEND_ROWS)
+        figure.legend(handles=handles, loc="outside right center", title="class", frameon=False, ncols=columns)
     return figure
 
 
@@ -123,10 +126,13 @@ def prior_samples(samples: Mapping[str, np.ndarray], title: str) -> Figure:
     return figure
 
 
-def loss_curves(histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], unit: str, title: str) -> Figure:
+def loss_curves(
+    histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], units: Mapping[str, str], title: str
+) -> Figure:
     """Total, reconstruction and KL against the epoch; each name holds one history per seed.
 
-    A history is the list of epoch records that a run keeps. A KL that is always zero is left out.
+    A history is the list of epoch records that a run keeps. `units` names what `reconstruction` and
+    `kl` are measured in. A KL that is always zero is left out.
     """
     records = [record for runs in histories.values() for history in runs for record in history]
     held_out = next((s for s in ("validation", "test") if records and s in records[0]), None)
@@ -143,11 +149,12 @@ def loss_curves(histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], 
                     values = [record[split][f"{term}_nats"] for record in history]
                     label = f"{name}, {split}" if i == 0 else "_"  # one legend entry for all seeds
                     axes.plot(epochs, values, linestyle=dashes, label=label, **style)
-        axes.set(title=heading, xlabel="epoch", ylabel="nats per image" if term == "kl" else "per image")
+        axes.set(title=heading, xlabel="epoch", ylabel="per image")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
     figure.axes[0].legend(frameon=False)
-    figure.supxlabel(f"reconstruction in {unit}", fontsize="small", color="0.35")
+    named = "; ".join(f"{terms[term]}: {units[term]}" for term in terms if term in units)
+    figure.supxlabel(named or units["reconstruction"], fontsize="small", color="0.35")
     return figure
 
 

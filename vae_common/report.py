@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ _TEMPLATE = """<!doctype html>
 <table>
 <caption>Test loss per image, mean{% if result.seeds|length > 1 %} and standard deviation over
 {{ result.seeds|length }} seeds{% else %} of seed {{ result.seeds[0] }}{% endif %}.<br>
-Reconstruction: {{ result.reconstruction_unit }}.</caption>
+Reconstruction: {{ result.reconstruction_unit }}. KL: {{ result.kl_unit }}.</caption>
 <tr><th>term</th>{% for name in halves %}<th>{{ names[name] }}</th>{% endfor %}
 {% if halves|length > 1 %}<th>relative difference</th>{% endif %}
 {% if halves|length > 1 and result.seeds|length > 1 %}<th>within the seeds' spread</th>{% endif %}</tr>
@@ -63,7 +63,7 @@ All are blind to sign and scale, all but the axis correlation to rotation too.<b
 <th>{{ label(metric) }}</th>{% endfor %}</tr>
 {% for seed in result.seeds %}<tr><td>{{ seed }}</td>
 {% for value in result.latents_between_halves[loop.index0].values() %}
-<td>{{ "%.4f"|format(value) }}</td>{% endfor %}</tr>
+<td>{{ number(value) }}</td>{% endfor %}</tr>
 {% endfor %}
 </table>
 {% endif %}
@@ -72,8 +72,7 @@ All are blind to sign and scale, all but the axis correlation to rotation too.<b
 <tr><th>metric</th>{% for name in halves %}<th>{{ names[name] }}</th>{% endfor %}</tr>
 {% for metric in result.latents_of_each_half[halves[0]][0] %}
 <tr><td>{{ label(metric) }}</td>
-{% for name in halves %}<td>{{ "%.4f"|format(result.latents_of_each_half[name]|map(attribute=metric)|sum
- / result.seeds|length) }}</td>{% endfor %}</tr>
+{% for name in halves %}<td>{{ mean(result.latents_of_each_half[name], metric) }}</td>{% endfor %}</tr>
 {% endfor %}
 </table>
 {% for figure, source in pictures[model].items() %}
@@ -100,12 +99,23 @@ def write(path: Path, summary: Mapping[str, Any], pictures: Mapping[str, Mapping
         titles={model: entry.class_name for model, entry in MODELS.items()},
         halves=list(summary["environment"]),
         label=_label,
+        number=_number,
+        mean=_mean,
         command=shlex.join(summary["command"]),
         pictures={
             model: {name: _data_uri(picture) for name, picture in drawn.items()} for model, drawn in pictures.items()
         },
     )
     write_atomically(path, text.encode())
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"
+
+
+def _mean(described: Sequence[Mapping[str, float]], metric: str) -> str:
+    values = [seed[metric] for seed in described if metric in seed]
+    return _number(sum(values) / len(values) if values else None)
 
 
 def _label(key: str) -> str:

@@ -11,6 +11,7 @@ figures/                what scripts.plot drew
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import itertools
 import json
@@ -140,9 +141,10 @@ def new_folder(output: str | Path | None, default: str) -> Path:
 
 
 def load_model(half: ModuleType, checkpoint: checkpoints.Checkpoint) -> Any:
-    """A checkpoint's model in the given half, whichever half wrote it."""
-    config = checkpoint.config
-    device = half.select_device(config.training.device)
+    """A checkpoint's model in the given half, whichever half wrote it, on the device at hand."""
+    training = dataclasses.replace(checkpoint.config.training, device="auto")
+    config = dataclasses.replace(checkpoint.config, training=training)
+    device = half.select_device()
     return half.load_arrays(half.create_model(config), checkpoint.weights, config.training.dtype, device)
 
 
@@ -207,6 +209,8 @@ def _train(
 ) -> dict[str, Any]:
     framework = half.__name__.removesuffix("_vae")
     environment = half.environment(config.training.device)
+    for stale in ("summary.json", "weights.safetensors"):  # until this training has finished, too
+        (run.folder / stale).unlink(missing_ok=True)
     made = {"framework": framework, "config": config.to_json(), "environment": environment, "command": command}
     run.write_json("config.json", made)
     history: list[EpochRecord] = list(resume.history) if resume else []
@@ -258,6 +262,7 @@ def _train(
         "source": dataset.source,
         "binarization": config.data.binarization,
         "reconstruction_unit": config.reconstruction_unit,
+        "kl_unit": config.kl_unit,
         "epochs": config.training.epochs,
         split: mean_terms(half.evaluate(state.model, images, config)),
         "images": {"train": len(dataset.train), "test": len(dataset.test)},

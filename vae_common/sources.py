@@ -62,7 +62,7 @@ def read_npz(path: Path) -> dict[str, Any]:
             held = {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise InputError(f"dataset: received {path}, which does not exist; expected an .npz file") from None
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, zlib.error) as error:
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, TypeError, AttributeError, zlib.error) as error:
         raise InputError(f"dataset: {path} cannot be read as .npz ({error}); write it again") from error
     names = {key: key if key in held else alias for key, alias in _NPZ_ALIASES.items()}
     missing = [key for key, name in names.items() if name not in held]
@@ -135,11 +135,16 @@ def _builder(tfds: Any, name: str, folder: Path) -> Any:
         raise InputError(f"dataset: received {name}, which TensorFlow Datasets does not have; {hint}") from None
     except (ValueError, AssertionError) as error:  # an unknown config or version of a known set
         raise InputError(f"dataset: received {name}: {_first_line(error)}") from error
+    except ImportError as error:  # another community's sets
+        raise InputError(f"dataset: {name} needs the package {error.name}; install it or choose another set") from error
 
 
 def _prepare(tfds: Any, builder: Any, name: str, manual_dir: str | Path | None) -> None:
     if "image" not in (builder.info.features or {}):
         raise InputError(f"dataset: {name} holds {list(builder.info.features or {})}, not images; choose an image set")
+    kind = builder.info.features["image"].dtype
+    if kind != np.uint8:
+        raise InputError(f"dataset: {name} holds images of {kind}, expected uint8; choose another set or write an .npz")
     if builder.is_prepared():
         return
     _require_source(builder, name, manual_dir)
@@ -148,8 +153,8 @@ def _prepare(tfds: Any, builder: Any, name: str, manual_dir: str | Path | None) 
         builder.download_and_prepare(download_config=config)
     except ImportError as error:
         raise InputError(
-            f"dataset: preparing {name} needs TensorFlow ({_first_line(error)}); "
-            "pip install tensorflow-cpu, or copy the cache file from a machine that has it"
+            f"dataset: preparing {name} needs {error.name or 'TensorFlow'} ({_first_line(error)}); "
+            "install it (TensorFlow: pip install tensorflow-cpu), or copy the cache file from a machine that has it"
         ) from error
     except tfds.download.download_manager.NonMatchingChecksumError as error:
         raise InputError(
@@ -181,7 +186,8 @@ def _decode(builder: Any, name: str, progress: bool) -> dict[str, Any]:
 
     features = builder.info.features
     feature = features["label"] if "label" in features else None
-    label = "label" if feature is not None and feature.shape == () else None
+    whole = feature is not None and feature.shape == () and np.issubdtype(feature.dtype, np.integer)
+    label = "label" if whole else None
     arrays: dict[str, Any] = {
         "full_name": builder.info.full_name,
         "class_names": getattr(feature, "names", None) or () if label else (),
@@ -217,5 +223,6 @@ def _decode(builder: Any, name: str, progress: bool) -> dict[str, Any]:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """TensorFlow Datasets puts what it was called with before what went wrong; only the latter is kept."""
+    lines = [line.strip() for line in str(error).rpartition('}": ')[2].splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__

@@ -24,7 +24,7 @@ import numpy as np
 from vae_common import randomness, reference
 from vae_common.checkpoints import FIRST, SECOND, STEP
 from vae_common.configs import Config
-from vae_common.contracts import Outputs, Posterior
+from vae_common.contracts import Outputs, Posterior, Terms
 from vae_common.tolerances import TOLERANCES, Check, chaotic_updates, compare_arrays, difference, rounded_updates
 
 Arrays = dict[str, np.ndarray]
@@ -105,8 +105,9 @@ def operation_checks(halves: Halves, config: Config, images: np.ndarray) -> Iter
     tolerance = TOLERANCES[dtype]["operation"]
     draw = np.random.default_rng(0)
     every_value = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
-    thresholds = draw.integers(0, 255, every_value.shape, dtype=np.uint8)
-    x = np.concatenate([draw.normal(size=400) * 4, [-100.0, -30, 30, 100]]).astype(dtype)
+    near = every_value.astype(int) + draw.integers(-1, 2, every_value.shape)  # equality has to count as below
+    thresholds = near.clip(0, 254).astype(np.uint8)
+    x = np.concatenate([draw.normal(size=400), np.linspace(-40, 40, 321), [-100, 100]]).astype(dtype)
     shape = (8, 3, 2, 1)
     logits = np.stack([draw.normal(size=shape) * 3, *(np.full(shape, s) for s in (-100.0, 100.0))]).astype(dtype)
     targets = np.stack([draw.random(shape), draw.random(shape) > 0.5, draw.random(shape)]).astype(dtype)
@@ -150,8 +151,10 @@ def state_checks(halves: Halves, config: Config, probe: Probe) -> Iterator[Check
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
             x, y, where = results[a], results[b], f"{probe.label}: {a} against {b}"
+            yield from compare_arrays("T0", f"injected, {where}", x["injected"], y["injected"], 0)
             for kind in ("loss", "kl", "tensor"):
                 yield from compare_arrays("T2", where, x[kind], y[kind], limits[kind])
+            yield from compare_arrays("T2", where, x["evaluation"], y["evaluation"], limits["tensor"])
             yield from compare_arrays("T3", where, x["gradient"], y["gradient"], limits["gradient"])
             for t in ADAM_STEPS:
                 at = f"t={t}, {where}"
@@ -176,12 +179,15 @@ def _half_results(half: ModuleType, config: Config, probe: Probe) -> dict[str, M
         return half.state_from_arrays(config, typed)
 
     state = inject(probe.arrays)
+    injected = half.state_to_arrays(state)
     outputs = half.forward(state.model, probe.images, probe.noise)
+    evaluated = half.evaluate(state.model, probe.images, config)
     with half.precision(dtype):
         noise = half.to_device(probe.noise.astype(dtype), device)
         images = half.prepare_images(half.to_device(probe.images, device), None, noise.dtype)
         gradients, terms = half.gradients(state, images, noise)
-    results = _by_kind(outputs, {k: half.to_numpy(v) for k, v in terms._asdict().items()}, gradients)
+    means = {k: half.to_numpy(v) for k, v in terms._asdict().items()}
+    results = _by_kind(outputs, means, evaluated, gradients) | {"injected": injected}
     for t in ADAM_STEPS:
         start, gradient = adam_probe(probe.weights, t)
         typed = {name: g.astype(dtype) for name, g in gradient.items()}
@@ -198,7 +204,9 @@ def _reference_results(config: Config, probe: Probe) -> dict[str, Mapping[str, A
     outputs = reference.forward(config, weights, images, probe.noise)
     terms = {k: v.mean() for k, v in reference.loss_terms(config.loss, outputs, images)._asdict().items()}
     gradients = reference.gradients(config, weights, images, probe.noise)
-    results = _by_kind(outputs, terms, gradients)
+    draws = randomness.evaluation_noise(len(images), config.noise_dim)
+    evaluated = reference.loss_terms(config.loss, reference.forward(config, weights, images, draws), images)
+    results = _by_kind(outputs, terms, evaluated, gradients) | {"injected": probe.arrays}
     for t in ADAM_STEPS:
         start, gradient = adam_probe(weights, t)
         updated = reference.adam(weights, gradient, _part(start, FIRST), _part(start, SECOND), t, rate)
@@ -228,12 +236,15 @@ def adam_probe(weights: Arrays, t: int) -> tuple[Arrays, Arrays]:
     return arrays | {STEP: np.array(t - 1, np.int64)}, gradients
 
 
-def _by_kind(outputs: Outputs, terms: Mapping[str, Any], gradients: Arrays) -> dict[str, Mapping[str, Any]]:
+def _by_kind(
+    outputs: Outputs, terms: Mapping[str, Any], evaluated: Terms, gradients: Arrays
+) -> dict[str, Mapping[str, Any]]:
     tensors = {"logits": outputs.logits, "latents": outputs.latents, **outputs.posterior._asdict()}
     return {
         "loss": {name: terms[name] for name in ("total", "reconstruction")},
         "kl": {"kl": terms["kl"]},
         "tensor": {name: a for name, a in tensors.items() if a is not None},
+        "evaluation": {f"evaluated {name}": value for name, value in evaluated._asdict().items()},
         "gradient": gradients,
     }
 

@@ -28,4 +28,5 @@ def create_model(config: Config) -> Autoencoder:
     with precision(config.training.dtype):
         model = nnx.eval_shape(lambda: architecture(config))
         weights = randomness.initial_weights(parameter_shapes(model), config.seed)
-        return load_arrays(model, weights, config.training.dtype, select_device(config.training.device))
+        device = select_device(config.training.device)
+        return load_arrays(model, weights, config.training.dtype, device)

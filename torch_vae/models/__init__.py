@@ -7,7 +7,7 @@ import importlib
 import torch
 
 from vae_common import randomness
-from vae_common.configs import MODELS, Config
+from vae_common.configs import MODELS, Config, InputError
 
 from ..device import precision, select_device
 from ..parameters import load_arrays, parameter_shapes
@@ -28,4 +28,7 @@ def create_model(config: Config) -> Autoencoder:
     with precision(config.training.dtype), torch.device("meta"):
         model = architecture(config)
     weights = randomness.initial_weights(parameter_shapes(model), config.seed)
-    return load_arrays(model, weights, config.training.dtype, select_device(config.training.device))
+    device = select_device(config.training.device)
+    if device.type == "mps" and config.training.dtype == "float64":
+        raise InputError("dtype: received float64 on mps, which has float32 only; use --dtype float32 or --device cpu")
+    return load_arrays(model, weights, config.training.dtype, device)

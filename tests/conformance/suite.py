@@ -1,0 +1,69 @@
+"""What the conformance tests share: small configs, and the verdict on a list of checks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from vae_common.configs import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.tiers import TIERS
+from vae_common.tolerances import Check
+
+EROSION = 0.3
+"""In float64 a check that uses more than this share of its tolerance fails: the tolerance is eroding."""
+
+LOSSES = {
+    "bernoulli": LossConfig(),
+    "beta": LossConfig(beta=2.5),
+    "squared": LossConfig(reconstruction="squared_error"),
+    "tutorial": LossConfig(reconstruction="squared_error", kl="tutorial", reduction="sum"),
+}
+
+
+def tiny_config(model: str = "vae", loss: str = "bernoulli", dtype: str = "float64", **network) -> Config:
+    """Colour images of 6x5, a square layer and a one-wide one: shapes that hide nothing."""
+    return Config(
+        model=model,
+        image_shape=(6, 5, 3),
+        network=NetworkConfig(**{"hidden": (12, 12), "latent_dim": 3} | network),
+        loss=LOSSES[loss],
+        data=DataConfig(binarization="dynamic"),
+        training=TrainingConfig(dtype=dtype, batch_size=9),
+    )
+
+
+def with_likelihood(config: Config, **changes) -> Config:
+    return replace(config, loss=replace(config.loss, **changes))
+
+
+def images_for(config: Config, count: int = 60) -> np.ndarray:
+    """Half structure, half noise, uint8, every value from 0 to 255."""
+    height, width, channels = config.image_shape
+    draw = np.random.default_rng(7)
+    ramp = np.linspace(0, 200, height * width * channels).reshape(height, width, channels)
+    noisy = ramp * draw.random((count, 1, 1, 1)) + draw.integers(0, 56, (count, height, width, channels))
+    images = noisy.astype(np.uint8)
+    images.flat[:256] = np.arange(256)
+    return images
+
+
+def failing_tiers(checks: Iterable[Check]) -> dict[str, Check]:
+    """Tier -> its worst failing check. Raises where a tier was not checked at all."""
+    by_tier: dict[str, list[Check]] = defaultdict(list)
+    for check in checks:
+        by_tier[check.tier].append(check)
+    missing = [tier for tier in TIERS if not by_tier[tier]]
+    assert not missing, f"tiers {missing} compared nothing"
+    worst = {tier: max(found, key=lambda check: check.ratio) for tier, found in by_tier.items()}
+    return {tier: worst[tier] for tier in TIERS if not worst[tier].passed}
+
+
+def assert_conformant(checks: Iterable[Check], erosion: float) -> None:
+    checks = list(checks)
+    failed = failing_tiers(checks)
+    assert not failed, failed
+    eroded = [check for check in checks if check.ratio > erosion]
+    assert not eroded, eroded

@@ -1,0 +1,44 @@
+"""Random small configurations, drawn by hypothesis: T0 to T4b and ten float64 lockstep steps on each."""
+
+from dataclasses import replace
+
+import hypothesis
+from hypothesis import strategies as st
+
+from tests.conformance.suite import EROSION, assert_conformant, images_for
+from tests.conftest import HALVES
+from vae_common import comparison
+from vae_common.configs import MODELS, Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
+
+CONFIGS = st.builds(
+    Config,
+    model=st.sampled_from(sorted(MODELS)),
+    seed=st.integers(0, 2**40),
+    image_shape=st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3])),
+    network=st.builds(
+        NetworkConfig,
+        hidden=st.lists(st.integers(1, 9), max_size=3).map(tuple),
+        latent_dim=st.integers(1, 5),
+        activation=st.sampled_from(["relu", "tanh", "softplus", "gelu", "silu"]),
+    ),
+    loss=st.builds(
+        LossConfig,
+        reconstruction=st.sampled_from(["bernoulli", "squared_error"]),
+        beta=st.floats(0, 8),
+        kl=st.sampled_from(["gaussian", "tutorial"]),
+        reduction=st.sampled_from(["mean", "sum"]),
+    ),
+    data=st.builds(DataConfig, binarization=st.sampled_from(["none", "threshold", "static", "dynamic"])),
+    training=st.builds(
+        TrainingConfig, dtype=st.just("float64"), batch_size=st.integers(1, 8), learning_rate=st.floats(1e-5, 1e-2)
+    ),
+)
+
+
+@hypothesis.settings(max_examples=12, deadline=None, derandomize=True, database=None)
+@hypothesis.given(CONFIGS)
+def test_any_configuration(config):
+    # One-pixel ReLU networks may have all-zero gradients; those compare exactly.
+    images = images_for(replace(config, image_shape=(6, 6, 8)), 40)[:, : config.image_shape[0], : config.image_shape[1]]
+    images = images[..., : config.image_shape[2]]
+    assert_conformant(comparison.tier_checks(HALVES, config, images, steps=10), EROSION)

@@ -1,0 +1,90 @@
+"""The figures of finished models: which windows, which projections, which panels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from tests.conftest import HALVES, small_config
+from vae_common import figures, latents, plotting
+from vae_common.configs import NetworkConfig
+
+NAMES = ("JAX", "PyTorch")
+
+
+def drawn(monkeypatch, small, folder, model="vae", latent_dim=2, options=figures.FigureOptions(), halves=HALVES):
+    """What `draw` hands to the disk: figure name -> matplotlib figure."""
+    config = replace(small_config(model), network=NetworkConfig(hidden=(8,), latent_dim=latent_dim))
+    kept: dict[str, Figure] = {}
+
+    def keep(figure, path):
+        kept[path.stem] = figure
+        return path
+
+    monkeypatch.setattr(plotting, "save", keep)
+    trained = {
+        name: figures.Trained(half, half.create_model(config), [[]]) for name, half in zip(NAMES, halves.values())
+    }
+    figures.draw(trained, config, small, folder, options)
+    return kept, {name: t.half.encode(t.model, small.test.images).mean for name, t in trained.items()}
+
+
+def extents(figure):
+    return [axes.images[0].get_extent() for axes in figure.axes if axes.images]
+
+
+def test_a_vae_is_decoded_over_its_prior(monkeypatch, small, tmp_path):
+    kept, _ = drawn(monkeypatch, small, tmp_path)
+    assert set(kept) == {
+        "loss_curves", "latent_scatter", "decoded_grid", "reconstructions", "interpolation", "prior_samples",
+        "difference",
+    }  # fmt: skip
+    for extent in extents(kept["decoded_grid"]):
+        np.testing.assert_allclose(extent, [-1.96, 1.96, -1.96, 1.96], atol=1e-3)
+
+
+def test_an_ae_is_decoded_over_its_data_and_has_no_prior(monkeypatch, small, tmp_path):
+    kept, means = drawn(monkeypatch, small, tmp_path, "ae")
+    assert "prior_samples" not in kept
+    for extent, mean in zip(extents(kept["decoded_grid"]), means.values()):
+        np.testing.assert_allclose(extent, latents.data_window(mean))
+    scatter = [axes.collections for axes in kept["latent_scatter"].axes]
+    points = np.concatenate([c.get_offsets() for c in scatter[0]])
+    assert sorted(map(tuple, points)) == sorted(map(tuple, means["JAX"]))
+
+
+def test_the_tutorials_window_and_chosen_images(monkeypatch, small, tmp_path):
+    options = figures.FigureOptions(window=(-5, 10, -10, 5), interpolate=(7, 3), steps=5)
+    kept, _ = drawn(monkeypatch, small, tmp_path, options=options)
+    assert [tuple(extent) for extent in extents(kept["decoded_grid"])] == [(-5, 10, -10, 5)] * 2
+    strip = [axes.images[0].get_array() for axes in kept["interpolation"].axes[:7]]
+    np.testing.assert_allclose(strip[0], small.test.images[7, ..., 0] / 255, atol=1e-6)
+    np.testing.assert_allclose(strip[-1], small.test.images[3, ..., 0] / 255, atol=1e-6)
+    assert "test images 7 and 3" in kept["interpolation"].get_suptitle()
+
+
+@pytest.mark.parametrize("latent_dim", [1, 5])
+def test_a_projection_is_named(monkeypatch, small, tmp_path, latent_dim):
+    kept, _ = drawn(monkeypatch, small, tmp_path, latent_dim=latent_dim)
+    for name in ("latent_scatter", "decoded_grid"):
+        label = kept[name].axes[0].get_xlabel()
+        assert ("principal component 1 of 5" in label) == (latent_dim == 5)
+
+
+def test_one_half_alone(monkeypatch, small, tmp_path):
+    kept, _ = drawn(monkeypatch, small, tmp_path, halves={"jax": HALVES["jax"]})
+    assert "difference" not in kept
+    assert len([axes for axes in kept["decoded_grid"].axes if axes.images]) == 1
+
+
+def test_many_classes_stay_on_the_figure():
+    draw = np.random.default_rng(0)
+    cloud = plotting.Cloud(draw.normal(size=(620, 2)), ("x", "y"))
+    figure = plotting.latent_scatter({"JAX": cloud}, np.arange(620) % 62, [f"c{i}" for i in range(62)], "t")
+    figure.canvas.draw()
+    box, page = figure.legends[0].get_window_extent(), figure.bbox
+    assert box.x1 <= page.x1
+    assert box.y0 >= page.y0
+    assert box.y1 <= page.y1
+    assert not figure.axes[0].texts
