@@ -75,13 +75,19 @@ def load_halves(*frameworks: str) -> dict[str, ModuleType]:
     return {name: importlib.import_module(f"{name}_vae") for name in frameworks}
 
 
-def run(arguments: Callable[..., _T], main: Callable[[_T], dict[str, Any]]) -> None:
-    """Parses the flags, runs the script, prints its result as one line of JSON.
+def run(
+    arguments: Callable[..., _T],
+    main: Callable[[_T], dict[str, Any]],
+    status: Callable[[dict[str, Any]], int] = lambda result: 0,
+) -> None:
+    """Parses the flags, runs the script, prints its result as one line of JSON, exits with its status.
 
     Exit status 2 and one line on standard error for bad input, 1 for a training that failed.
     """
     try:
-        print(json.dumps(main(parse(arguments, sys.argv[1:]))))
+        result = main(parse(arguments, sys.argv[1:]))
+        print(json.dumps(result))
+        sys.exit(status(result))
     except (InputError, OSError) as error:
         _fail(str(error), 2)
     except NonFiniteLoss as error:

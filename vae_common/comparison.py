@@ -1,20 +1,22 @@
 """The engine of the conformance claims, for tests and users alike.
 
 Everything here is handed the two halves. `tier_checks` runs every tier of tiers.py; `lockstep` trains
-both from one seed, compares after each step and says where they part.
+both from one seed, compares after each step and says where they part; `equivalence` and `energy_test` are
+the statistics over seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
+from scipy import stats
 
 from vae_common import randomness
 from vae_common.checkpoints import STEP
-from vae_common.configs import Config
+from vae_common.configs import Config, InputError
 from vae_common.contracts import Terms
 from vae_common.tiers import Arrays, Halves, Probe, input_checks, operation_checks, probes, state_checks, weights_of
 from vae_common.tolerances import Check, compare_arrays, difference, lockstep_tolerances
@@ -111,3 +113,86 @@ def _culprit(halves: Halves, config: Config, images: np.ndarray, step: int, prev
         arrays = {name: a if name == STEP else a.astype(np.float64) for name, a in previous.items()}
         checks += state_checks(halves, config, Probe(f"before step {step + 1}", arrays, images[order], noise))
     return next((check for check in checks if not check.passed), None)
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Two one-sided tests (TOST) of whether two means differ by less than a margin."""
+
+    difference: float
+    """Mean of b minus mean of a; relative to a's mean where the margin is."""
+    interval: tuple[float, float]
+    """The 90 % confidence interval of the difference: inside the margin means equivalent at alpha 0.05."""
+    margin: float
+    p: float
+    """The larger of the two one-sided p values."""
+    power: float
+    """Chance that truly equal means with this spread would be found equivalent."""
+
+    @property
+    def verdict(self) -> str:
+        """`equivalent`, `different` (the whole interval is outside the margin) or `not shown`."""
+        low, high = self.interval
+        if -self.margin <= low and high <= self.margin:
+            return "equivalent"
+        return "different" if low > self.margin or high < -self.margin else "not shown"
+
+
+def equivalence(
+    a: Sequence[float], b: Sequence[float], margin: float, *, paired: bool, relative: bool = True
+) -> Equivalence:
+    """Tests whether b's mean equals a's to within a margin (Schuirmann 1987), each side at alpha 0.05.
+
+    Args:
+        a: one number per seed, at least 2; b likewise, of the same seeds in the same order if `paired`.
+        margin: relative to a's mean, or absolute.
+
+    Never read a `not shown` as equal, nor an insignificant difference as equivalence.
+    """
+    scale = abs(float(np.mean(a))) if relative else 1.0
+    x, y = np.asarray(a, np.float64) / scale, np.asarray(b, np.float64) / scale
+    if not (np.isfinite(x).all() and np.isfinite(y).all()) or min(len(x), len(y)) < 2:
+        raise InputError(f"equivalence: received {len(a)} and {len(b)} numbers, expected at least 2 finite ones each")
+    if paired:
+        gaps = y - x
+        error, freedom = float(gaps.std(ddof=1)) / len(gaps) ** 0.5, float(len(gaps) - 1)
+    else:
+        variances = [v.var(ddof=1) / len(v) for v in (x, y)]
+        error = float(sum(variances)) ** 0.5
+        parts = sum(v**2 / (len(w) - 1) for v, w in zip(variances, (x, y)))
+        freedom = float(error**4 / parts) if parts else float(len(x) + len(y) - 2)  # Welch
+    gap = float(y.mean() - x.mean())
+    if error == 0:
+        inside = abs(gap) <= margin
+        return Equivalence(gap, (gap, gap), margin, 0.0 if inside else 1.0, 1.0)
+    reach = float(stats.t.ppf(0.95, freedom))
+    p = max(stats.t.sf((gap + margin) / error, freedom), stats.t.cdf((gap - margin) / error, freedom))
+    power = max(0.0, 2 * float(stats.t.cdf(margin / error - reach, freedom)) - 1)
+    return Equivalence(gap, (gap - reach * error, gap + reach * error), margin, float(p), power)
+
+
+def energy_test(dissimilarities: np.ndarray, first: int, permutations: int = 5000) -> tuple[float, float]:
+    """Do runs of two groups differ more between the groups than within them?
+
+    Args:
+        dissimilarities: symmetric (runs, runs), the first group's runs before the second's.
+        first: how many runs the first group has.
+
+    Returns:
+        The energy statistic, 2 * mean between - mean within A - mean within B (Szekely and Rizzo 2013),
+        and the share of permutations of the runs that reach it (p).
+    """
+
+    def statistic(order: np.ndarray) -> float:
+        d = dissimilarities[np.ix_(order, order)]
+        a, b, between = d[:first, :first], d[first:, first:], d[:first, first:]
+        within = [m.sum() / (len(m) * (len(m) - 1)) for m in (a, b)]
+        return float(2 * between.mean() - sum(within))
+
+    runs = len(dissimilarities)
+    if first < 2 or runs - first < 2:
+        raise InputError(f"energy_test: received {first} and {runs - first} runs, expected at least 2 each")
+    observed = statistic(np.arange(runs))
+    draw = randomness.generator(0, "split", runs)
+    reached = sum(statistic(draw.permutation(runs)) >= observed - 1e-12 for _ in range(permutations))
+    return observed, (reached + 1) / (permutations + 1)

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vae_common import datasets, figures, latents, report, runs
-from vae_common.configs import Config, InputError
+from vae_common import claims, datasets, figures, latents, plotting, report, runs
+from vae_common.configs import MODELS, Config, InputError
 
 Halves = Mapping[str, ModuleType]
 Group = dict[int, dict[str, Path]]
@@ -40,15 +40,21 @@ def train_all(
     folder: Path,
     command: Sequence[str],
     checkpoint_every: int = 10,
+    disjoint: bool = False,
 ) -> dict[str, Group]:
-    """Trains every model and seed in both halves, under `folder`; the halves take turns."""
+    """Trains every model and seed in both halves, under `folder`; the halves take turns.
+
+    With `disjoint` the second half's seeds are as many others, so that the halves share nothing; its runs
+    are grouped under the first half's seeds all the same.
+    """
+    shift = max(seeds) + 1 - min(seeds) if disjoint else 0
     groups: dict[str, Group] = {}
     for model in models:
         for seed in seeds:
-            for framework, half in halves.items():
-                target = folder / "runs" / f"{framework}-{model}-seed{seed}"
+            for place, (framework, half) in enumerate(halves.items()):
+                own = dataclasses.replace(config, model=model, seed=seed + place * shift)
+                target = folder / "runs" / f"{framework}-{model}-seed{own.seed}"
                 target.mkdir(parents=True)
-                own = dataclasses.replace(config, model=model, seed=seed)
                 runs.train(half, own, dataset, target, command=command, checkpoint_every=checkpoint_every)
                 groups.setdefault(model, {}).setdefault(seed, {})[framework] = target
     return groups
@@ -90,17 +96,38 @@ def compare(
     folder: Path,
     options: figures.FigureOptions,
     command: Sequence[str],
+    check: str = "none",
+    steps: int = 300,
 ) -> dict[str, Any]:
-    """Writes summary.json, figures/ and report.html into `folder`; returns the summary."""
+    """Writes summary.json, figures/ and report.html into `folder`; returns the summary.
+
+    `check` adds claims.py's verdicts: `lockstep` (over that many steps), `paired` or `independent`.
+    """
     models, pictures = {}, {}
+    found: list[claims.Claim] = []
     for model, group in groups.items():
         print(f"comparing {model}", file=sys.stderr)
-        models[model], pictures[model] = _compare_model(halves, model, group, dataset, folder, options)
+        models[model], pictures[model], means = _compare_model(halves, model, group, dataset, folder, options)
+        losses, described = models[model]["losses_by_seed"], models[model]["latents_of_each_half"]
+        if check == "paired":
+            found += claims.paired(model, losses)
+        elif check == "independent":
+            found += claims.independent(model, losses, described, means)
+        elif check == "lockstep":
+            config = Config.from_json(models[model]["config"])
+            images = datasets.training_images(dataset, config.data.binarization)
+            claim, drift = claims.lockstep(halves, model, config, images, steps)
+            found.append(claim)
+            models[model]["drift"] = drift
+            figure = plotting.drift(drift, f"{MODELS[model].class_name}: the halves apart, step by step")
+            pictures[model] |= {"drift": plotting.save(figure, folder / "figures" / model / "drift.png")}
     summary = {
         "command": list(command),
         "dataset": dataset.name,
         "source": dataset.source,
         "environment": {name: _environment(groups, name) for name in halves},
+        "check": check,
+        "claims": found,
         "models": models,
         "report": str(folder / "report.html"),
         "figures": [str(path) for drawn in pictures.values() for path in drawn.values()],
@@ -128,7 +155,8 @@ def outcome(summary: Mapping[str, Any]) -> dict[str, Any]:
             models[model]["relative_difference"] = {
                 term: values["relative_difference"] for term, values in losses.items()
             }
-    return {"models": models, "report": summary["report"]}
+    verdicts = [{key: claim[key] for key in ("claim", "model", "verdict")} for claim in summary["claims"]]
+    return {"models": models, "claims": verdicts, "report": summary["report"]}
 
 
 def loss_comparison(tests: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
@@ -163,7 +191,7 @@ def _compare_model(
     dataset: datasets.Dataset,
     folder: Path,
     options: figures.FigureOptions,
-) -> tuple[dict[str, Any], dict[str, Path]]:
+) -> tuple[dict[str, Any], dict[str, Path], list[Any]]:
     seeds = sorted(group)
     results = {name: [runs.Run(group[seed][name]).summary() for seed in seeds] for name in halves}
     saved = {name: [runs.Run(group[seed][name]).checkpoint() for seed in seeds] for name in halves}
@@ -177,7 +205,7 @@ def _compare_model(
         trained[figures.NAMES[name]] = figures.Trained(half, networks[0], histories)
     pictures = figures.draw(trained, config, dataset, folder / "figures" / model, options)
     between = [latents.compare(*(e.mean for e in pair)) for pair in zip(*encoded.values())] if len(halves) == 2 else []
-    return {
+    result = {
         "config": config.to_json(),
         "seeds": seeds,
         "reconstruction_unit": config.reconstruction_unit,
@@ -193,4 +221,5 @@ def _compare_model(
             name: [result["median_images_per_second"] for result in results[name]] for name in halves
         },
         "runs": {name: [str(group[seed][name]) for seed in seeds] for name in halves},
-    }, pictures
+    }
+    return result, pictures, [e.mean for name in halves for e in encoded[name]]

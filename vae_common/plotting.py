@@ -173,6 +173,28 @@ def difference(pair: Mapping[str, np.ndarray], title: str) -> Figure:
     return figure
 
 
+def drift(differences: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
+    """How far the halves are apart after each step; dtype -> quantity -> one number per step."""
+    figure = _figure(9.0, 4.2, title)
+    for axes, (quantities, label) in zip(
+        _row(figure, 2),
+        (
+            (("total", "reconstruction", "kl"), "relative difference of the loss"),
+            (("parameters",), "largest difference of a parameter / learning rate"),
+        ),
+    ):
+        for dtype, style in zip(differences, HALF_STYLES):
+            for quantity, dashes in zip(quantities, ("-", "--", ":")):
+                values = np.asarray(differences[dtype][quantity])
+                shown = np.where(values > 0, values, np.nan)  # an exact zero has no logarithm
+                colour, name = style["color"], "KL" if quantity == "kl" else quantity
+                axes.semilogy(np.arange(1, len(values) + 1), shown, dashes, color=colour, label=f"{dtype}, {name}")
+        axes.set(xlabel="step", ylabel=label)
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
     """Images (N, height, width, channels) as one picture, row by row: (h, w) grey or (h, w, 3)."""
     rows = -(-len(images) // columns)

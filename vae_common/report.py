@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from vae_common import claims
 from vae_common.checkpoints import write_atomically
 from vae_common.configs import MODELS
 from vae_common.figures import NAMES
@@ -30,12 +31,24 @@ _TEMPLATE = """<!doctype html>
   img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
   code, pre { background: #f4f4f4; padding: .1rem .3rem; border-radius: 3px; }
   pre { padding: .6rem .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }
-  .muted { color: #555; }
+  .muted { color: #555; } .good { color: #0b6b3a; } .bad { color: #b3261e; }
 </style>
 </head>
 <body>
 <h1>The same autoencoders in JAX and in PyTorch</h1>
 <p class="muted">{{ summary.dataset }}: {{ summary.source }}</p>
+{% if summary.claims %}
+<h2>Verdicts</h2>
+<table>
+<tr><th>claim</th><th>model</th><th>verdict</th><th>numbers</th></tr>
+{% for claim in summary.claims %}
+<tr><td>{{ claim.claim }}{% if claim.get("culprit") %}<br>{{ claim.culprit }}{% endif %}</td><td>{{ titles[claim.model] }}</td>
+<td><strong class="{{ "bad" if claim in failed else "good" }}">{{ claim.verdict }}</strong></td>
+<td>{% for key, value in claim.numbers.items() %}
+{{ key }} {{ "%.3g"|format(value) }}{{ "; " if not loop.last }}{% endfor %}</td></tr>
+{% endfor %}
+</table>
+{% endif %}
 {% for model, result in summary.models.items() %}
 <h2>{{ titles[model] }}</h2>
 <table>
@@ -98,6 +111,7 @@ def write(path: Path, summary: Mapping[str, Any], pictures: Mapping[str, Mapping
         names=NAMES,
         titles={model: entry.class_name for model, entry in MODELS.items()},
         halves=list(summary["environment"]),
+        failed=claims.failed(summary["claims"]),
         label=_label,
         number=_number,
         mean=_mean,

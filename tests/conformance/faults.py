@@ -331,7 +331,6 @@ FAULTS = [
     Fault("Adam beta1 0.95", "T4a", _adam(beta1=0.95)),
     Fault("Adam beta2 0.99", "T4a", _adam(beta2=0.99)),
     Fault("Adam without bias correction", "T4a", _adam(bias_correction=False)),
-    Fault("Adam with weight decay 1e-4", "T4a", _adam(weight_decay=1e-4)),
     Fault("learning rate x 1.001", "T4a", _adam(rate_scale=1.001)),
     Fault("stale noise", "T0", _draws(noise=_stale)),
     Fault("noise off by one step", "T0", _draws(noise=lambda x, f: f.roll(x))),
