@@ -72,6 +72,21 @@ def test_weights_load_into_pytorch_without_this_code(half, state, tmp_path):
         np.testing.assert_array_equal(model.state_dict()[name].numpy(), array)
 
 
+def test_weights_load_into_flax_without_this_code(half, state, tmp_path):
+    """The README's line, on an NNX module built by its constructor."""
+    import safetensors.flax
+    from flax import nnx
+
+    checkpoints.write_weights(tmp_path / "w", half.to_arrays(state.model))
+    jax_half = HALVES["jax"]
+    with jax_half.precision("float64"):
+        model, tensors = jax_half.VAE(state.config), safetensors.flax.load_file(tmp_path / "w")
+        path = lambda name: tuple(int(p) if p.isdigit() else p for p in name.replace("weight", "kernel").split("."))  # noqa: E731
+        nnx.update(model, nnx.State.from_flat_path({path(name): t.T for name, t in tensors.items()}))
+    for name, array in half.to_arrays(state.model).items():
+        np.testing.assert_array_equal(jax_half.to_arrays(model)[name], array)
+
+
 def test_loading_leaves_the_given_model_alone(half, state):
     before = half.to_arrays(state.model)
     changed = {name: a + 1 for name, a in before.items()}

@@ -26,11 +26,10 @@ def script(name, *flags, cwd, status=0):
         check=False,
     )
     assert result.returncode == status, result.stderr
-    if status == 0:
+    if status == 0 or result.stdout:
         return json.loads(result.stdout.splitlines()[-1])
     lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr
-    assert not result.stdout
     return lines[0]
 
 
@@ -66,14 +65,17 @@ def test_train_never_writes_into_a_run_that_exists(finished):
 
 
 def test_plot_in_either_half(finished):
+    """Whoever trained it, the pictures are the same to a few grey levels."""
     for framework in ("jax", "torch"):
         result = script("plot", "--run", "jax", "--framework", framework, "--output", f"p-{framework}", cwd=finished)
         assert len(result["figures"]) == 6
-    for name in ("decoded_grid.png", "reconstructions.png"):
-        a, b = (np.asarray(Image.open(finished / f"p-{f}" / name).convert("L"), float) for f in ("jax", "torch"))
-        assert a.shape[0] == b.shape[0]
-        dark = [x[x.shape[0] // 4 :].mean() for x in (a, b)]
-        assert dark[0] == pytest.approx(dark[1], rel=0.02)
+    a, b = (
+        np.asarray(Image.open(finished / f"p-{framework}" / "decoded_grid.png").convert("L"), float)
+        for framework in ("jax", "torch")
+    )
+    a, b = (x[x.shape[0] // 5 :] for x in (a, b))  # below the titles
+    assert a.std() > 30
+    assert np.abs(a - b).mean() < 1
 
 
 def test_compare_finished_runs(finished):
@@ -84,10 +86,33 @@ def test_compare_finished_runs(finished):
         summary = json.loads((finished / framework / "summary.json").read_text())
         assert vae[framework] == summary["test"]
     page = (finished / "c" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 7
+    assert page.count("data:image/png;base64,") == 8
     assert "http" not in page.replace("http-equiv", "")
     summary = json.loads((finished / "c" / "summary.json").read_text())
     assert summary["models"]["vae"]["latents_between_halves"][0]["linear_cka"] > 0.99
+
+
+def test_check_lockstep_ends_in_verdicts(tmp_path):
+    flags = ("--check", "lockstep", "--lockstep-steps", 5, "--epochs", 1, "--hidden", 16, "--models", "vae")
+    result = script("compare", *flags, cwd=tmp_path)
+    assert [claim["verdict"] for claim in result["claims"]] == ["equal"]
+    page = (tmp_path / "runs" / "compare-digits" / "report.html").read_text()
+    assert page.index("Verdicts") < page.index("Test loss per image")
+    summary = json.loads((tmp_path / "runs" / "compare-digits" / "summary.json").read_text())
+    assert len(summary["models"]["vae"]["drift"]["float32"]["total"]) == 5
+    assert summary["claims"][0]["numbers"]["largest difference, total"] < 1e-11
+
+
+def test_check_independent_uses_disjoint_seeds_and_fails_where_nothing_is_shown(tmp_path):
+    """Two seeds cannot show equivalence: exit status 1, with the report all the same."""
+    flags = ("--check", "independent", "--seeds", 0, 1, "--models", "vae", *QUICK)
+    result = script("compare", *flags, cwd=tmp_path, status=1)
+    verdicts = {claim["claim"]: claim["verdict"] for claim in result["claims"]}
+    assert "not shown" in verdicts.values()
+    names = sorted(path.name for path in (tmp_path / "runs" / "compare-digits" / "runs").iterdir())
+    assert names == ["jax-vae-seed0", "jax-vae-seed1", "torch-vae-seed2", "torch-vae-seed3"]
+    config = json.loads((tmp_path / "runs/compare-digits/runs/jax-vae-seed0/config.json").read_text())["config"]
+    assert config["training"]["randomness"] == "native"
 
 
 def test_compare_refuses_runs_that_do_not_pair(finished):
@@ -143,6 +168,7 @@ def test_tutorial_runs_with_its_own_preset(tmp_path, framework):
         ("compare", ["--models"], "models"),
         ("compare", ["--models", "gan"], "invalid choice 'gan'"),
         ("compare", ["--interpolate", "0", "297"], "received 297, expected test images 0 to 296"),
+        ("compare", ["--check", "paired"], "received 1 for --check paired, expected at least 2"),
         ("compare", ["--window", "1", "0", "0", "1"], "expected x0 < x1 and y0 < y1"),
     ],
 )

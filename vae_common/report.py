@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from vae_common.checkpoints import write_atomically
 from vae_common.configs import MODELS
 from vae_common.figures import NAMES
 
+FAULT_TABLE = Path(__file__).resolve().parent.parent / "results" / "fault_table.json"
+"""Fault -> tiers, as the conformance suite wrote it; absent from an installation without the records."""
+
 _TEMPLATE = """<!doctype html>
 <html lang="en">
 <head>
@@ -26,7 +30,7 @@ _TEMPLATE = """<!doctype html>
   h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { margin-top: 2.5rem; border-bottom: 2px solid #ddd; }
   table { border-collapse: collapse; margin: .6rem 0 1.2rem; font-variant-numeric: tabular-nums; }
   th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid #e4e4e4; }
-  th:first-child, td:first-child { text-align: left; }
+  th:first-child, td:first-child, .left { text-align: left; }
   caption { text-align: left; color: #555; padding-bottom: .3rem; white-space: nowrap; }
   img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
   code, pre { background: #f4f4f4; padding: .1rem .3rem; border-radius: 3px; }
@@ -42,7 +46,8 @@ _TEMPLATE = """<!doctype html>
 <table>
 <tr><th>claim</th><th>model</th><th>verdict</th><th>numbers</th></tr>
 {% for claim in summary.claims %}
-<tr><td>{{ claim.claim }}{% if claim.get("culprit") %}<br>{{ claim.culprit }}{% endif %}</td><td>{{ titles[claim.model] }}</td>
+<tr><td>{{ claim.claim }}{% if claim.get("culprit") %}<br>{{ claim.culprit }}{% endif %}</td>
+<td>{{ titles[claim.model] }}</td>
 <td><strong class="{{ "bad" if claim in failed else "good" }}">{{ claim.verdict }}</strong></td>
 <td>{% for key, value in claim.numbers.items() %}
 {{ key }} {{ "%.3g"|format(value) }}{{ "; " if not loop.last }}{% endfor %}</td></tr>
@@ -92,6 +97,18 @@ All are blind to sign and scale, all but the axis correlation to rotation too.<b
 <img src="{{ source }}" alt="{{ titles[model] }}: {{ figure|replace('_', ' ') }}">
 {% endfor %}
 {% endfor %}
+{% if summary.claims and faults %}
+<h2>What the checks can see</h2>
+<table>
+<caption>Faults planted in one half by the conformance suite, and the tiers that noticed each.</caption>
+<tr><th>fault</th><th class="left">planted in JAX</th><th class="left">planted in PyTorch</th></tr>
+{% for fault, caught in faults.items() %}
+<tr><td>{{ fault }}</td><td class="left">{{ caught.jax|join(" ") }}</td>
+<td class="left">{{ caught.torch|join(" ") }}</td>
+</tr>
+{% endfor %}
+</table>
+{% endif %}
 <h2>How this was made</h2>
 <pre>{{ command }}</pre>
 <table>
@@ -111,6 +128,7 @@ def write(path: Path, summary: Mapping[str, Any], pictures: Mapping[str, Mapping
         names=NAMES,
         titles={model: entry.class_name for model, entry in MODELS.items()},
         halves=list(summary["environment"]),
+        faults=json.loads(FAULT_TABLE.read_text()) if FAULT_TABLE.exists() else {},
         failed=claims.failed(summary["claims"]),
         label=_label,
         number=_number,
