@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from scripts.command_line import Experiment, Flat, Framework, ModelName, load_dataset, load_halves, run, value_of
-from vae_common import runs
-from vae_common.checkpoints import Checkpoint
-from vae_common.configs import Config, InputError
+from scripts.command_line import Experiment, Flat, Framework, ModelName, load_dataset, load_halves, run
+from vae_common import resume, runs
+from vae_common.configs import InputError
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,11 @@ class Arguments:
 def main(arguments: Arguments) -> dict[str, Any]:
     if arguments.checkpoint_every < 1:
         raise InputError(f"checkpoint_every: received {arguments.checkpoint_every}, expected an integer >= 1")
-    point = None if arguments.resume is None else runs.resume_point(arguments.resume)
+    point = None if arguments.resume is None else resume.resume_point(arguments.resume)
     framework = arguments.framework or (point.framework if point else "jax")
     halves = load_halves(framework)
     if point and arguments.resume:
-        config = resumed_config(point, sys.argv[1:])
+        config = resume.resumed_config(point, sys.argv[1:])
         folder, dataset = arguments.resume, load_dataset(config.data)
     else:
         config, dataset = arguments.experiment.load(halves)
@@ -59,20 +57,6 @@ def main(arguments: Arguments) -> dict[str, Any]:
         checkpoint_every=arguments.checkpoint_every,
         resume=point,
     )
-
-
-def resumed_config(point: Checkpoint, flags: Sequence[str]) -> Config:
-    """The run's own config with the epochs and device that were given; any other flag is refused."""
-    allowed = ("--resume", "--framework", "--checkpoint-every", "--epochs", "--device")
-    refused = [f for f in flags if f.startswith("--") and f.split("=")[0].replace("_", "-") not in allowed]
-    if refused:
-        raise InputError(f"resume: received {' '.join(refused)}, expected at most {', '.join(allowed[1:])}")
-    given = {name: value for name in ("epochs", "device") if (value := value_of(f"--{name}", flags)) is not None}
-    epochs = int(given.get("epochs", point.config.training.epochs))
-    if epochs < point.epoch:
-        raise InputError(f"epochs: received {epochs}, but the run has finished {point.epoch}; expected at least that")
-    changes: dict[str, Any] = given | {"epochs": epochs}
-    return dataclasses.replace(point.config, training=dataclasses.replace(point.config.training, **changes))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from tests.conftest import HALVES, ROOT, small_config
 from tests.test_scripts import script
 from vae_common import checkpoints, runs
 from vae_common.configs import DataConfig, InputError
+from vae_common.resume import resume_point
 
 
 def with_epochs(config, epochs):
@@ -32,7 +33,7 @@ def test_same_half_is_bit_exact(half, small, tmp_path, dtype, randomness):
     config = replace(config, training=replace(config.training, randomness=randomness))
     whole = train(half, with_epochs(config, 4), small, tmp_path / "whole")
     train(half, with_epochs(config, 2), small, tmp_path / "parts")
-    point = runs.resume_point(tmp_path / "parts")
+    point = resume_point(tmp_path / "parts")
     assert point.epoch == 2
     parts = train(half, with_epochs(config, 4), small, tmp_path / "parts", resume=point)
     assert parts.arrays.keys() == whole.arrays.keys()
@@ -52,7 +53,7 @@ def test_the_other_half_goes_on(small, tmp_path, first):
     config = small_config()
     whole = train(HALVES[first], with_epochs(config, 5), small, tmp_path / "whole")
     train(HALVES[first], with_epochs(config, 1), small, tmp_path / "parts")
-    point = runs.resume_point(tmp_path / "parts")
+    point = resume_point(tmp_path / "parts")
     parts = train(HALVES[other], with_epochs(config, 5), small, tmp_path / "parts", resume=point)
     assert parts.arrays["adam.step"] == whole.arrays["adam.step"] == 50
     for a, b in zip(parts.history, whole.history):
@@ -67,7 +68,7 @@ def test_float32_in_the_other_half(small, tmp_path):
     config = small_config(dtype="float32")
     whole = train(HALVES["jax"], with_epochs(config, 2), small, tmp_path / "whole")
     train(HALVES["jax"], with_epochs(config, 1), small, tmp_path / "parts")
-    point = runs.resume_point(tmp_path / "parts")
+    point = resume_point(tmp_path / "parts")
     parts = train(HALVES["torch"], with_epochs(config, 2), small, tmp_path / "parts", resume=point)
     for a, b in zip(parts.history, whole.history):
         assert a["train"]["total_nats"] == pytest.approx(b["train"]["total_nats"], rel=1e-4)
@@ -80,7 +81,7 @@ def test_changing_half_every_ten_steps(small, tmp_path):
     for epoch in range(1, 7):
         half = HALVES[("jax", "torch")[epoch % 2]]
         parts = train(half, with_epochs(config, epoch), small, tmp_path / "parts", resume=point)
-        point = runs.resume_point(tmp_path / "parts")
+        point = resume_point(tmp_path / "parts")
     for name in whole.weights:
         assert np.abs(parts.arrays[name] - whole.arrays[name]).max() <= 1e-8 * 1e-3
 
@@ -94,7 +95,7 @@ def test_a_resumed_run_is_unfinished_until_it_finishes(half, small, tmp_path, mo
 
     monkeypatch.setattr(half, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
-        train(half, with_epochs(small_config(), 2), small, tmp_path, resume=runs.resume_point(tmp_path))
+        train(half, with_epochs(small_config(), 2), small, tmp_path, resume=resume_point(tmp_path))
     assert not (tmp_path / "summary.json").exists()
     assert not (tmp_path / "weights.safetensors").exists()
 
@@ -129,6 +130,7 @@ import numpy as np, torch
 import torch_vae
 from tests.conftest import small_config
 from vae_common import datasets, runs
+from vae_common.resume import resume_point
 
 torch.set_num_threads(1)  # each run is a fork of this process
 root = pathlib.Path(sys.argv[1])
@@ -142,7 +144,7 @@ def start(folder):
     if process:
         return process
     folder.mkdir(exist_ok=True)
-    point = runs.resume_point(folder) if (folder / "config.json").exists() else None
+    point = resume_point(folder) if (folder / "config.json").exists() else None
     runs.train(torch_vae, config, small, folder, resume=point)
     os._exit(0)
 

@@ -95,11 +95,11 @@ def independent(
         if len(a) > 1 and len(b) > 1:
             result = comparison.equivalence(a, b, margin, paired=False, relative=False)
             claims.append(_claim(f"independent seeds, {_name(metric)}", model, result, len(a), "absolute"))
-    rows = [np.asarray(mean[:NEIGHBOUR_ROWS], np.float64) for mean in means]
-    distance = np.zeros((len(rows), len(rows)))
-    for i in range(len(rows)):
+    near = [latents.nearest(np.asarray(mean[:NEIGHBOUR_ROWS], np.float64)) for mean in means]
+    distance = np.zeros((len(near), len(near)))
+    for i in range(len(near)):
         for j in range(i):
-            distance[i, j] = distance[j, i] = 1 - latents.mutual_neighbours(rows[i], rows[j])
+            distance[i, j] = distance[j, i] = 1 - latents.shared_neighbours(near[i], near[j])
     energy, p = comparison.energy_test(distance, len(first))
     claims.append(
         {

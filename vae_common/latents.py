@@ -55,9 +55,17 @@ def rsa(a: np.ndarray, b: np.ndarray) -> float:
 
 def mutual_neighbours(a: np.ndarray, b: np.ndarray, k: int = 10) -> float:
     """Mean share of each image's k nearest neighbours that both sets agree on, 0 to 1."""
-    k = min(k, len(a) - 1)
-    near = [NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False) for x in (a, b)]
-    return float(np.mean([len(np.intersect1d(*rows)) / k for rows in zip(*near)]))
+    return shared_neighbours(nearest(a, k), nearest(b, k))
+
+
+def nearest(x: np.ndarray, k: int = 10) -> np.ndarray:
+    """Each row's k nearest other rows, (N, k) indices."""
+    return NearestNeighbors(n_neighbors=min(k, len(x) - 1)).fit(x).kneighbors(return_distance=False)
+
+
+def shared_neighbours(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean share of two sets' nearest neighbours, (N, k) indices each, that they have in common."""
+    return float((a[:, :, None] == b[:, None, :]).any(2).mean())
 
 
 def axis_correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -161,15 +161,6 @@ def alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def resume_point(folder: Path) -> checkpoints.Checkpoint:
-    """Where to go on: the run's checkpoint, or its start if it was stopped before the first one."""
-    run = Run(folder)
-    if not run.checkpoint_path.exists() and (folder / "config.json").exists():
-        record = json.loads((folder / "config.json").read_text())
-        return checkpoints.Checkpoint({}, Config.from_json(record["config"]), record["framework"], 0, [])
-    return run.checkpoint()
-
-
 def train(
     half: ModuleType,
     config: Config,

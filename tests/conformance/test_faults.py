@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.conformance.adams import jax_adam, torch_adam
-from tests.conformance.faults import FAULTS, Fault, planted
+from tests.conformance.faults import FAULTS
+from tests.conformance.plants import Fault, planted
 from tests.conformance.suite import EROSION, assert_conformant, failing_tiers, images_for, tiny_config
 from tests.conftest import HALVES, ROOT
 from vae_common import comparison
