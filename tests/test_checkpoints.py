@@ -57,6 +57,13 @@ def test_step_zero(half, tmp_path):
     assert half.state_from_arrays(small_config(), arrays).step == 0
 
 
+def test_step_above_a_thousand(half, state, tmp_path):
+    arrays = half.state_to_arrays(state) | {checkpoints.STEP: np.array(123_457, np.int64)}
+    for other in HALVES.values():
+        arrays = other.state_to_arrays(other.state_from_arrays(state.config, arrays))
+        assert arrays[checkpoints.STEP] == 123_457
+
+
 def test_weights_load_into_pytorch_without_this_code(half, state, tmp_path):
     import safetensors.torch
     import torch

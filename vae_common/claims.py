@@ -1,8 +1,8 @@
 """What a comparison claims of the two halves, each with its verdict and its numbers.
 
-    lockstep     the same seed in float64, step by step: "equal" or "different"
+    lockstep     the same seed in float64, step by step, and L1, its latents: "equal" or "different"
     paired       S1: the same seeds, shared randomness, losses by TOST
-    independent  S2: disjoint seeds, each framework's own randomness, losses and latent descriptors by TOST;
+    independent  S2: disjoint seeds, each framework's own randomness, losses and (L3) latent descriptors by TOST;
                  L2: an energy test on the neighbourhoods of all runs' latents
 
 A statistical claim ends as "equivalent", "not shown" or "different".
@@ -20,6 +20,7 @@ import numpy as np
 from vae_common import comparison, latents
 from vae_common.configs import Config
 from vae_common.tiers import Halves
+from vae_common.tolerances import difference
 
 HOLDS = ("equal", "equivalent")
 # Of the means; frozen for S1, where pairing leaves next to no spread.
@@ -28,6 +29,7 @@ PAIRED_MARGINS = {"total_nats": 0.001, "reconstruction_nats": 0.001, "kl_nats": 
 SPREADS_IN_MARGIN = 2.7
 ABSOLUTE_MARGINS = {"knn_accuracy": 0.05, "trustworthiness": 0.025}
 ALARM = 0.01
+LATENT_TOLERANCE = 1e-10
 NEIGHBOUR_ROWS = 1000
 
 Claim = dict[str, Any]
@@ -42,18 +44,33 @@ def lockstep(halves: Halves, model: str, config: Config, images: np.ndarray, ste
         drift[dtype] = {name: values.tolist() for name, values in result.differences.items()}
         if dtype == "float64":
             exact = result
+    gap = _latent_difference(halves, config, exact.weights, images[:NEIGHBOUR_ROWS])
     worst = {check.name.split(" at ")[0]: check.measured for check in exact.checks()}
     claim: Claim = {
         "claim": f"the same seed gives the same losses and weights, float64, {steps} steps",
         "model": model,
-        "verdict": "equal" if exact.first_excess is None else "different",
-        "numbers": {f"largest difference, {name}": value for name, value in worst.items()},
+        "verdict": "equal" if exact.first_excess is None and gap <= LATENT_TOLERANCE else "different",
+        "numbers": {f"largest difference, {name}": value for name, value in worst.items()}
+        | {"largest difference, latents": gap},
     }
     if exact.first_excess is not None:
         found = exact.culprit
         claim["numbers"]["first excess at step"] = exact.first_excess
         claim["culprit"] = f"{found.tier}: {found.name}" if found else "not found from the state before"
     return claim, drift
+
+
+def _latent_difference(
+    halves: Halves, config: Config, weights: Mapping[str, Mapping[str, np.ndarray]], images: np.ndarray
+) -> float:
+    """L1: how far apart the halves put the same images after the last step, mean and log_std."""
+    encoded = []
+    for name, half in halves.items():
+        device = half.select_device(config.training.device)
+        double = dataclasses.replace(config, training=dataclasses.replace(config.training, dtype="float64"))
+        model = half.load_arrays(half.create_model(double), weights[name], "float64", device)
+        encoded.append(half.encode(model, images))
+    return max(difference(a, b) for a, b in zip(*encoded) if b is not None)
 
 
 def paired(model: str, losses: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Claim]:

@@ -47,6 +47,8 @@ class Lockstep:
     """The first step, from 1, where something exceeded its tolerance."""
     culprit: Check | None
     """The first tier and tensor that fails when both halves start from the state before that step."""
+    weights: dict[str, Arrays]
+    """Each half's weights after the last step."""
 
     def tolerances(self) -> dict[str, np.ndarray]:
         """Per step; float32 is not gated on parameters, nor on anything beyond 100 steps."""
@@ -75,16 +77,19 @@ def lockstep(halves: Halves, config: Config, images: np.ndarray, steps: int) -> 
     differences = {name: np.zeros(steps) for name in ("total", "reconstruction", "kl", "parameters")}
     trained = {name: _steps(half, config, images, steps) for name, half in halves.items()}
     previous: Arrays = {}
+    ends: dict[str, Arrays] = {}
     for step, ((a_terms, a_arrays), (b_terms, b_arrays)) in enumerate(zip(trained[a], trained[b])):
         for name in Terms._fields:
             differences[name][step] = difference(getattr(a_terms, name), getattr(b_terms, name))
-        gaps = compare_arrays("T5", "", weights_of(a_arrays), weights_of(b_arrays), 0, config.training.learning_rate)
+        ends = {a: weights_of(a_arrays), b: weights_of(b_arrays)}
+        gaps = compare_arrays("T5", "", ends[a], ends[b], 0, config.training.learning_rate)
         differences["parameters"][step] = max(check.measured for check in gaps)
         if any(differences[name][step] > limit[step] for name, limit in limits.items()):
             cut = {name: values[: step + 1] for name, values in differences.items()}
-            return Lockstep(config.training.dtype, cut, step + 1, _culprit(halves, config, images, step, previous))
+            culprit = _culprit(halves, config, images, step, previous)
+            return Lockstep(config.training.dtype, cut, step + 1, culprit, ends)
         previous = b_arrays
-    return Lockstep(config.training.dtype, differences, None, None)
+    return Lockstep(config.training.dtype, differences, None, None, ends)
 
 
 def _steps(half: ModuleType, config: Config, images: np.ndarray, steps: int) -> Iterator[tuple[Terms, Arrays]]:

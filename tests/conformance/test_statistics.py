@@ -122,5 +122,6 @@ def test_paired_halves_are_equivalent_and_a_fault_is_not(small):
 def test_lockstep_claim(small):
     claim, drift = claims.lockstep(HALVES, "vae", small_config(), small.train.images, 12)
     assert claim["verdict"] == "equal"
+    assert claim["numbers"]["largest difference, latents"] < 1e-10
     assert {len(values) for of in drift.values() for values in of.values()} == {12}
     assert max(drift["float32"]["total"]) > 1e3 * max(drift["float64"]["total"])
