@@ -55,6 +55,12 @@ def synchronize(tree: Any) -> None:
     jax.block_until_ready(tree)
 
 
+def peak_memory(device: jax.Device) -> int | None:
+    """The most bytes of the device's own memory that arrays have held so far; None for a CPU, which has none."""
+    statistics = device.memory_stats() if device.platform != "cpu" else None
+    return None if statistics is None else statistics.get("peak_bytes_in_use")
+
+
 def environment(name: str = "auto") -> dict[str, str]:
     """What a record must say of this half's software and hardware."""
     import flax

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from scripts.command_line import Flat, Framework, load_dataset, load_halves, run
+from scripts.experiment import Flat, Framework, load_dataset, load_halves
 from vae_common import figures, runs
+from vae_common.command_line import run
 from vae_common.configs import InputError
 
 

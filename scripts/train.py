@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from scripts.command_line import Experiment, Flat, Framework, ModelName, load_dataset, load_halves, run
+from scripts.experiment import Experiment, Flat, Framework, ModelName, load_dataset, load_halves
 from vae_common import resume, runs
+from vae_common.command_line import run
 from vae_common.configs import InputError
 
 
@@ -48,15 +49,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
         config = dataclasses.replace(config, model=arguments.model, seed=arguments.seed)
         name = f"{framework}-{config.model}-{dataset.name.replace('/', '-')}-seed{config.seed}"
         folder = runs.new_folder(arguments.output, name)
-    return runs.train(
-        halves[framework],
-        config,
-        dataset,
-        folder,
-        command=["python", "-m", "scripts.train", *sys.argv[1:]],
-        checkpoint_every=arguments.checkpoint_every,
-        resume=point,
-    )
+    command, every = ["python", "-m", "scripts.train", *sys.argv[1:]], arguments.checkpoint_every
+    return runs.train(halves[framework], config, dataset, folder, command=command, checkpoint_every=every, resume=point)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from scripts.command_line import Experiment, Flat, load_halves, run
+from scripts.experiment import Experiment, Flat, load_halves
 from vae_common import experiments, runs
+from vae_common.command_line import run
 from vae_common.figures import FigureOptions
 
 

@@ -37,8 +37,8 @@ def extents(figure):
 def test_a_vae_is_decoded_over_its_prior(monkeypatch, small, tmp_path):
     kept, _ = drawn(monkeypatch, small, tmp_path)
     assert set(kept) == {
-        "loss_curves", "latent_scatter", "decoded_grid", "reconstructions", "interpolation", "prior_samples",
-        "difference",
+        "loss_curves", "latent_scatter", "latent_scatter_aligned", "decoded_grid", "reconstructions", "interpolation",
+        "prior_samples", "difference",
     }  # fmt: skip
     for extent in extents(kept["decoded_grid"]):
         np.testing.assert_allclose(extent, [-1.96, 1.96, -1.96, 1.96], atol=1e-3)

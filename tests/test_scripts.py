@@ -117,7 +117,7 @@ def test_check_independent_uses_disjoint_seeds_and_fails_where_nothing_is_shown(
 
 def test_compare_refuses_runs_that_do_not_pair(finished):
     said = script("compare", "--runs", "jax", cwd=finished, status=2)
-    assert "vae seed 0 has jax, expected jax, torch" in said
+    assert "of vae, jax has seeds [0]; torch has seeds []; expected the same" in said
     script("train", "--framework", "torch", "--output", "other", "--epochs", "1", cwd=finished)
     said = script("compare", "--runs", "jax", "other", cwd=finished, status=2)
     assert "differ in more than model, seed and device" in said

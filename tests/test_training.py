@@ -175,6 +175,7 @@ def test_devices_that_are_not_there(half):
     with pytest.raises(InputError, match=f"device: received {missing}, but this"):
         half.select_device(missing)
     assert half.environment("cpu")["device"].startswith("cpu")
+    assert half.peak_memory(half.select_device("cpu")) is None
 
 
 def test_batches_larger_than_the_set(half, small):

@@ -1,6 +1,6 @@
 """Autoencoders and variational autoencoders in PyTorch. Twin: jax_vae."""
 
-from .device import environment, precision, select_device, synchronize, to_device, to_numpy
+from .device import environment, peak_memory, precision, select_device, synchronize, to_device, to_numpy
 from .inference import decode, encode, evaluate, forward, interpolate, prepare_images, reconstruct, sample
 from .losses import bernoulli, gaussian_kl, loss_terms, pixel_means, squared_error, tutorial_kl
 from .models import AE, VAE, Autoencoder, create_model
@@ -42,6 +42,7 @@ __all__ = [
     "loss_terms",
     "parameter_dtype",
     "parameter_shapes",
+    "peak_memory",
     "pixel_means",
     "place_images",
     "precision",

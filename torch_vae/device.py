@@ -58,6 +58,11 @@ def synchronize(tree: Any) -> None:
         torch.cuda.synchronize()
 
 
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes of the device's own memory that tensors have held so far; None for a CPU, which has none."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
 def environment(name: str = "auto") -> dict[str, str]:
     """What a record must say of this half's software and hardware."""
     device = select_device(name)

@@ -6,6 +6,7 @@ and round as the halves, so that the drift of a shared machine hits all of them 
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vae_common import reference
-from vae_common.configs import Config
+from vae_common.configs import Config, InputError
 
 
 def matrix_products(config: Config) -> Callable[[], None]:
@@ -70,8 +71,11 @@ def step_over_floor(
         rounds: how often everything takes its turn, after one round that is not counted.
 
     Returns:
-        Milliseconds of each part, and per half the ratio `step / floor`: median and quartiles over rounds.
+        Milliseconds of each part, and per half the ratio `step / floor`: median and quartiles over rounds;
+        and where it was measured.
     """
+    if steps < 1 or rounds < 2:
+        raise InputError(f"steps, rounds: received {steps}, {rounds}; expected >= 1 and >= 2")
     images = np.random.default_rng(0).integers(
         0, 256, (steps * config.training.batch_size, *config.image_shape), np.uint8
     )
@@ -92,6 +96,8 @@ def step_over_floor(
         "steps_per_round": steps,
         "milliseconds": {name: _spread([1e3 * v for v in values]) for name, values in counted.items()},
         "step_over_floor": {name: _spread([v / f for v, f in zip(counted[name], floor)]) for name in halves},
+        "cores": os.cpu_count(),
+        "environment": {name: half.environment(config.training.device) for name, half in halves.items()},
     }
 
 

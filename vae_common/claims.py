@@ -13,12 +13,13 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from vae_common import comparison, latents
-from vae_common.configs import Config
+from vae_common.configs import Config, InputError
 from vae_common.tiers import Halves
 from vae_common.tolerances import difference
 
@@ -33,6 +34,37 @@ LATENT_TOLERANCE = 1e-10
 NEIGHBOUR_ROWS = 1000
 
 Claim = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ClaimOptions:
+    """What a user may have checked about the halves."""
+
+    check: Literal["none", "lockstep", "paired", "independent"] = "none"
+    """lockstep: the same seed, step by step, in float64; paired: the same seeds, statistically;
+    independent: disjoint seeds and native randomness. Exit status 1 where a claim does not hold."""
+    lockstep_steps: int = 300
+    """Training steps of --check lockstep."""
+
+    def __post_init__(self) -> None:
+        if self.lockstep_steps < 1:
+            raise InputError(f"lockstep_steps: received {self.lockstep_steps}, expected an integer >= 1")
+
+    @property
+    def disjoint(self) -> bool:
+        """Whether the two halves train on different seeds."""
+        return self.check == "independent"
+
+    def require_seeds(self, count: int) -> None:
+        """Raises InputError where so few seeds a half can show nothing."""
+        if self.check in ("paired", "independent") and count < 2:
+            raise InputError(f"seeds: received {count} for --check {self.check}, expected at least 2")
+
+    def require_randomness(self, randomness: str) -> None:
+        """Raises InputError where the numbers were drawn in another way than the claim is about."""
+        expected = {"paired": "shared", "independent": "native"}.get(self.check, randomness)
+        if randomness != expected:
+            raise InputError(f"randomness: received {randomness} for --check {self.check}, expected {expected}")
 
 
 def lockstep(halves: Halves, model: str, config: Config, images: np.ndarray, steps: int) -> tuple[Claim, dict]:

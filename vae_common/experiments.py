@@ -17,18 +17,27 @@ from vae_common import claims, datasets, figures, latents, plotting, report, run
 from vae_common.configs import MODELS, Config, InputError
 
 Halves = Mapping[str, ModuleType]
+CHECKPOINT_EVERY = 10
 Group = dict[int, dict[str, Path]]
 """Seed -> framework -> a finished run's folder, all of one model."""
 
 
-def check_choice(config: Config, models: Sequence[str], seeds: Sequence[int]) -> None:
-    """Raises InputError where models or seeds are none, repeated or not valid."""
+def choose(config: Config, models: Sequence[str], seeds: Sequence[int], wanted: claims.ClaimOptions) -> Config:
+    """The config that every model and seed of a comparison is trained with.
+
+    Raises InputError where models or seeds are none, repeated, not valid, or too few for what is to be checked.
+    """
     for name, values in (("models", models), ("seeds", seeds)):
         if not values or len(set(values)) < len(values):
             raise InputError(f"{name}: received {list(values)}, expected at least one, each once")
     for model in models:
         for seed in seeds:
             dataclasses.replace(config, model=model, seed=seed)
+    wanted.require_seeds(len(seeds))
+    if wanted.disjoint:
+        config = dataclasses.replace(config, training=dataclasses.replace(config.training, randomness="native"))
+    wanted.require_randomness(config.training.randomness)
+    return config
 
 
 def train_all(
@@ -39,7 +48,6 @@ def train_all(
     dataset: datasets.Dataset,
     folder: Path,
     command: Sequence[str],
-    checkpoint_every: int = 10,
     disjoint: bool = False,
 ) -> dict[str, Group]:
     """Trains every model and seed in both halves, under `folder`; the halves take turns.
@@ -55,18 +63,24 @@ def train_all(
                 own = dataclasses.replace(config, model=model, seed=seed + place * shift)
                 target = folder / "runs" / f"{framework}-{model}-seed{own.seed}"
                 target.mkdir(parents=True)
-                runs.train(half, own, dataset, target, command=command, checkpoint_every=checkpoint_every)
+                runs.train(half, own, dataset, target, command=command, checkpoint_every=CHECKPOINT_EVERY)
                 groups.setdefault(model, {}).setdefault(seed, {})[framework] = target
     return groups
 
 
-def group_runs(folders: Sequence[Path], frameworks: Sequence[str]) -> tuple[Config, dict[str, Group]]:
+def group_runs(
+    folders: Sequence[Path], frameworks: Sequence[str], wanted: claims.ClaimOptions
+) -> tuple[Config, dict[str, Group]]:
     """Pairs finished runs by model and seed; returns one of their configs too.
 
+    Where the halves' seeds have to be disjoint, runs are paired in the order of their seeds, under the
+    first half's.
+
     Raises:
-        InputError: where a run has no partner, or two runs differ in more than model, seed and device.
+        InputError: where a run has no partner, where two runs differ in more than model, seed and device,
+            or where their seeds and randomness are not of the kind that is to be checked.
     """
-    groups: dict[str, Group] = {}
+    found: dict[str, dict[str, dict[int, Path]]] = {}
     common: tuple[Config, Path] | None = None
     for folder in folders:
         summary, config = runs.Run(folder).summary(), runs.Run(folder).checkpoint().config
@@ -76,16 +90,25 @@ def group_runs(folders: Sequence[Path], frameworks: Sequence[str]) -> tuple[Conf
         if common is not None and comparable != common[0]:
             raise InputError(f"runs: {common[1]} and {folder} differ in more than model, seed and device")
         common = common or (comparable, folder)
-        pair = groups.setdefault(config.model, {}).setdefault(config.seed, {})
-        if summary["framework"] in pair:
-            raise InputError(f"runs: {folder} and {pair[summary['framework']]} are the same half, model and seed")
-        pair[summary["framework"]] = folder
-    for model, group in groups.items():
-        for seed, pair in group.items():
-            if set(pair) != set(frameworks):
-                raise InputError(f"runs: {model} seed {seed} has {', '.join(pair)}, expected {', '.join(frameworks)}")
+        of_half = found.setdefault(config.model, {name: {} for name in frameworks})[summary["framework"]]
+        if config.seed in of_half:
+            raise InputError(f"runs: {folder} and {of_half[config.seed]} are the same half, model and seed")
+        of_half[config.seed] = folder
     if common is None:
         raise InputError("runs: received none, expected finished runs' folders")
+    wanted.require_randomness(common[0].training.randomness)
+    groups = {}
+    for model, halves in found.items():
+        seeds = {name: sorted(of_half) for name, of_half in halves.items()}
+        told = "; ".join(f"{name} has seeds {of_half}" for name, of_half in seeds.items())
+        if wanted.disjoint:
+            if len({len(of_half) for of_half in seeds.values()}) > 1 or set.intersection(*map(set, seeds.values())):
+                raise InputError(f"runs: of {model}, {told}; expected as many of each half, and none in common")
+        elif len({tuple(of_half) for of_half in seeds.values()}) > 1:
+            raise InputError(f"runs: of {model}, {told}; expected the same")
+        wanted.require_seeds(len(seeds[frameworks[0]]))
+        rows = zip(*seeds.values())
+        groups[model] = {row[0]: {name: halves[name][seed] for name, seed in zip(frameworks, row)} for row in rows}
     return runs.Run(folders[0]).checkpoint().config, groups
 
 
@@ -96,12 +119,11 @@ def compare(
     folder: Path,
     options: figures.FigureOptions,
     command: Sequence[str],
-    check: str = "none",
-    steps: int = 300,
+    wanted: claims.ClaimOptions = claims.ClaimOptions(),
 ) -> dict[str, Any]:
     """Writes summary.json, figures/ and report.html into `folder`; returns the summary.
 
-    `check` adds claims.py's verdicts: `lockstep` (over that many steps), `paired` or `independent`.
+    `wanted` adds claims.py's verdicts.
     """
     models, pictures = {}, {}
     found: list[claims.Claim] = []
@@ -109,14 +131,14 @@ def compare(
         print(f"comparing {model}", file=sys.stderr)
         models[model], pictures[model], means = _compare_model(halves, model, group, dataset, folder, options)
         losses, described = models[model]["losses_by_seed"], models[model]["latents_of_each_half"]
-        if check == "paired":
+        if wanted.check == "paired":
             found += claims.paired(model, losses)
-        elif check == "independent":
+        elif wanted.check == "independent":
             found += claims.independent(model, losses, described, means)
-        elif check == "lockstep":
+        elif wanted.check == "lockstep":
             config = Config.from_json(models[model]["config"])
             images = datasets.training_images(dataset, config.data.binarization)
-            claim, drift = claims.lockstep(halves, model, config, images, steps)
+            claim, drift = claims.lockstep(halves, model, config, images, wanted.lockstep_steps)
             found.append(claim)
             models[model]["drift"] = drift
             figure = plotting.drift(drift, f"{MODELS[model].class_name}: the halves apart, step by step")
@@ -126,7 +148,7 @@ def compare(
         "dataset": dataset.name,
         "source": dataset.source,
         "environment": {name: _environment(groups, name) for name in halves},
-        "check": check,
+        "check": wanted.check,
         "claims": found,
         "models": models,
         "report": str(folder / "report.html"),

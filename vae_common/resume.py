@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_common.checkpoints import Checkpoint
+from vae_common.command_line import value_of
 from vae_common.configs import Config, InputError
 from vae_common.runs import Run
 
@@ -17,24 +18,25 @@ ALLOWED = ("--resume", "--framework", "--checkpoint-every", "--epochs", "--devic
 
 def resume_point(folder: Path) -> Checkpoint:
     """Where to go on: the run's checkpoint, or its start if it was stopped before the first one."""
-    run = Run(folder)
-    if not run.checkpoint_path.exists() and (folder / "config.json").exists():
-        record = json.loads((folder / "config.json").read_text())
+    run, described = Run(folder), folder / "config.json"
+    if run.checkpoint_path.exists() or not described.exists():
+        return run.checkpoint()
+    try:
+        record = json.loads(described.read_text())
         return Checkpoint({}, Config.from_json(record["config"]), record["framework"], 0, [])
-    return run.checkpoint()
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"resume: {described} is damaged ({error!r}); start the run anew") from error
 
 
 def resumed_config(point: Checkpoint, flags: Sequence[str]) -> Config:
     """The run's own config with the epochs and device of the flags; any other flag is refused."""
-    given: dict[str, Any] = {}
-    for i, flag in enumerate(flags):
-        name, _, value = flag.partition("=")
-        if name.startswith("--") and name.replace("_", "-") not in ALLOWED:
+    for flag in flags:
+        name = flag.partition("=")[0].replace("_", "-")
+        if name.startswith("--") and name not in ALLOWED:
             raise InputError(f"resume: received {name}, expected at most {', '.join(ALLOWED[1:])}")
-        if name in ("--epochs", "--device"):
-            given[name[2:]] = value or flags[i + 1]
-    epochs = int(given.get("epochs", point.config.training.epochs))
+    training = point.config.training
+    epochs = int(value_of("--epochs", flags) or training.epochs)
     if epochs < point.epoch:
         raise InputError(f"epochs: received {epochs}, but the run has finished {point.epoch}; expected at least that")
-    changes = given | {"epochs": epochs}
-    return dataclasses.replace(point.config, training=dataclasses.replace(point.config.training, **changes))
+    device: Any = value_of("--device", flags) or training.device
+    return dataclasses.replace(point.config, training=dataclasses.replace(training, epochs=epochs, device=device))

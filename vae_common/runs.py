@@ -260,6 +260,7 @@ def _train(
         # The first epoch holds the compilation.
         "median_images_per_second": statistics.median(speeds[1:] or speeds) if speeds else None,
         "seconds": time.perf_counter() - start,
+        "peak_device_bytes": half.peak_memory(half.select_device(config.training.device)),
         "environment": environment,
         "folder": str(run.folder),
     }

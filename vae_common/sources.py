@@ -142,7 +142,7 @@ def _builder(tfds: Any, name: str, folder: Path) -> Any:
 def _prepare(tfds: Any, builder: Any, name: str, manual_dir: str | Path | None) -> None:
     if "image" not in (builder.info.features or {}):
         raise InputError(f"dataset: {name} holds {list(builder.info.features or {})}, not images; choose an image set")
-    kind = builder.info.features["image"].dtype
+    kind = builder.info.features["image"].np_dtype  # `dtype` turns into TensorFlow's once that is loaded
     if kind != np.uint8:
         raise InputError(f"dataset: {name} holds images of {kind}, expected uint8; choose another set or write an .npz")
     if builder.is_prepared():
@@ -186,7 +186,7 @@ def _decode(builder: Any, name: str, progress: bool) -> dict[str, Any]:
 
     features = builder.info.features
     feature = features["label"] if "label" in features else None
-    whole = feature is not None and feature.shape == () and np.issubdtype(feature.dtype, np.integer)
+    whole = feature is not None and feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
     label = "label" if whole else None
     arrays: dict[str, Any] = {
         "full_name": builder.info.full_name,

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tests.conformance.plants import (
-    Fault,
+from tests.conformance.changes import (
     activation,
     at_the_mean,
     channels_first,
@@ -31,6 +30,7 @@ from tests.conformance.plants import (
     weights_only,
     without_bias,
 )
+from tests.conformance.plants import Fault
 from vae_common.checkpoints import FIRST, SECOND, STEP
 from vae_common.contracts import Posterior
 

@@ -1,0 +1,58 @@
+"""The flags of every script that trains, and how the two halves and the data are found."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+import tyro
+
+from vae_common import datasets
+from vae_common.configs import MODELS, PRESETS, Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.randomness import steps_per_epoch
+
+Framework = Literal["jax", "torch"]
+if TYPE_CHECKING:
+    ModelName: TypeAlias = str
+    Preset: TypeAlias = str
+else:  # the registries decide
+    ModelName, Preset = Literal[tuple(MODELS)], Literal[tuple(PRESETS)]
+Flat = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The fields of the config's parts, as flags."""
+
+    preset: Preset = "default"
+    """Where the other flags start from."""
+    network: Annotated[NetworkConfig, Flat] = field(default_factory=NetworkConfig)
+    loss: Annotated[LossConfig, Flat] = field(default_factory=LossConfig)
+    data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
+    training: Annotated[TrainingConfig, Flat] = field(default_factory=TrainingConfig)
+
+    def load(self, halves: Mapping[str, ModuleType]) -> tuple[Config, datasets.Dataset]:
+        """The config of model `vae` and seed 0 for this data, and the data.
+
+        Raises InputError for whatever would stop a training later: nothing has been written yet.
+        """
+        dataset = load_dataset(self.data)
+        steps_per_epoch(len(dataset.train), self.training.batch_size)
+        for half in halves.values():
+            half.select_device(self.training.device)
+        parts: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "preset"}
+        return Config(image_shape=dataset.image_shape, **parts), dataset
+
+
+def load_dataset(data: DataConfig) -> datasets.Dataset:
+    """The config's set, its validation split held out."""
+    dataset = datasets.load(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir, progress=True)
+    return dataset.hold_out(data.validation_size)
+
+
+def load_halves(*frameworks: str) -> dict[str, ModuleType]:
+    """The halves by name; a framework that is not asked for is not imported."""
+    return {name: importlib.import_module(f"{name}_vae") for name in frameworks}
