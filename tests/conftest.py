@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from vae_common.configs import Config, NetworkConfig, TrainingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 HALVES = {"jax": jax_vae, "torch": torch_vae}
+QUICK = ("--epochs", "2", "--hidden", "32")
 
 
 @pytest.fixture(params=HALVES)
@@ -66,3 +70,31 @@ def random_batch(config: Config, batch: int = 7, seed: int = 0):
     """Images in [0, 1] and noise, float64."""
     draw = np.random.default_rng(seed)
     return draw.random((batch, *config.image_shape)), draw.standard_normal((batch, config.noise_dim))
+
+
+def script(name, *flags, cwd, status=0):
+    """Runs it in a folder of its own; returns the last line's JSON, or the error line."""
+    environment = {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-m", f"scripts.{name}", *map(str, flags)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | environment,
+        check=False,
+    )
+    assert result.returncode == status, result.stderr
+    if status == 0 or result.stdout:
+        return json.loads(result.stdout.splitlines()[-1])
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A folder with one finished run of each half."""
+    folder = tmp_path_factory.mktemp("scripts")
+    for framework in ("jax", "torch"):
+        script("train", "--framework", framework, "--output", framework, *QUICK, cwd=folder)
+    return folder

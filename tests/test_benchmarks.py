@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.test_scripts import script
+from tests.conftest import script
 
 
 def test_step_over_floor(tmp_path):
