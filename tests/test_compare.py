@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from tests.conftest import HALVES, QUICK, script
 from vae_common import experiments
