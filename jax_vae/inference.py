@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_common import randomness
-from vae_common.configs import Config, InputError
+from vae_common.configs import Config, InputError, require_count
 from vae_common.contracts import Outputs, Posterior, Terms
 from vae_common.datasets import as_unit_images
 
@@ -38,6 +38,8 @@ def prepare_images(images, thresholds, dtype):
 def forward(model: Autoencoder, images: np.ndarray, noise: np.ndarray) -> Outputs:
     """Everything that a forward pass computes, as NumPy arrays; `noise` has shape (N, noise_dim)."""
     images = as_unit_images(images, model.decoder.image_shape)
+    if noise.shape not in ((len(images), model.decoder.latent_dim), (len(images), 0)):
+        raise InputError(f"noise: received shape {noise.shape}, expected ({len(images)}, {model.decoder.latent_dim})")
     logits, mean, log_std, latents = _in_batches(_forward, model, images, noise.astype(parameter_dtype(model)))
     return Outputs(logits, Posterior(mean, log_std), latents)
 
@@ -65,6 +67,8 @@ def reconstruct(model: Autoencoder, images: np.ndarray) -> np.ndarray:
 
 def sample(model: Autoencoder, count: int, seed: int = 0) -> np.ndarray:
     """Decoded draws from the standard-normal prior; the same latents in both halves."""
+    require_count("count", count)
+    require_count("seed", seed)
     return decode(model, randomness.prior_samples(seed, count, model.decoder.latent_dim))
 
 
@@ -73,7 +77,8 @@ def interpolate(model: Autoencoder, first: np.ndarray, second: np.ndarray, steps
 
     Takes one image each, (height, width, channels) or flat; returns (steps, height, width, channels).
     """
-    start, end = encode(model, np.stack([np.asarray(first), np.asarray(second)])).mean
+    require_count("steps", steps)
+    start, end = (encode(model, np.asarray(image)[None]).mean[0] for image in (first, second))
     return decode(model, start + np.linspace(0, 1, steps)[:, None] * (end - start))
 
 
@@ -84,6 +89,9 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config) -> Terms:
     `datasets.binarize`). The draws are fixed, so the result is a function of the weights.
     """
     images = as_unit_images(images, model.decoder.image_shape)
+    if config.network.latent_dim != model.decoder.latent_dim:
+        expected = f"the model's {model.decoder.latent_dim}"
+        raise InputError(f"config: received latent_dim {config.network.latent_dim}, expected {expected}")
     if not len(images):
         raise InputError("images: received none, expected at least one")
     noise = randomness.evaluation_noise(len(images), config.noise_dim).astype(parameter_dtype(model))

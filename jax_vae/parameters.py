@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from vae_common.checkpoints import check_shapes
+from vae_common.checkpoints import check_arrays
 
 from .device import to_device, to_numpy
 
@@ -39,7 +39,7 @@ def to_arrays(model: nnx.Module) -> dict[str, np.ndarray]:
 
 def load_arrays(model: M, arrays: Mapping[str, np.ndarray], dtype: str, device: jax.Device) -> M:
     """The model with these canonical values; raises InputError listing every one that does not fit."""
-    check_shapes(parameter_shapes(model), arrays)
+    check_arrays(parameter_shapes(model), arrays)
     named = {name: _transpose(array.astype(dtype)) for name, array in arrays.items()}
     leaves, structure = jax.tree_util.tree_flatten_with_path(model)
     values = [to_device(named[_name(path)], device) for path, _ in leaves]

@@ -36,8 +36,9 @@ def main(arguments: Arguments) -> dict[str, Any]:
     halves, wanted = load_halves("jax", "torch"), arguments.claims
     command = ["python", "-m", "scripts.compare", *sys.argv[1:]]
     if arguments.runs:
-        config, groups = experiments.group_runs(arguments.runs, list(halves), wanted)
-        dataset = load_dataset(config.data)
+        finished, groups = experiments.group_runs(arguments.runs, list(halves), wanted)
+        dataset = load_dataset(finished.config.data)
+        runs.require_data(arguments.runs[0], finished, dataset)
     else:
         config, dataset = arguments.experiment.load(halves)
         config = experiments.choose(config, arguments.models, arguments.seeds, wanted)

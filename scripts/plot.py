@@ -36,6 +36,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     framework = arguments.framework or checkpoint.framework
     half = load_halves(framework)[framework]
     dataset = load_dataset(checkpoint.config.data)
+    runs.require_data(arguments.run, checkpoint, dataset)
     arguments.figures.check(dataset)
     trained = figures.Trained(half, runs.load_model(half, checkpoint), [checkpoint.history])
     drawn = figures.draw(

@@ -29,7 +29,7 @@ from tests.conftest import script
         ("compare", ["--check", "paired"], "received 1 for --check paired, expected at least 2"),
         ("compare", ["--check", "paired", "--seeds", "0", "1", "--randomness", "native"], "expected shared"),
         ("compare", ["--check", "lockstep", "--lockstep-steps", "0"], "lockstep_steps: received 0"),
-        ("compare", ["--window", "1", "0", "0", "1"], "expected x0 < x1 and y0 < y1"),
+        ("compare", ["--window", "1", "0", "0", "1"], "expected finite x0 < x1 and y0 < y1"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(tmp_path, name, flags, said):

@@ -74,7 +74,7 @@ def test_keras_names_in_npz(tmp_path):
         ({"train_images": IMAGES / 255.0}, "not images; expected uint8"),
         ({"train_images": IMAGES.reshape(5, 12)}, "not images"),
         ({"test_images": IMAGES[:2, :3]}, "expected one shape"),
-        ({"train_labels": LABELS + 10**6}, "labels up to 1000004, expected class numbers below 10000"),
+        ({"train_labels": LABELS + 10**6}, "labels from 1000000 to 1000004, expected class numbers from 0 to 9999"),
         ({"test_images": None}, "expected train_images, train_labels, test_images, test_labels"),
     ],
 )

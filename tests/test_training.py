@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import small_config
 from vae_common import randomness, reference
 from vae_common.configs import MODELS, Config, DataConfig, InputError, LossConfig, NetworkConfig, TrainingConfig
-from vae_common.runs import NonFiniteLoss
+from vae_common.records import NonFiniteLoss
 
 
 def fitted(half, config, dataset):

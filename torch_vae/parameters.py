@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vae_common.checkpoints import check_shapes
+from vae_common.checkpoints import check_arrays
 
 from .device import to_device, to_numpy
 
@@ -38,7 +38,7 @@ def to_arrays(model: nn.Module) -> dict[str, np.ndarray]:
 
 def load_arrays(model: M, arrays: Mapping[str, np.ndarray], dtype: str, device: torch.device) -> M:
     """The model with these canonical values; raises InputError listing every one that does not fit."""
-    check_shapes(parameter_shapes(model), arrays)
+    check_arrays(parameter_shapes(model), arrays)
     values = {name: to_device(array.astype(dtype), device) for name, array in arrays.items()}
     loaded = copy.deepcopy(model)  # the model that was given stays as it is, as in JAX
     loaded.load_state_dict(values, assign=True)

@@ -16,18 +16,18 @@ import numpy as np
 import torch
 
 from vae_common import randomness
-from vae_common.checkpoints import FIRST, SECOND, STEP
-from vae_common.configs import Config, InputError
+from vae_common.checkpoints import FIRST, SECOND, STEP, check_state, part_of, weights_of
+from vae_common.configs import Config
 from vae_common.contracts import Terms
 from vae_common.datasets import Dataset, evaluation_images, training_images
 from vae_common.randomness import Draws
-from vae_common.runs import EpochRecord, NonFiniteLoss, epoch_record
+from vae_common.records import EpochRecord, NonFiniteLoss, epoch_record
 
 from .device import precision, select_device, synchronize, to_device, to_numpy
 from .inference import evaluate, prepare_images
 from .losses import loss_terms
 from .models import Autoencoder, create_model
-from .parameters import load_arrays, to_arrays
+from .parameters import load_arrays, parameter_shapes, to_arrays
 
 
 @dataclass
@@ -57,12 +57,13 @@ def train_step(state: State, images, noise) -> tuple[State, Terms]:
         state: consumed.
         images: what the model sees, in [0, 1], (batch, height, width, channels), of the state's dtype.
         noise: standard normal, (batch, noise_dim): (batch, latent_dim) for a VAE, (batch, 0) for an AE.
+            NumPy arrays are copied to the device first; write into them as soon as this returns.
 
     Returns:
         The next state, and the batch's terms before the update, each the mean per image.
     """
     with precision(state.config.training.dtype):
-        return _step(state, images, noise)
+        return _step(state, *_on_device(state.config, images, noise))
 
 
 def train_epoch(state: State, images, draws: Draws) -> tuple[State, Terms]:
@@ -86,7 +87,7 @@ def gradients(state: State, images, noise) -> tuple[dict[str, np.ndarray], Terms
     Takes what `train_step` takes; the state is not consumed. `train_step` is this and `apply_gradients`.
     """
     with precision(state.config.training.dtype):
-        computed, terms = _gradients(state, images, noise)
+        computed, terms = _gradients(state, *_on_device(state.config, images, noise))
         return {name: to_numpy(computed[name]) for name in sorted(computed)}, terms
 
 
@@ -161,22 +162,23 @@ def state_to_arrays(state: State) -> dict[str, np.ndarray]:
 
 def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State:
     """The inverse of `state_to_arrays`, whichever half wrote them; InputError lists what does not fit."""
-    if STEP not in arrays:
-        raise InputError(f"checkpoint: received no {STEP}, expected a training state; it holds weights only")
     dtype, device = config.training.dtype, select_device(config.training.device)
-
-    def part(prefix: str) -> dict[str, np.ndarray]:
-        return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-
-    weights = {name: array for name, array in arrays.items() if not name.startswith("adam.")}
-    model = load_arrays(create_model(config), weights, dtype, device)
+    model = create_model(config)
+    check_state(parameter_shapes(model), arrays, dtype)
+    first = load_arrays(model, part_of(arrays, FIRST), dtype, device).state_dict()
+    second = load_arrays(model, part_of(arrays, SECOND), dtype, device).state_dict()
+    model = load_arrays(model, weights_of(arrays), dtype, device)
     optimizer = _adam(model, config)
-    first = load_arrays(create_model(config), part(FIRST), dtype, device).state_dict()
-    second = load_arrays(create_model(config), part(SECOND), dtype, device).state_dict()
     for name, parameter in model.named_parameters():
         step = torch.tensor(float(arrays[STEP]), dtype=torch.float32, device=device)
         optimizer.state[parameter] = {"step": step, "exp_avg": first[name], "exp_avg_sq": second[name]}
     return State(model, optimizer, config)
+
+
+def _on_device(config, *arrays):
+    """Copies of NumPy arrays: what runs asynchronously must not read a buffer that is overwritten meanwhile."""
+    device, dtype = select_device(config.training.device), config.training.dtype
+    return (to_device(a.astype(dtype), device) if isinstance(a, np.ndarray) else a for a in arrays)
 
 
 def _copy(state):

@@ -24,15 +24,21 @@ import safetensors.numpy
 
 from vae_common.configs import Config, InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+PART = ".part"
+FRAMEWORKS = ("jax", "torch")
+MOST_STEPS = 2**24  # PyTorch counts Adam's steps in float32, which is exact up to there
 FIRST, SECOND, STEP = "adam.first.", "adam.second.", "adam.step"
+
+Arrays = dict[str, np.ndarray]
+"""By canonical name."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A training state as canonical arrays, with what is needed to go on from it."""
 
-    arrays: dict[str, np.ndarray]
+    arrays: Arrays
     config: Config
     framework: str
     """`jax` or `torch`: who wrote it."""
@@ -40,24 +46,61 @@ class Checkpoint:
     """Epochs that are finished."""
     history: list[dict[str, Any]]
     """One record per finished epoch."""
+    data: str
+    """The fingerprint of the images it was trained on (see `datasets.Dataset`)."""
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
         """The model's parameters alone."""
-        return {name: array for name, array in self.arrays.items() if not name.startswith("adam.")}
+        return weights_of(self.arrays)
 
 
-def check_shapes(expected: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]) -> None:
-    """Raises InputError that lists every missing, extra and mis-shaped tensor at once."""
+def weights_of(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """The parameters of a training state's canonical arrays."""
+    return {name: a for name, a in arrays.items() if not name.startswith("adam.")}
+
+
+def moments_of(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """Adam's moments and step."""
+    return {name: a for name, a in arrays.items() if name.startswith("adam.")}
+
+
+def part_of(arrays: Mapping[str, np.ndarray], prefix: str) -> Arrays:
+    """What begins with that prefix, without it."""
+    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+
+
+def check_arrays(
+    expected: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray], dtype: str | None = None
+) -> None:
+    """Raises InputError that lists everything at once: missing and extra tensors, shapes, dtypes.
+
+    Without a `dtype` any floating-point numbers fit.
+    """
     faults = [f"{name} missing" for name in sorted(set(expected) - set(arrays))]
     faults += [f"{name} not in the model" for name in sorted(set(arrays) - set(expected))]
-    faults += [
-        f"{name} is {arrays[name].shape}, expected {shape}"
-        for name, shape in expected.items()
-        if name in arrays and tuple(arrays[name].shape) != tuple(shape)
-    ]
+    for name in sorted(set(expected) & set(arrays)):
+        array, shape = arrays[name], tuple(expected[name])
+        if tuple(array.shape) != shape:
+            faults.append(f"{name} is {array.shape}, expected {shape}")
+        if array.dtype != dtype if dtype else array.dtype.kind != "f":
+            faults.append(f"{name} is {array.dtype}, expected {dtype or 'floating-point numbers'}")
     if faults:
         raise InputError(f"weights do not fit the model: {'; '.join(faults)}")
+
+
+def check_state(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray], dtype: str) -> None:
+    """Raises InputError where arrays are not a training state of the model with these parameter shapes."""
+    if STEP not in arrays:
+        raise InputError(f"checkpoint: received no {STEP}, expected a training state; it holds weights only")
+    step = arrays[STEP]
+    if step.shape != () or step.dtype.kind not in "iu" or not 0 <= int(step) <= MOST_STEPS:
+        raise InputError(f"checkpoint: {STEP} is {step!r}, expected one integer from 0 to {MOST_STEPS}")
+    expected = {prefix + name: shape for prefix in ("", FIRST, SECOND) for name, shape in shapes.items()}
+    check_arrays(expected, {name: array for name, array in arrays.items() if name != STEP}, dtype)
+    lost = [name for name in shapes if not np.isfinite(arrays[name]).all()]
+    if lost:
+        raise InputError(f"checkpoint: {', '.join(lost)} hold NaN or infinite numbers; go back to an earlier one")
 
 
 def write(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -68,6 +111,7 @@ def write(path: str | Path, checkpoint: Checkpoint) -> None:
         "framework": checkpoint.framework,
         "epoch": checkpoint.epoch,
         "history": checkpoint.history,
+        "data": checkpoint.data,
     }
     arrays = {name: np.asarray(array, order="C") for name, array in checkpoint.arrays.items()}
     text = json.dumps(header)
@@ -91,11 +135,27 @@ def read(path: str | Path) -> Checkpoint:
     text = metadata["twin_vae"]
     if metadata.get("sha256") != _digest(text, arrays):
         raise InputError(f"checkpoint: {path} is damaged: its contents do not match its SHA-256")
-    header = json.loads(text)
-    version = header.pop("format_version", None)
+    return Checkpoint(arrays=arrays, **_header(text, f"checkpoint: {path}"))
+
+
+def _header(text: str, where: str) -> dict[str, Any]:
+    """The header's fields, checked: a digest says that a file is whole, not who wrote it."""
+    try:
+        header = json.loads(text)
+        version = header.pop("format_version", None)
+        ours = (
+            set(header) == {"config", "framework", "epoch", "history", "data"}
+            and header["framework"] in FRAMEWORKS
+            and isinstance(header["data"], str)
+            and [record["epoch"] for record in header["history"]] == list(range(1, header["epoch"] + 1))
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{where} has a header that no run wrote ({error!r}); expected a run's own file") from error
     if version != FORMAT_VERSION:
-        raise InputError(f"checkpoint: {path} has format version {version}, expected {FORMAT_VERSION}")
-    return Checkpoint(arrays=arrays, **header | {"config": Config.from_json(header["config"])})
+        raise InputError(f"{where} has format version {version}, expected {FORMAT_VERSION}; train it anew")
+    if not ours:
+        raise InputError(f"{where} has a header that no run wrote ({text[:200]}); expected a run's own file")
+    return header | {"config": Config.from_json(header["config"])}
 
 
 def write_weights(path: str | Path, weights: Mapping[str, np.ndarray]) -> None:
@@ -106,7 +166,7 @@ def write_weights(path: str | Path, weights: Mapping[str, np.ndarray]) -> None:
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Writes beside `path`, syncs to the disk, then renames over it."""
     path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -117,6 +177,12 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what writers that were killed left behind; nobody else may be writing."""
+    for part in folder.glob(f".*{PART}"):
+        part.unlink()
 
 
 def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:

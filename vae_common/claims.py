@@ -62,7 +62,7 @@ class ClaimOptions:
 
     def require_randomness(self, randomness: str) -> None:
         """Raises InputError where the numbers were drawn in another way than the claim is about."""
-        expected = {"paired": "shared", "independent": "native"}.get(self.check, randomness)
+        expected = {"lockstep": "shared", "paired": "shared", "independent": "native"}.get(self.check, randomness)
         if randomness != expected:
             raise InputError(f"randomness: received {randomness} for --check {self.check}, expected {expected}")
 

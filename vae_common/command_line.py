@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import tyro
 
 from vae_common.configs import PRESETS, InputError
-from vae_common.runs import NonFiniteLoss
+from vae_common.records import NonFiniteLoss
 
 _T = TypeVar("_T")
 
@@ -31,8 +32,13 @@ def run(
         result = main(parse(arguments, sys.argv[1:]))
         print(json.dumps(result))
         sys.exit(status(result))
-    except (InputError, OSError) as error:
+    except InputError as error:
         _fail(str(error), 2)
+    except OSError as error:
+        mend = "check the path, its permissions and the space on the disk"
+        _fail(f"{error.filename or 'files'}: {error.strerror or error}; {mend}", 2)
+    except MemoryError as error:
+        _fail(f"memory: {error or 'not enough'}; expected a smaller network, batch or set", 2)
     except NonFiniteLoss as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
@@ -73,7 +79,7 @@ def value_of(flag: str, flags: Sequence[str]) -> str | None:
 def _one_line(box: str) -> str:
     """tyro's framed explanation without its frame."""
     words = (line.strip("│ ") for line in box.splitlines() if line.startswith("│") and "────" not in line)
-    return " ".join(" ".join(words).split())
+    return re.sub(r" (Argument helptext|For full helptext).*", "", " ".join(" ".join(words).split()))
 
 
 def _fail(message: str, status: int) -> None:

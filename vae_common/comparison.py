@@ -15,10 +15,18 @@ import numpy as np
 from scipy import stats
 
 from vae_common import randomness
-from vae_common.checkpoints import STEP
+from vae_common.checkpoints import STEP, Arrays, weights_of
 from vae_common.configs import Config, InputError
 from vae_common.contracts import Terms
-from vae_common.tiers import Arrays, Halves, Probe, input_checks, operation_checks, probes, state_checks, weights_of
+from vae_common.probes import Probe, probes
+from vae_common.tiers import (
+    Halves,
+    epoch_checks,
+    inference_checks,
+    input_checks,
+    operation_checks,
+    state_checks,
+)
 from vae_common.tolerances import Check, compare_arrays, difference, lockstep_tolerances
 
 
@@ -33,7 +41,10 @@ def tier_checks(halves: Halves, config: Config, images: np.ndarray, steps: int =
     yield from operation_checks(halves, config, images)
     for probe in probes(config, images):
         yield from state_checks(halves, config, probe)
+        if probe.label == "warm":
+            yield from inference_checks(halves, config, probe)
     yield from lockstep(halves, config, images, steps).checks()
+    yield from epoch_checks(halves, config, images, steps)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,11 @@ def _is_count(value: object, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def require_count(name: str, value: object) -> None:
+    """Raises InputError where an argument is not an integer of at least 0."""
+    _require(_is_count(value, 0), name, value, "an integer >= 0")
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

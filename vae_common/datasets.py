@@ -10,11 +10,12 @@ fraction of a second with neither TensorFlow nor TensorFlow Datasets installed.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ class Dataset:
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the training images: a run goes on with those that it was begun with."""
+        images = self.train.images
+        return hashlib.sha256(f"{images.shape}".encode() + images.tobytes()).hexdigest()
+
     def require_shape(self, image_shape: tuple[int, int, int]) -> None:
         """Raises InputError where a config was made for images of another shape."""
         if self.image_shape != image_shape:
@@ -97,6 +104,8 @@ def load(
     Raises:
         InputError: in one line, what is wrong and how to mend it.
     """
+    if not name:
+        raise InputError("dataset: received an empty name, expected digits, mnist, an .npz file or a folder")
     if name == "digits":
         return _assemble(name, sources.read_digits(), "scikit-learn's digits, resized to 28x28")
     path = Path(name).expanduser()
@@ -179,11 +188,10 @@ def _assemble(name: str, arrays: Mapping, source: str) -> Dataset:
             f"dataset {name}: training images are {train.images.shape[1:]}, test images {test.images.shape[1:]}; "
             "expected one shape"
         )
-    names = tuple(str(label) for label in arrays.get("class_names", ()))
+    names = tuple(str(label) for label in np.atleast_1d(np.asarray(arrays.get("class_names", ()), str)))
     highest = int(max(train.labels.max(), test.labels.max()))
-    if highest >= (len(names) or MOST_CLASSES):
-        most = len(names) or MOST_CLASSES
-        raise InputError(f"dataset {name}: received labels up to {highest}, expected class numbers below {most}")
+    if names and highest >= len(names):
+        raise InputError(f"dataset {name}: received labels up to {highest}, expected less than {len(names)}")
     names = names or tuple(str(label) for label in range(highest + 1))
     return Dataset(name, train, test, names, source)
 
@@ -204,6 +212,11 @@ def _split(name: str, split: str, images: np.ndarray, labels: np.ndarray) -> Spl
         raise InputError(
             f"{where}: received labels {labels.dtype} {labels.shape} for {len(images)} images, "
             "expected one integer per image"
+        )
+    if labels.min() < -1 or labels.max() >= MOST_CLASSES or (labels.min() == -1 and labels.max() > -1):
+        raise InputError(
+            f"{where}: received labels from {labels.min()} to {labels.max()}, "
+            f"expected class numbers from 0 to {MOST_CLASSES - 1}, or -1 for every image where there are none"
         )
     images = np.ascontiguousarray(images).view()
     images.setflags(write=False)
@@ -239,8 +252,11 @@ def _read_cache(name: str, path: Path) -> Dataset:
             arrays = {key: file[key] for key in file.files}
         version = int(arrays["cache_version"])
         source = str(arrays["source"])
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+        missing = {f"{split}_{kind}" for split in ("train", "test") for kind in ("images", "labels")} - set(arrays)
+    except (*sources.UNREADABLE, KeyError) as error:
         raise InputError(f"dataset {name}: its cache file is damaged ({error}); {mend}") from error
+    if missing:
+        raise InputError(f"dataset {name}: its cache file lacks {', '.join(sorted(missing))}; {mend}")
     if version != CACHE_VERSION:
         raise InputError(f"dataset {name}: its cache is version {version}, expected {CACHE_VERSION}; {mend}")
     return _assemble(name, arrays, source)

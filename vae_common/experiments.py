@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vae_common import claims, datasets, figures, latents, plotting, report, runs
+from vae_common import checkpoints, claims, datasets, figures, latents, plotting, report, runs
 from vae_common.configs import MODELS, Config, InputError
 
 Halves = Mapping[str, ModuleType]
@@ -31,13 +31,18 @@ def choose(config: Config, models: Sequence[str], seeds: Sequence[int], wanted: 
         if not values or len(set(values)) < len(values):
             raise InputError(f"{name}: received {list(values)}, expected at least one, each once")
     for model in models:
-        for seed in seeds:
+        for seed in (*seeds, *(seed + shift_of(seeds, wanted.disjoint) for seed in seeds)):
             dataclasses.replace(config, model=model, seed=seed)
     wanted.require_seeds(len(seeds))
     if wanted.disjoint:
         config = dataclasses.replace(config, training=dataclasses.replace(config.training, randomness="native"))
     wanted.require_randomness(config.training.randomness)
     return config
+
+
+def shift_of(seeds: Sequence[int], disjoint: bool) -> int:
+    """How far the second half's seeds are from the first's, so that none is in both."""
+    return max(seeds) + 1 - min(seeds) if disjoint else 0
 
 
 def train_all(
@@ -55,7 +60,7 @@ def train_all(
     With `disjoint` the second half's seeds are as many others, so that the halves share nothing; its runs
     are grouped under the first half's seeds all the same.
     """
-    shift = max(seeds) + 1 - min(seeds) if disjoint else 0
+    shift = shift_of(seeds, disjoint)
     groups: dict[str, Group] = {}
     for model in models:
         for seed in seeds:
@@ -70,25 +75,26 @@ def train_all(
 
 def group_runs(
     folders: Sequence[Path], frameworks: Sequence[str], wanted: claims.ClaimOptions
-) -> tuple[Config, dict[str, Group]]:
-    """Pairs finished runs by model and seed; returns one of their configs too.
+) -> tuple[checkpoints.Checkpoint, dict[str, Group]]:
+    """Pairs finished runs by model and seed; returns one of their checkpoints too.
 
     Where the halves' seeds have to be disjoint, runs are paired in the order of their seeds, under the
     first half's.
 
     Raises:
-        InputError: where a run has no partner, where two runs differ in more than model, seed and device,
-            or where their seeds and randomness are not of the kind that is to be checked.
+        InputError: where a run has no partner, where two runs differ in more than model, seed and device
+            or in their images, or where seeds and randomness are not of the kind that is to be checked.
     """
     found: dict[str, dict[str, dict[int, Path]]] = {}
-    common: tuple[Config, Path] | None = None
+    common: tuple[tuple[Config, str], Path] | None = None
     for folder in folders:
-        summary, config = runs.Run(folder).summary(), runs.Run(folder).checkpoint().config
+        summary, checkpoint = runs.Run(folder).summary(), runs.Run(folder).checkpoint()
+        config = checkpoint.config
         training = dataclasses.replace(config.training, device="auto")
         data = dataclasses.replace(config.data, data_dir="", manual_dir=None)
-        comparable = dataclasses.replace(config, model="ae", seed=0, training=training, data=data)
+        comparable = dataclasses.replace(config, model="ae", seed=0, training=training, data=data), checkpoint.data
         if common is not None and comparable != common[0]:
-            raise InputError(f"runs: {common[1]} and {folder} differ in more than model, seed and device")
+            raise InputError(f"runs: {common[1]} and {folder} differ in images or in more than model, seed and device")
         common = common or (comparable, folder)
         of_half = found.setdefault(config.model, {name: {} for name in frameworks})[summary["framework"]]
         if config.seed in of_half:
@@ -96,7 +102,7 @@ def group_runs(
         of_half[config.seed] = folder
     if common is None:
         raise InputError("runs: received none, expected finished runs' folders")
-    wanted.require_randomness(common[0].training.randomness)
+    wanted.require_randomness(common[0][0].training.randomness)
     groups = {}
     for model, halves in found.items():
         seeds = {name: sorted(of_half) for name, of_half in halves.items()}
@@ -109,7 +115,7 @@ def group_runs(
         wanted.require_seeds(len(seeds[frameworks[0]]))
         rows = zip(*seeds.values())
         groups[model] = {row[0]: {name: halves[name][seed] for name, seed in zip(frameworks, row)} for row in rows}
-    return runs.Run(folders[0]).checkpoint().config, groups
+    return checkpoint, groups
 
 
 def compare(

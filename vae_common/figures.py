@@ -33,8 +33,10 @@ class FigureOptions:
     def __post_init__(self) -> None:
         if self.steps < 2 or self.grid_side < 1:
             raise InputError(f"steps, grid_side: received {self.steps}, {self.grid_side}; expected >= 2 and >= 1")
-        if self.window is not None and not (self.window[0] < self.window[1] and self.window[2] < self.window[3]):
-            raise InputError(f"window: received {self.window}, expected x0 < x1 and y0 < y1")
+        if self.window is not None:
+            x0, x1, y0, y1 = self.window
+            if not (np.isfinite(self.window).all() and x0 < x1 and y0 < y1):
+                raise InputError(f"window: received {self.window}, expected finite x0 < x1 and y0 < y1")
 
     def check(self, dataset: datasets.Dataset) -> None:
         """Raises InputError where the set has no such test image."""

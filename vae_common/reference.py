@@ -11,10 +11,12 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import special
 
+from vae_common import randomness
 from vae_common.configs import MODELS, Config, LossConfig
 from vae_common.contracts import Outputs, Posterior, Terms
 
 Weights = Mapping[str, np.ndarray]
+Tape = dict[str, tuple[np.ndarray, ...]]
 
 
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -42,6 +44,11 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 def forward(config: Config, weights: Weights, images: np.ndarray, noise: np.ndarray) -> Outputs:
     """The forward pass on images in [0, 1], shape (batch, height, width, channels)."""
     return _forward(config, weights, images, noise)[0]
+
+
+def decode(config: Config, weights: Weights, latents: np.ndarray) -> np.ndarray:
+    """Pixel means in (0, 1), (N, height, width, channels), of latents (N, latent_dim)."""
+    return special.expit(_logits(config, weights, latents, {}))
 
 
 def loss_terms(loss: LossConfig, outputs: Outputs, images: np.ndarray) -> Terms:
@@ -118,29 +125,59 @@ def adam(
     return new, new_first, new_second
 
 
-def _forward(config: Config, weights: Weights, images: np.ndarray, noise: np.ndarray) -> tuple[Outputs, dict]:
-    tape: dict[str, tuple[np.ndarray, ...]] = {}
+def train(config: Config, images: np.ndarray, epochs: int) -> tuple[Terms, dict[str, np.ndarray]]:
+    """The experiment's first epochs by hand: every step's mean terms, (steps,) each, and the last weights.
 
-    def linear(name: str, inputs: np.ndarray) -> np.ndarray:
-        return inputs @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+    `images` are uint8; initial weights, order, noise and thresholds are the seed's, the first and the noise
+    rounded to the config's dtype.
+    """
+    dtype = config.training.dtype
+    drawn = randomness.initial_weights(shapes(config), config.seed)
+    weights = {name: weight.astype(dtype).astype(np.float64) for name, weight in drawn.items()}
+    first = second = {name: np.zeros_like(weight) for name, weight in weights.items()}
+    steps: list[list[float]] = []
+    for epoch in range(epochs):
+        draws = randomness.epoch_draws(config, epoch, len(images))
+        for step, order in enumerate(draws.order):
+            batch = images[order] / 255 if draws.thresholds is None else images[order] > draws.thresholds[step]
+            noise = draws.noise[step].astype(dtype).astype(np.float64)
+            outputs = forward(config, weights, batch, noise)
+            steps.append([float(term.mean()) for term in loss_terms(config.loss, outputs, batch)])
+            grads = gradients(config, weights, batch, noise)
+            rate = config.training.learning_rate
+            weights, first, second = adam(weights, grads, first, second, len(steps), rate)
+    return Terms(*np.array(steps).T), weights
 
-    def hidden(part: str, features: np.ndarray) -> np.ndarray:
-        for i in range(len(config.network.hidden)):
-            preactivations = linear(f"{part}.hidden.{i}", features)
-            tape[f"{part}.hidden.{i}"] = features, preactivations
-            features = _activate(config.network.activation, preactivations)[0]
-        tape[f"{part}.features"] = (features,)
-        return features
 
-    features = hidden("encoder", np.asarray(images, np.float64).reshape(len(images), -1))
+def _forward(config: Config, weights: Weights, images: np.ndarray, noise: np.ndarray) -> tuple[Outputs, Tape]:
+    tape: Tape = {}
+    features = _hidden(config, weights, "encoder", np.asarray(images, np.float64).reshape(len(images), -1), tape)
     if MODELS[config.model].posterior:
-        posterior = Posterior(linear("encoder.mean", features), linear("encoder.log_std", features))
+        posterior = Posterior(_linear(weights, "encoder.mean", features), _linear(weights, "encoder.log_std", features))
         latents = posterior.mean + np.exp(posterior.log_std) * noise
     else:
-        posterior = Posterior(linear("encoder.code", features), None)
+        posterior = Posterior(_linear(weights, "encoder.code", features), None)
         latents = posterior.mean
-    logits = linear("decoder.logits", hidden("decoder", latents)).reshape(len(images), *config.image_shape)
-    return Outputs(logits, posterior, latents), tape
+    return Outputs(_logits(config, weights, latents, tape), posterior, latents), tape
+
+
+def _logits(config: Config, weights: Weights, latents: np.ndarray, tape: Tape) -> np.ndarray:
+    features = _hidden(config, weights, "decoder", np.asarray(latents, np.float64), tape)
+    return _linear(weights, "decoder.logits", features).reshape(len(latents), *config.image_shape)
+
+
+def _hidden(config: Config, weights: Weights, part: str, features: np.ndarray, tape: Tape) -> np.ndarray:
+    """The encoder's or decoder's hidden layers; their inputs go onto the tape."""
+    for i in range(len(config.network.hidden)):
+        preactivations = _linear(weights, f"{part}.hidden.{i}", features)
+        tape[f"{part}.hidden.{i}"] = features, preactivations
+        features = _activate(config.network.activation, preactivations)[0]
+    tape[f"{part}.features"] = (features,)
+    return features
+
+
+def _linear(weights: Weights, name: str, inputs: np.ndarray) -> np.ndarray:
+    return inputs @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
 def _activate(name: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ def resume_point(folder: Path) -> Checkpoint:
         return run.checkpoint()
     try:
         record = json.loads(described.read_text())
-        return Checkpoint({}, Config.from_json(record["config"]), record["framework"], 0, [])
+        return Checkpoint({}, Config.from_json(record["config"]), record["framework"], 0, [], record["data"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"resume: {described} is damaged ({error!r}); start the run anew") from error
 

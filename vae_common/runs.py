@@ -25,59 +25,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from vae_common import checkpoints, datasets
 from vae_common.configs import Config, InputError
-from vae_common.contracts import Terms
-
-EpochRecord = dict[str, Any]
-
-
-class NonFiniteLoss(ArithmeticError):
-    """A loss became infinite or NaN. `state` is the training state before that epoch."""
-
-    def __init__(self, epoch: int, step: int | None, term: str):
-        where = f"epoch {epoch}" + (f", step {step}" if step else ", in the evaluation after it")
-        super().__init__(f"the {term} became infinite or NaN in {where}; try a smaller learning_rate")
-        self.epoch, self.step = epoch, step
-        self.state: Any = None
-
-
-def epoch_record(
-    epoch: int, config: Config, terms: Terms, split: str, evaluation: Terms, seconds: float
-) -> EpochRecord:
-    """One line of metrics.jsonl, per image; epochs count from 1.
-
-    Args:
-        terms: every step's means, float64 (steps,).
-        evaluation: every held-out image's terms, float64 (N,).
-
-    Raises:
-        NonFiniteLoss: naming the first step, counted from 1, where a term is not finite.
-    """
-    for name, values in terms._asdict().items():
-        bad = np.flatnonzero(~np.isfinite(values))
-        if bad.size:
-            raise NonFiniteLoss(epoch + 1, int(bad[0]) + 1, name)
-    for name, values in evaluation._asdict().items():
-        if not np.isfinite(values).all():
-            raise NonFiniteLoss(epoch + 1, None, name)
-    steps = len(terms.total)
-    return {
-        "epoch": epoch + 1,
-        "step": (epoch + 1) * steps,
-        "train": mean_terms(terms),
-        split: mean_terms(evaluation),
-        "seconds": seconds,
-        "images_per_second": steps * config.training.batch_size / seconds,
-    }
-
-
-def mean_terms(terms: Terms) -> dict[str, float]:
-    """Means with their units in the keys, per image."""
-    return {f"{name}_nats": float(np.mean(values)) for name, values in terms._asdict().items()}
+from vae_common.randomness import steps_per_epoch
+from vae_common.records import EpochRecord, NonFiniteLoss, mean_terms
 
 
 @dataclass(frozen=True)
@@ -100,9 +53,13 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """What the finished run found; raises InputError where it did not finish."""
         try:
-            return json.loads((self.folder / "summary.json").read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"run: {self.folder} has no readable summary.json; it did not finish ({error})") from error
+            summary = json.loads((self.folder / "summary.json").read_text())
+            if missing := {"framework", "test", "environment"} - set(summary):
+                raise KeyError(*missing)
+            return summary
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            said = f"run: {self.folder} has no readable summary.json; it did not finish ({error!r})"
+            raise InputError(said) from error
 
     def rewrite_metrics(self, history: Sequence[EpochRecord]) -> None:
         """Makes metrics.jsonl hold exactly these records: a stopped run may have logged one more."""
@@ -189,6 +146,27 @@ def train(
         return _train(half, config, dataset, Run(folder), list(command), checkpoint_every, resume)
 
 
+def _require_continuity(run: Run, config: Config, dataset: datasets.Dataset, resume: checkpoints.Checkpoint) -> None:
+    """Raises InputError where the run would not go on from where it stopped."""
+    require_data(run.folder, resume, dataset)
+    if run.checkpoint_path.exists() and run.checkpoint().epoch != resume.epoch:
+        raise InputError(f"resume: {run.folder} was trained on while it was being read; resume it again")
+    if resume.arrays:
+        steps = resume.epoch * steps_per_epoch(len(dataset.train), config.training.batch_size)
+        found = resume.arrays.get(checkpoints.STEP)
+        if found is None or found.shape != () or int(found) != steps:
+            raise InputError(f"checkpoint: received step {found}, expected {steps} after {resume.epoch} epochs")
+
+
+def require_data(folder: Path, checkpoint: checkpoints.Checkpoint, dataset: datasets.Dataset) -> None:
+    """Raises InputError where a run was trained on other images than these."""
+    if checkpoint.data != dataset.fingerprint:
+        raise InputError(
+            f"data: {folder} was trained on other images than {dataset.source} holds now; "
+            "give it the data that it was begun with"
+        )
+
+
 def _train(
     half: ModuleType,
     config: Config,
@@ -200,23 +178,27 @@ def _train(
 ) -> dict[str, Any]:
     framework = half.__name__.removesuffix("_vae")
     environment = half.environment(config.training.device)
-    for stale in ("summary.json", "weights.safetensors"):  # until this training has finished, too
-        (run.folder / stale).unlink(missing_ok=True)
-    made = {"framework": framework, "config": config.to_json(), "environment": environment, "command": command}
-    run.write_json("config.json", made)
+    dataset.require_shape(config.image_shape)
     history: list[EpochRecord] = list(resume.history) if resume else []
-    run.rewrite_metrics(history)
     start = time.perf_counter()
+    if resume:
+        _require_continuity(run, config, dataset, resume)
+    going_on = resume is not None and bool(resume.arrays)
+    state = half.state_from_arrays(config, resume.arrays) if resume and going_on else half.create_state(config)
 
     def save(state: Any) -> None:
         arrays = half.state_to_arrays(state)
-        done = checkpoints.Checkpoint(arrays, config, framework, len(history), history)
+        done = checkpoints.Checkpoint(arrays, config, framework, len(history), history, dataset.fingerprint)
         checkpoints.write(run.checkpoint_path, done)
 
-    if resume and resume.arrays:
-        state = half.state_from_arrays(config, resume.arrays)
-    else:
-        state = half.create_state(config)
+    # Whatever could be refused has been: only now is anything written or removed.
+    checkpoints.remove_parts(run.folder)
+    for stale in ("summary.json", "weights.safetensors"):  # until this training has finished, too
+        (run.folder / stale).unlink(missing_ok=True)
+    made = {"framework": framework, "config": config.to_json(), "data": dataset.fingerprint}
+    run.write_json("config.json", made | {"environment": environment, "command": command})
+    run.rewrite_metrics(history)
+    if not going_on:
         save(state)
     with tqdm(
         desc=f"{framework} {config.model} seed {config.seed}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import gzip
+import math
 import os
 import socket
 import struct
@@ -31,6 +32,11 @@ _NPZ_ALIASES = {
     "test_labels": "y_test",
 }
 _HELD_OUT_DIGITS = 297
+UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, TypeError, AttributeError, NotImplementedError,
+    RuntimeError,
+)  # fmt: skip
+"""What NumPy and zipfile raise on a damaged .npz file."""
 _IDX_IMAGES, _IDX_LABELS = 0x803, 0x801
 
 
@@ -62,7 +68,7 @@ def read_npz(path: Path) -> dict[str, Any]:
             held = {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise InputError(f"dataset: received {path}, which does not exist; expected an .npz file") from None
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, TypeError, AttributeError, zlib.error) as error:
+    except UNREADABLE as error:
         raise InputError(f"dataset: {path} cannot be read as .npz ({error}); write it again") from error
     names = {key: key if key in held else alias for key, alias in _NPZ_ALIASES.items()}
     missing = [key for key, name in names.items() if name not in held]
@@ -93,9 +99,9 @@ def _read_idx(folder: Path, name: str, magic: int) -> np.ndarray:
     if len(data) < header or int.from_bytes(data[:4], "big") != magic:
         raise InputError(f"dataset: {path} starts with {data[:4].hex()}, expected the IDX number {magic:08x}")
     shape = struct.unpack(f">{dimensions}I", data[4:header])
-    if len(data) - header != int(np.prod(shape)):
+    if len(data) - header != math.prod(shape):
         raise InputError(
-            f"dataset: {path} holds {len(data) - header} bytes, expected {int(np.prod(shape))} "
+            f"dataset: {path} holds {len(data) - header} bytes, expected {math.prod(shape)} "
             f"for shape {shape}; copy it again"
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)

@@ -2,77 +2,49 @@
 
     T0  names, shapes, dtypes, initial weights; order, noise and binarization of an epoch: exact
     T1  preparing images, activations, loss terms, saturated logits too
-    T2  forward pass: loss terms, mean, log_std, latents, logits
+    T2  forward pass: loss terms, mean, log_std, latents, logits; inference on more than one batch
     T3  gradient of each tensor
-    T4a Adam from identical gradients and moments, t = 1, 2, 10, 1000
+    T4a Adam from identical gradients and moments, t = 1, 2, 10, 1000, 100000
     T4b one whole step
-    T5  lockstep: many steps from the same seed (see comparison.py)
+    T5  many steps from the same seed: in lockstep (see comparison.py), and by `train_epoch`
 
 T1 to T4 hold each half against `reference` too, so a formula that is wrong in both is caught, and a
-majority says which half is wrong. They start from injected equal states, cold (initial weights) and
-warm (after 20 steps), because a cold start hides faults.
+majority says which half is wrong. They start from injected equal states: cold (initial weights), warm
+(after 20 steps, because a cold start hides faults) and extreme (posteriors and logits far out, where a
+clamp, a floor or a clip would show).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import combinations
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from vae_common import randomness, reference
-from vae_common.checkpoints import FIRST, SECOND, STEP
+from vae_common.checkpoints import FIRST, SECOND, STEP, Arrays, moments_of, part_of, weights_of
 from vae_common.configs import Config
 from vae_common.contracts import Outputs, Posterior, Terms
-from vae_common.tolerances import TOLERANCES, Check, chaotic_updates, compare_arrays, difference, rounded_updates
+from vae_common.probes import Probe, adam_probe
+from vae_common.tolerances import (
+    TOLERANCES,
+    Check,
+    chaotic_updates,
+    compare_arrays,
+    difference,
+    lockstep_tolerances,
+    rounded_updates,
+)
 
-Arrays = dict[str, np.ndarray]
 Halves = Mapping[str, ModuleType]
+Results = dict[str, Any]
+"""By kind of quantity, arrays by name."""
 
 TIERS = ("T0", "T1", "T2", "T3", "T4a", "T4b", "T5")
-ADAM_STEPS = (1, 2, 10, 1000)
-WARM_STEPS = 20
-
-
-class Probe(NamedTuple):
-    """A state injected into everyone, and a batch."""
-
-    label: str
-    arrays: Arrays
-    """Weights, moments and step, as a checkpoint holds them; float64."""
-    images: np.ndarray
-    """uint8, (batch, height, width, channels)."""
-    noise: np.ndarray
-    """float64, (batch, noise_dim)."""
-
-    @property
-    def weights(self) -> Arrays:
-        """The parameters alone."""
-        return weights_of(self.arrays)
-
-
-def probes(config: Config, images: np.ndarray) -> Iterator[Probe]:
-    """A cold and a warm state, the warm one trained by the reference, each with its next batch."""
-    rounded = np.dtype(config.training.dtype)
-    weights = {
-        name: w.astype(rounded).astype(np.float64)
-        for name, w in randomness.initial_weights(reference.shapes(config), config.seed).items()
-    }
-    first = second = {name: np.zeros_like(w) for name, w in weights.items()}
-    steps_in_epoch = randomness.steps_per_epoch(len(images), config.training.batch_size)
-    for step in range(WARM_STEPS + 1):
-        draws = randomness.epoch_draws(config, step // steps_in_epoch, len(images))
-        order, noise = draws.order[step % steps_in_epoch], draws.noise[step % steps_in_epoch]
-        noise = noise.astype(rounded).astype(np.float64)
-        if step in (0, WARM_STEPS):
-            arrays = weights | {FIRST + k: v for k, v in first.items()} | {SECOND + k: v for k, v in second.items()}
-            arrays = {name: a.astype(rounded).astype(np.float64) for name, a in arrays.items()}
-            arrays[STEP] = np.array(step, np.int64)
-            yield Probe("warm" if step else "cold", arrays, images[order], noise)
-        gradients = reference.gradients(config, weights, images[order] / 255, noise)
-        rate = config.training.learning_rate
-        weights, first, second = reference.adam(weights, gradients, first, second, step + 1, rate)
+ADAM_STEPS = (1, 2, 10, 1000, 100_000)
 
 
 def input_checks(halves: Halves, config: Config, images: np.ndarray) -> Iterator[Check]:
@@ -109,9 +81,13 @@ def operation_checks(halves: Halves, config: Config, images: np.ndarray) -> Iter
     thresholds = near.clip(0, 254).astype(np.uint8)
     x = np.concatenate([draw.normal(size=400), np.linspace(-40, 40, 321), [-100, 100]]).astype(dtype)
     shape = (8, 3, 2, 1)
-    logits = np.stack([draw.normal(size=shape) * 3, *(np.full(shape, s) for s in (-100.0, 100.0))]).astype(dtype)
+    logits = np.stack([draw.normal(size=shape) * 3, *(np.full(shape, s) for s in (-500.0, 500.0))]).astype(dtype)
     targets = np.stack([draw.random(shape), draw.random(shape) > 0.5, draw.random(shape)]).astype(dtype)
-    mean, log_std = draw.normal(size=(2, 8, 5)).astype(dtype)
+    # A case each, so that what is large does not hide what is small.
+    means = np.stack([draw.normal(size=(8, 5)) * scale for scale in (1, 0, 30)]).astype(dtype)
+    near_one, small, large = draw.normal(size=(8, 5)), np.linspace(-14, -1, 40), np.linspace(1, 8, 40)
+    log_stds = np.stack([near_one, small.reshape(8, 5), large.reshape(8, 5)]).astype(dtype)
+    posteriors = [Posterior(mean, log_std) for mean, log_std in zip(means, log_stds)]
     for name, half in halves.items():
 
         def put(array: np.ndarray, half: ModuleType = half) -> Any:
@@ -124,8 +100,8 @@ def operation_checks(halves: Halves, config: Config, images: np.ndarray) -> Iter
             activated = half.models.networks.ACTIVATIONS[config.network.activation](put(x))
             found = {"images": prepared, "binarized": compared, "activation": activated}
             loss = config.loss
-            for case, (logit, target) in enumerate(zip(logits, targets)):
-                outputs = Outputs(put(logit), Posterior(put(mean), put(log_std)), None)
+            for case, (logit, target, posterior) in enumerate(zip(logits, targets, posteriors)):
+                outputs = Outputs(put(logit), Posterior(*map(put, posterior)), None)
                 for term, value in half.loss_terms(loss, outputs, put(target))._asdict().items():
                     found[f"{term} {case}"] = value
         expected = {
@@ -133,8 +109,8 @@ def operation_checks(halves: Halves, config: Config, images: np.ndarray) -> Iter
             "binarized": (every_value > thresholds).astype(np.float64),
             "activation": reference._activate(config.network.activation, x.astype(np.float64))[0],
         }
-        for case, (logit, target) in enumerate(zip(logits.astype(np.float64), targets)):
-            outputs = Outputs(logit, Posterior(mean.astype(np.float64), log_std.astype(np.float64)), None)
+        for case, (logit, target, posterior) in enumerate(zip(logits.astype(np.float64), targets, posteriors)):
+            outputs = Outputs(logit, Posterior(*(a.astype(np.float64) for a in posterior)), None)
             for term, value in reference.loss_terms(loss, outputs, target)._asdict().items():
                 expected[f"{term} {case}"] = value
         arrays = {key: half.to_numpy(value) for key, value in found.items()}
@@ -145,100 +121,155 @@ def state_checks(halves: Halves, config: Config, probe: Probe) -> Iterator[Check
     """T2 to T4b from one injected state: every half against the reference, and the halves themselves."""
     dtype, rate = config.training.dtype, config.training.learning_rate
     limits = TOLERANCES[dtype]
-    results = {name: _half_results(half, config, probe) for name, half in halves.items()}
-    results["reference"] = _reference_results(config, probe)
-    names = list(results)
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            x, y, where = results[a], results[b], f"{probe.label}: {a} against {b}"
-            yield from compare_arrays("T0", f"injected, {where}", x["injected"], y["injected"], 0)
-            for kind in ("loss", "kl", "tensor"):
-                yield from compare_arrays("T2", where, x[kind], y[kind], limits[kind])
-            yield from compare_arrays("T2", where, x["evaluation"], y["evaluation"], limits["tensor"])
-            yield from compare_arrays("T3", where, x["gradient"], y["gradient"], limits["gradient"])
-            for t in ADAM_STEPS:
-                at = f"t={t}, {where}"
-                if dtype == "float64":
-                    yield from compare_arrays("T4a", at, x[f"adam {t}"], y[f"adam {t}"], limits["adam"], rate)
-                else:
-                    yield from rounded_updates("T4a", at, x[f"adam {t}"], y[f"adam {t}"], rate)
-                yield from compare_arrays("T4a", at, x[f"moments {t}"], y[f"moments {t}"], limits["tensor"])
+    for x, y, where in _pairs(halves, probe, partial(_half_pass, config, probe), _reference_pass(config, probe)):
+        yield from compare_arrays("T0", f"injected, {where}", x["injected"], y["injected"], 0)
+        for kind in ("loss", "kl", "tensor"):
+            yield from compare_arrays("T2", where, x[kind], y[kind], limits[kind])
+        yield from compare_arrays("T2", where, x["evaluation"], y["evaluation"], limits["tensor"])
+        yield from compare_arrays("T3", where, x["gradient"], y["gradient"], limits["gradient"])
+    if not probe.updates:
+        return
+    for x, y, where in _pairs(halves, probe, partial(_half_updates, config, probe), _reference_updates(config, probe)):
+        for t in ADAM_STEPS:
+            at = f"t={t}, {where}"
             if dtype == "float64":
-                yield from compare_arrays("T4b", where, x["step"], y["step"], limits["step"], rate)
+                yield from compare_arrays("T4a", at, x[f"adam {t}"], y[f"adam {t}"], limits["adam"], rate)
             else:
-                yield from chaotic_updates("T4b", where, x["step"], y["step"], probe.weights, limits["step"], rate)
+                yield from rounded_updates("T4a", at, x[f"adam {t}"], y[f"adam {t}"], rate)
+            yield from compare_arrays("T4a", at, x[f"moments {t}"], y[f"moments {t}"], limits["tensor"])
+        yield from compare_arrays("T4b", where, x["terms"], y["terms"], limits["kl"])
+        if dtype == "float64":
+            yield from compare_arrays("T4b", where, x["step"], y["step"], limits["step"], rate)
+        else:
+            yield from chaotic_updates("T4b", where, x["step"], y["step"], probe.weights, limits["step"], rate)
 
 
-def _half_results(half: ModuleType, config: Config, probe: Probe) -> dict[str, Mapping[str, Any]]:
-    """What one half makes of a probe, as float64 arrays by kind and canonical name."""
-    dtype = config.training.dtype
-    device = half.select_device(config.training.device)
+def inference_checks(halves: Halves, config: Config, probe: Probe) -> Iterator[Check]:
+    """T2: what users call, on more images than one batch of it, each half against the reference."""
+    weights, tolerance = probe.weights, TOLERANCES[config.training.dtype]["tensor"]
+    for name, half in halves.items():
+        model = _inject(half, config, probe.arrays).model
+        count = half.inference.BATCH + 7
+        images = np.resize(probe.images, (count, *config.image_shape))
+        latents = randomness.prior_samples(1, count, config.network.latent_dim)
+        mean, log_std = half.encode(model, images)
+        found = {
+            "encoded mean": mean,
+            "encoded log_std": log_std,
+            "decoded": half.decode(model, latents),
+            "reconstructed": half.reconstruct(model, images),
+            "sampled": half.sample(model, 5, seed=1),
+            "interpolated": half.interpolate(model, images[0], images[1], 4),
+            **half.evaluate(model, images, config)._asdict(),
+        }
+        noise = randomness.evaluation_noise(count, config.noise_dim)
+        outputs = reference.forward(config, weights, images / 255, noise)
+        (start, end), fractions = outputs.posterior.mean[:2], np.linspace(0, 1, 4)[:, None]
+        expected = {
+            "encoded mean": outputs.posterior.mean,
+            "encoded log_std": outputs.posterior.log_std,
+            "decoded": reference.decode(config, weights, latents),
+            "reconstructed": reference.decode(config, weights, outputs.posterior.mean),
+            "sampled": reference.decode(config, weights, latents[:5]),
+            "interpolated": reference.decode(config, weights, start + fractions * (end - start)),
+            **reference.loss_terms(config.loss, outputs, images / 255)._asdict(),
+        }
+        if log_std is None:
+            del found["encoded log_std"], expected["encoded log_std"]
+        yield from compare_arrays("T2", f"{count} images: {name} against reference", found, expected, tolerance)
 
-    def inject(arrays: Arrays) -> Any:
-        typed = {name: a if name == STEP else a.astype(dtype) for name, a in arrays.items()}
-        return half.state_from_arrays(config, typed)
 
-    state = inject(probe.arrays)
-    injected = half.state_to_arrays(state)
+def epoch_checks(halves: Halves, config: Config, images: np.ndarray, steps: int) -> Iterator[Check]:
+    """T5: `train_epoch` over whole epochs, at least that many steps, each half against the reference."""
+    epochs = -(-steps // randomness.steps_per_epoch(len(images), config.training.batch_size))
+    expected, weights = reference.train(config, images, epochs)
+    limits = lockstep_tolerances(config.training.dtype, len(expected.total))
+    for name, half in halves.items():
+        where = f"of {len(expected.total)} steps by train_epoch: {name} against reference"
+        state, placed, taken = half.create_state(config), half.place_images(images, config), []
+        for epoch in range(epochs):
+            state, terms = half.train_epoch(state, placed, half.epoch_draws(config, epoch, len(images)))
+            taken.append([half.to_numpy(term) for term in terms])
+        for term, found, by_hand in zip(Terms._fields, np.concatenate(taken, axis=1), expected):
+            apart = [difference(a, b) for a, b in zip(found, by_hand)]
+            worst = int(np.argmax(apart / limits[term]))
+            yield Check("T5", f"{term} at step {worst + 1} {where}", apart[worst], float(limits[term][worst]))
+        if "parameters" in limits:
+            rate, most = config.training.learning_rate, float(limits["parameters"][-1])
+            yield from compare_arrays("T5", f"after {where}", half.to_arrays(state.model), weights, most, rate)
+
+
+def _pairs(
+    halves: Halves, probe: Probe, of_half: Callable[[ModuleType], Results], of_reference: Results
+) -> Iterator[tuple[Results, Results, str]]:
+    """Every two of the halves and the reference: their results, and a label."""
+    results = {name: of_half(half) for name, half in halves.items()} | {"reference": of_reference}
+    for a, b in combinations(results, 2):
+        yield results[a], results[b], f"{probe.label}: {a} against {b}"
+
+
+def _half_pass(config: Config, probe: Probe, half: ModuleType) -> Results:
+    """What one half makes of a probe in a forward and a backward pass."""
+    state, (images, noise) = _inject(half, config, probe.arrays), _batch(half, config, probe)
     outputs = half.forward(state.model, probe.images, probe.noise)
     evaluated = half.evaluate(state.model, probe.images, config)
-    with half.precision(dtype):
-        noise = half.to_device(probe.noise.astype(dtype), device)
-        images = half.prepare_images(half.to_device(probe.images, device), None, noise.dtype)
-        gradients, terms = half.gradients(state, images, noise)
-    means = {k: half.to_numpy(v) for k, v in terms._asdict().items()}
-    results = _by_kind(outputs, means, evaluated, gradients) | {"injected": injected}
-    for t in ADAM_STEPS:
-        start, gradient = adam_probe(probe.weights, t)
-        typed = {name: g.astype(dtype) for name, g in gradient.items()}
-        arrays = half.state_to_arrays(half.apply_gradients(inject(start), typed))
-        results |= {f"adam {t}": weights_of(arrays), f"moments {t}": moments_of(arrays)}
-    with half.precision(dtype):
-        after, _ = half.train_step(state, images, noise)
-    results["step"] = half.to_arrays(after.model)
-    return results
+    gradients, terms = half.gradients(state, images, noise)
+    means = {name: half.to_numpy(term) for name, term in terms._asdict().items()}
+    return _by_kind(outputs, means, evaluated, gradients) | {"injected": half.state_to_arrays(state)}
 
 
-def _reference_results(config: Config, probe: Probe) -> dict[str, Mapping[str, Any]]:
-    images, weights, rate = probe.images / 255, probe.weights, config.training.learning_rate
+def _reference_pass(config: Config, probe: Probe) -> Results:
+    images, weights = probe.images / 255, probe.weights
     outputs = reference.forward(config, weights, images, probe.noise)
-    terms = {k: v.mean() for k, v in reference.loss_terms(config.loss, outputs, images)._asdict().items()}
-    gradients = reference.gradients(config, weights, images, probe.noise)
+    means = {name: term.mean() for name, term in reference.loss_terms(config.loss, outputs, images)._asdict().items()}
     draws = randomness.evaluation_noise(len(images), config.noise_dim)
     evaluated = reference.loss_terms(config.loss, reference.forward(config, weights, images, draws), images)
-    results = _by_kind(outputs, terms, evaluated, gradients) | {"injected": probe.arrays}
+    gradients = reference.gradients(config, weights, images, probe.noise)
+    return _by_kind(outputs, means, evaluated, gradients) | {"injected": probe.arrays}
+
+
+def _half_updates(config: Config, probe: Probe, half: ModuleType) -> Results:
+    """Adam's updates from made-up gradients, and one whole step from the probe."""
+    results: dict[str, Mapping[str, Any]] = {}
+    for t in ADAM_STEPS:
+        start, gradient = adam_probe(probe.weights, t)
+        typed = {name: g.astype(config.training.dtype) for name, g in gradient.items()}
+        arrays = half.state_to_arrays(half.apply_gradients(_inject(half, config, start), typed))
+        results |= {f"adam {t}": weights_of(arrays), f"moments {t}": moments_of(arrays)}
+    after, terms = half.train_step(_inject(half, config, probe.arrays), *_batch(half, config, probe))
+    means = {name: half.to_numpy(term) for name, term in terms._asdict().items()}
+    return results | {"step": half.to_arrays(after.model), "terms": means}
+
+
+def _reference_updates(config: Config, probe: Probe) -> Results:
+    weights, rate = probe.weights, config.training.learning_rate
+    results: dict[str, Any] = {}
     for t in ADAM_STEPS:
         start, gradient = adam_probe(weights, t)
-        updated = reference.adam(weights, gradient, _part(start, FIRST), _part(start, SECOND), t, rate)
+        updated = reference.adam(weights, gradient, part_of(start, FIRST), part_of(start, SECOND), t, rate)
         moments = {FIRST + k: v for k, v in updated[1].items()} | {SECOND + k: v for k, v in updated[2].items()}
         results |= {f"adam {t}": updated[0], f"moments {t}": moments | {STEP: np.array(t, np.int64)}}
-    step = int(probe.arrays[STEP]) + 1
-    results["step"] = reference.adam(
-        weights, gradients, _part(probe.arrays, FIRST), _part(probe.arrays, SECOND), step, rate
-    )[0]
-    return results
+    passed, step = _reference_pass(config, probe), int(probe.arrays[STEP]) + 1
+    first, second = part_of(probe.arrays, FIRST), part_of(probe.arrays, SECOND)
+    stepped = reference.adam(weights, passed["gradient"], first, second, step, rate)[0]
+    return results | {"step": stepped, "terms": passed["loss"] | passed["kl"]}
 
 
-def adam_probe(weights: Arrays, t: int) -> tuple[Arrays, Arrays]:
-    """A state just before Adam's step t with made-up moments, and made-up gradients.
-
-    The gradients range over eight decades, so that eps counts, and hold exact zeros.
-    """
-    draw = np.random.default_rng(t)
-    arrays, gradients = dict(weights), {}
-    for name, weight in weights.items():
-        scale = 10.0 ** draw.uniform(-8, 0, weight.shape)
-        gradient = draw.normal(size=weight.shape) * scale * (draw.random(weight.shape) > 0.1)
-        gradients[name] = gradient.astype(np.float32).astype(np.float64)
-        moments = (0 * weight, 0 * weight) if t == 1 else (0.3 * scale * draw.normal(size=weight.shape), scale**2)
-        for prefix, moment in zip((FIRST, SECOND), moments):
-            arrays[prefix + name] = moment.astype(np.float32).astype(np.float64)
-    return arrays | {STEP: np.array(t - 1, np.int64)}, gradients
+def _inject(half: ModuleType, config: Config, arrays: Arrays) -> Any:
+    """A half's training state with these canonical arrays, in the config's dtype."""
+    typed = {name: a if name == STEP else a.astype(config.training.dtype) for name, a in arrays.items()}
+    return half.state_from_arrays(config, typed)
 
 
-def _by_kind(
-    outputs: Outputs, terms: Mapping[str, Any], evaluated: Terms, gradients: Arrays
-) -> dict[str, Mapping[str, Any]]:
+def _batch(half: ModuleType, config: Config, probe: Probe) -> tuple[Any, Any]:
+    """The probe's images and noise as `train_step` takes them."""
+    device = half.select_device(config.training.device)
+    with half.precision(config.training.dtype):
+        noise = half.to_device(probe.noise.astype(config.training.dtype), device)
+        return half.prepare_images(half.to_device(probe.images, device), None, noise.dtype), noise
+
+
+def _by_kind(outputs: Outputs, terms: Mapping[str, Any], evaluated: Terms, gradients: Arrays) -> Results:
     tensors = {"logits": outputs.logits, "latents": outputs.latents, **outputs.posterior._asdict()}
     return {
         "loss": {name: terms[name] for name in ("total", "reconstruction")},
@@ -247,15 +278,3 @@ def _by_kind(
         "evaluation": {f"evaluated {name}": value for name, value in evaluated._asdict().items()},
         "gradient": gradients,
     }
-
-
-def weights_of(arrays: Arrays) -> Arrays:
-    return {name: a for name, a in arrays.items() if not name.startswith("adam.")}
-
-
-def moments_of(arrays: Arrays) -> Arrays:
-    return {name: a for name, a in arrays.items() if name.startswith("adam.")}
-
-
-def _part(arrays: Arrays, prefix: str) -> Arrays:
-    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 
-def jax_adam(eps=1e-8, eps_inside=False, beta1=0.9, beta2=0.999, bias_correction=True, rate_scale=1.0) -> Any:
+def jax_adam(
+    eps=1e-8, eps_inside=False, beta1=0.9, beta2=0.999, bias_correction=True, rate_scale=1.0, decay=0.0, decays=False
+) -> Any:
     """A replacement of `jax_vae.training._adam`; its state is Optax's."""
     import jax
     import jax.numpy as jnp
@@ -23,16 +25,23 @@ def jax_adam(eps=1e-8, eps_inside=False, beta1=0.9, beta2=0.999, bias_correction
             def direction(m, v):
                 if bias_correction:
                     m, v = m / (1 - beta1**count), v / (1 - beta2**count)
+                if decays:
+                    m = jnp.where(count > 2000, 0.1 * m, m)
                 return m / (jnp.sqrt(v + eps) if eps_inside else jnp.sqrt(v) + eps)
 
-            return jax.tree.map(direction, mu, nu), state._replace(count=count, mu=mu, nu=nu)
+            updates = jax.tree.map(direction, mu, nu)
+            if decay:
+                updates = jax.tree.map(lambda u, p: u + decay * p, updates, parameters)
+            return updates, state._replace(count=count, mu=mu, nu=nu)
 
         return optax.chain(optax.GradientTransformation(reference.init, update), optax.scale(-rate))
 
     return make
 
 
-def torch_adam(eps=1e-8, eps_inside=False, beta1=0.9, beta2=0.999, bias_correction=True, rate_scale=1.0) -> Any:
+def torch_adam(
+    eps=1e-8, eps_inside=False, beta1=0.9, beta2=0.999, bias_correction=True, rate_scale=1.0, decay=0.0, decays=False
+) -> Any:
     """A replacement of `torch_vae.training._adam`; its state is PyTorch's."""
     import torch
 
@@ -51,8 +60,10 @@ def torch_adam(eps=1e-8, eps_inside=False, beta1=0.9, beta2=0.999, bias_correcti
                 m, v, t = state["exp_avg"], state["exp_avg_sq"], float(state["step"])
                 if bias_correction:
                     m, v = m / (1 - beta1**t), v / (1 - beta2**t)
+                if decays and t > 2000:
+                    m = 0.1 * m
                 denominator = (v + eps).sqrt() if eps_inside else v.sqrt() + eps
-                parameter -= self.param_groups[0]["lr"] * m / denominator
+                parameter -= self.param_groups[0]["lr"] * (m / denominator + decay * parameter)
 
     def make(model, config):
         return Faulty(list(model.parameters()), {"lr": config.training.learning_rate * rate_scale})

@@ -6,31 +6,40 @@ from dataclasses import replace
 
 import numpy as np
 
-from tests.conformance.changes import (
+from tests.conformance.model_changes import (
     activation,
     at_the_mean,
     channels_first,
+    clamped_logits,
     clipped,
+    encoding,
+    kl,
+    latents,
+    posterior,
+    reconstruction,
+    terms,
+    without_bias,
+    without_sigmoid,
+)
+from tests.conformance.plants import Fault
+from tests.conformance.run_changes import (
+    clipped_gradients,
     drawing,
     drop_last,
     evaluate_mean,
-    kl,
-    latents,
+    in_the_epoch,
     loading,
     moments_only,
     optimizer,
-    posterior,
     preparing,
-    reconstruction,
     reshaped,
     resuming,
     stale,
     state_config,
-    terms,
+    terms_after_the_update,
     weights_only,
-    without_bias,
+    without_partial_batch,
 )
-from tests.conformance.plants import Fault
 from vae_common.checkpoints import FIRST, SECOND, STEP
 from vae_common.contracts import Posterior
 
@@ -84,6 +93,12 @@ FAULTS = [
         activation("softplus", lambda x, f: f.log(1 + f.exp(f.clip(x, -60, 20))) + f.clip(x - 20, 0, 1e9)),
         {"activation": "softplus"},
     ),
+    Fault("log_std clamped at 8", "T2", posterior(lambda p: p._replace(log_std=p.log_std.clip(-8, 8)))),
+    Fault("log_std clamped in the KL", "T1", kl(lambda kl, f: lambda m, s: kl(m, f.clip(s, -8, 8)))),
+    Fault("sigma with a floor", "T2", latents(lambda p, n, f: p.mean + (f.exp(p.log_std) + 1e-6) * n)),
+    Fault("logits clamped at 200", "T2", clamped_logits(200)),
+    Fault("gradients clipped", "T3", clipped_gradients(100)),
+    Fault("terms after the update", "T4b", terms_after_the_update),
     Fault("Adam eps 1e-7", "T4a", optimizer(eps=1e-7)),
     Fault("Adam eps 0", "T4a", optimizer(eps=0.0)),
     Fault("Adam eps inside the root", "T4a", optimizer(eps_inside=True)),
@@ -91,10 +106,15 @@ FAULTS = [
     Fault("Adam beta2 0.99", "T4a", optimizer(beta2=0.99)),
     Fault("Adam without bias correction", "T4a", optimizer(bias_correction=False)),
     Fault("learning rate x 1.001", "T4a", optimizer(rate_scale=1.001)),
+    Fault("learning rate that decays", "T4a", optimizer(decays=True)),
+    Fault("weight decay", "T4a", optimizer(decay=1e-4)),
     Fault("stale noise", "T0", drawing(noise=stale)),
     Fault("noise off by one step", "T0", drawing(noise=lambda x, f: f.roll(x))),
     Fault("batch order off by one step", "T0", drawing(order=lambda x, f: f.roll(x))),
     Fault("binarization off by one step", "T0", drawing(thresholds=lambda x, f: f.roll(x))),
+    Fault("noise off by one in the epoch's loop", "T5", in_the_epoch(noise=lambda x, f: f.roll(x))),
+    Fault("one batch over and over in the epoch's loop", "T5", in_the_epoch(order=stale)),
+    Fault("binarization off by one in the epoch's loop", "T5", in_the_epoch(thresholds=lambda x, f: f.roll(x))),
     Fault("/256 for /255", "T1", preparing(lambda o, x, t, d: o(x, t, d) * (255 / 256) if t is None else o(x, t, d))),
     Fault(
         "threshold counted as above", "T1", preparing(lambda o, x, t, d: o(x, t, d) if t is None else 1 - o(t, x, d))
@@ -111,4 +131,7 @@ FAULTS = [
     Fault("weights of another initialiser", "T0", loading(lambda n, a: 3**0.5 * a)),
     Fault("evaluation at the mean", "T2", evaluate_mean),
     Fault("evaluation without the last image", "T2", drop_last),
+    Fault("inference without its partial batch", "T2", without_partial_batch),
+    Fault("decoding without the sigmoid", "T2", without_sigmoid),
+    Fault("encoding swaps mean and log_std", "T2", encoding(lambda p: Posterior(p.log_std, p.mean))),
 ]

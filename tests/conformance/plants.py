@@ -1,4 +1,5 @@
-"""How a fault is planted in one half at run time; changes.py has the kinds, faults.py the faults themselves.
+"""How a fault is planted in one half at run time; model_changes.py and run_changes.py have the
+kinds, faults.py the faults.
 
 A fault is a function that gets the half and its array functions, and returns what to put in place of
 what: `{(object, attribute): replacement}`. Objects are modules, classes and dicts.
@@ -35,13 +36,14 @@ def functions(half: ModuleType) -> SimpleNamespace:
         detach, roll, call = jax.lax.stop_gradient, lambda x: jnp.roll(x, 1, 0), "__call__"
         return SimpleNamespace(
             exp=jnp.exp, log=jnp.log, sigmoid=jax.nn.sigmoid, clip=jnp.clip, tanh=jnp.tanh,
-            detach=detach, roll=roll, call=call, jax=True,
+            detach=detach, roll=roll, call=call, jax=True, leaves=jax.tree.leaves, map=jax.tree.map, jit=jax.jit,
         )  # fmt: skip
     import torch
 
     return SimpleNamespace(
         exp=torch.exp, log=torch.log, sigmoid=torch.sigmoid, clip=torch.clip, tanh=torch.tanh,
         detach=lambda x: x.detach(), roll=lambda x: torch.roll(x, 1, 0), call="forward", jax=False,
+        leaves=lambda tree: tree.values(), map=lambda function, tree: {k: function(v) for k, v in tree.items()},
     )  # fmt: skip
 
 

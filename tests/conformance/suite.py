@@ -17,7 +17,7 @@ EROSION = 0.3
 
 LOSSES = {
     "bernoulli": LossConfig(),
-    "beta": LossConfig(beta=2.5),
+    "beta": LossConfig(beta=12.5),
     "squared": LossConfig(reconstruction="squared_error"),
     "tutorial": LossConfig(reconstruction="squared_error", kl="tutorial", reduction="sum"),
 }

@@ -17,10 +17,17 @@ def test_models_and_losses(model, loss, dtype):
     assert_conformant(checks, EROSION if dtype == "float64" else 1.0)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("activation", ["tanh", "softplus", "gelu", "silu"])
-@pytest.mark.parametrize("hidden", [(10, 1), ()])
-def test_activations_and_depths(activation, hidden):
-    config = tiny_config(activation=activation, hidden=hidden)
+def test_activations(activation, dtype):
+    config = tiny_config(activation=activation, dtype=dtype, hidden=(10, 1))
+    checks = comparison.tier_checks(HALVES, config, images_for(config), steps=10)
+    assert_conformant(checks, EROSION if dtype == "float64" else 1.0)
+
+
+@pytest.mark.parametrize("hidden", [(), (9, 8, 7, 6, 5)])
+def test_depths(hidden):
+    config = tiny_config(hidden=hidden)
     assert_conformant(comparison.tier_checks(HALVES, config, images_for(config), steps=10), EROSION)
 
 

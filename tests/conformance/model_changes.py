@@ -1,0 +1,114 @@
+"""Kinds of faults in a model or its loss: each function gives what to plant (see plants.py), for either half.
+
+`change` gets the original and gives what stands in its place; `f` holds the framework's array functions.
+"""
+
+from __future__ import annotations
+
+from tests.conformance.plants import everywhere
+from vae_common.contracts import Outputs
+
+
+def kl(change):
+    return lambda half, f: [(half.losses.KLS, "gaussian", change(half.losses.KLS["gaussian"], f))]
+
+
+def reconstruction(kind, change):
+    def plant(half, f):
+        table = half.losses.RECONSTRUCTIONS
+        return [(table, kind, change(table[kind], f))]
+
+    return plant
+
+
+def posterior(change):
+    def plant(half, f):
+        encode = half.VAE.encode
+        return [(half.VAE, "encode", lambda self, images: change(encode(self, images)))]
+
+    return plant
+
+
+def latents(change):
+    """Another reparameterization: `change(posterior, noise, functions)` gives the latents."""
+
+    def plant(half, f):
+        def forward(self, images, noise):
+            posterior = self.encode(images)
+            latents = change(posterior, noise, f)
+            return Outputs(self.decode(latents), posterior, latents)
+
+        return [(half.VAE, f.call, forward)]
+
+    return plant
+
+
+def terms(change):
+    def plant(half, f):
+        original = half.losses.loss_terms
+
+        def loss_terms(loss, outputs, images):
+            return change(original(loss, outputs, images), loss)
+
+        return everywhere(half, "loss_terms", loss_terms)
+
+    return plant
+
+
+def clamped_logits(most):
+    def plant(half, f):
+        decoder = half.models.networks.Decoder
+        original = getattr(decoder, f.call)
+        return [(decoder, f.call, lambda self, latents: f.clip(original(self, latents), -most, most))]
+
+    return plant
+
+
+def encoding(change):
+    def plant(half, f):
+        original = half.encode
+        return everywhere(half, "encode", lambda model, images: change(original(model, images)))
+
+    return plant
+
+
+def without_sigmoid(half, f):
+    return [(half.inference, "pixel_means", lambda logits: logits)]
+
+
+def without_bias(half, f):
+    decoder = half.models.networks.Decoder
+    original = getattr(decoder, f.call)
+
+    def forward(self, latents):
+        return original(self, latents) - self.logits.bias.reshape(self.image_shape)
+
+    return [(decoder, f.call, forward)]
+
+
+def channels_first(half, f):
+    encoder = half.models.networks.Encoder
+    original = getattr(encoder, f.call)
+    axes = (0, 3, 1, 2)
+
+    def forward(self, images):
+        swapped = images.transpose(axes) if f.jax else images.permute(axes)
+        return original(self, swapped)
+
+    return [(encoder, f.call, forward)]
+
+
+def activation(name, function):
+    return lambda half, f: [(half.models.networks.ACTIVATIONS, name, lambda x: function(x, f))]
+
+
+def at_the_mean(posterior, noise, f):
+    return posterior.mean + 0 * noise
+
+
+def clipped(original, f):
+    def bernoulli(logits, images):
+        p = f.clip(f.sigmoid(logits), 1e-7, 1 - 1e-7)
+        return -(images * f.log(p) + (1 - images) * f.log(1 - p)).sum((1, 2, 3))
+
+    return bernoulli
