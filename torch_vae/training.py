@@ -225,7 +225,7 @@ def _native_draws(config, epoch, images, device):
     batch = config.training.batch_size
     steps = randomness.steps_per_epoch(images, batch)
     generator = torch.Generator(device)
-    generator.manual_seed(int(np.random.SeedSequence((config.seed, epoch)).generate_state(1, np.uint64)[0] >> 1))
+    generator.manual_seed(int(randomness.seed_sequence(config.seed, epoch).generate_state(1, np.uint64)[0] >> 1))
     order = torch.randperm(images, generator=generator, device=device)[: steps * batch].reshape(steps, batch)
     shape, dtype = (steps, batch, config.noise_dim), getattr(torch, config.training.dtype)
     noise = torch.randn(shape, generator=generator, device=device, dtype=dtype)

@@ -27,8 +27,17 @@ _DATA_KEY = 0
 
 def generator(seed: int, stream: str, *indices: int) -> np.random.Generator:
     """The generator of one named stream; equal arguments give equal numbers, always."""
-    key = np.random.SeedSequence((seed, _STREAMS[stream], *indices))
-    return np.random.Generator(np.random.Philox(key))
+    return np.random.Generator(np.random.Philox(seed_sequence(seed, _STREAMS[stream], *indices)))
+
+
+def seed_sequence(seed: int, *indices: int) -> np.random.SeedSequence:
+    """NumPy's entropy for a seed below 2^64 and as many indices as its other uses have.
+
+    NumPy flattens what it is given into 32-bit words and fills up with zeros, so a seed of two words could
+    be another seed at the next index. Its upper word comes last, where it is not zero.
+    """
+    high, low = divmod(seed, 2**32)
+    return np.random.SeedSequence((low, *indices, high) if high else (low, *indices))
 
 
 class Draws(NamedTuple):
