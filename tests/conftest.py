@@ -18,7 +18,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import jax_vae
 import torch_vae
-from vae_common import datasets
+from vae_common import checkpoints, datasets
 from vae_common.configs import Config, NetworkConfig, TrainingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,3 +98,18 @@ def finished(tmp_path_factory):
     for framework in ("jax", "torch"):
         script("train", "--framework", framework, "--output", framework, *QUICK, cwd=folder)
     return folder
+
+
+@pytest.fixture
+def state(half, small):
+    """Ten steps in: moments and step are not trivial. The layers include a square and a one-wide one."""
+    config = small_config(network=NetworkConfig(hidden=(24, 24), latent_dim=1))
+    config = replace(config, training=replace(config.training, epochs=1))
+    return half.fit(half.create_state(config), small)
+
+
+def saved(half, state, path):
+    framework = half.__name__.removesuffix("_vae")
+    checkpoint = checkpoints.Checkpoint(half.state_to_arrays(state), state.config, framework, 1, [{"epoch": 1}], "f")
+    checkpoints.write(path, checkpoint)
+    return checkpoint

@@ -1,30 +1,13 @@
 """One file for both halves: bit-exact, refused when damaged or foreign, readable without this code."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.conftest import HALVES, small_config
+from tests.conftest import HALVES, saved, small_config
 from vae_common import checkpoints
-from vae_common.configs import InputError, NetworkConfig
-
-
-@pytest.fixture
-def state(half, small):
-    """Ten steps in: moments and step are not trivial. The layers include a square and a one-wide one."""
-    config = small_config(network=NetworkConfig(hidden=(24, 24), latent_dim=1))
-    config = replace(config, training=replace(config.training, epochs=1))
-    return half.fit(half.create_state(config), small)
-
-
-def saved(half, state, path):
-    framework = half.__name__.removesuffix("_vae")
-    checkpoint = checkpoints.Checkpoint(half.state_to_arrays(state), state.config, framework, 1, [{"epoch": 1}])
-    checkpoints.write(path, checkpoint)
-    return checkpoint
 
 
 def test_through_the_other_half_and_back(half, state, tmp_path):
@@ -89,7 +72,7 @@ def test_weights_load_into_flax_without_this_code(half, state, tmp_path):
     with jax_half.precision("float64"):
         model, tensors = jax_half.VAE(state.config), safetensors.flax.load_file(tmp_path / "w")
         path = lambda name: tuple(int(p) if p.isdigit() else p for p in name.replace("weight", "kernel").split("."))  # noqa: E731
-        nnx.update(model, nnx.State.from_flat_path({path(name): t.T for name, t in tensors.items()}))
+        nnx.update(model, nnx.from_flat_state({path(name): t.T for name, t in tensors.items()}))
     for name, array in half.to_arrays(state.model).items():
         np.testing.assert_array_equal(jax_half.to_arrays(model)[name], array)
 
@@ -100,41 +83,6 @@ def test_loading_leaves_the_given_model_alone(half, state):
     loaded = half.load_arrays(state.model, changed, "float64", half.select_device())
     np.testing.assert_array_equal(half.to_arrays(loaded)["encoder.mean.bias"], changed["encoder.mean.bias"])
     np.testing.assert_array_equal(half.to_arrays(state.model)["encoder.mean.bias"], before["encoder.mean.bias"])
-
-
-def test_every_misfit_is_listed_at_once(half, state):
-    arrays = half.to_arrays(state.model)
-    arrays["extra"] = arrays.pop("encoder.mean.bias")
-    arrays["decoder.logits.weight"] = arrays["decoder.logits.weight"].T
-    with pytest.raises(InputError) as error:
-        half.load_arrays(half.create_model(state.config), arrays, "float64", half.select_device())
-    for part in ("encoder.mean.bias missing", "extra not in the model", "(24, 784), expected (784, 24)"):
-        assert part in str(error.value)
-
-
-def test_damage_is_found(half, state, tmp_path):
-    path = tmp_path / "a"
-    saved(half, state, path)
-    whole = path.read_bytes()
-    flipped = bytearray(whole)
-    flipped[-1000] ^= 1
-    for damaged in (whole[:-10], b"", b"not a checkpoint", bytes(flipped)):
-        path.write_bytes(damaged)
-        with pytest.raises(InputError, match="damaged"):
-            checkpoints.read(path)
-    path.write_bytes(safetensors.numpy.save({"a": np.zeros(3)}))
-    with pytest.raises(InputError, match="no twin_vae header"):
-        checkpoints.read(path)
-    with pytest.raises(InputError, match="does not exist"):
-        checkpoints.read(tmp_path / "none")
-
-
-def test_unknown_format_version(half, state, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 99)
-    saved(half, state, tmp_path / "a")
-    monkeypatch.undo()
-    with pytest.raises(InputError, match="format version 99, expected 1"):
-        checkpoints.read(tmp_path / "a")
 
 
 def test_a_failed_write_keeps_the_old_file(half, state, tmp_path, monkeypatch):
@@ -157,4 +105,4 @@ def test_header_is_plain_json(half, state, tmp_path):
     with safetensors.safe_open(tmp_path / "a", "numpy") as file:
         header = json.loads(file.metadata()["twin_vae"])
     assert header["config"]["network"]["hidden"] == [24, 24]
-    assert header["format_version"] == 1
+    assert header["format_version"] == 2

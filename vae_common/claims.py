@@ -1,6 +1,6 @@
 """What a comparison claims of the two halves, each with its verdict and its numbers.
 
-    lockstep     the same seed in float64, step by step, and L1, its latents: "equal" or "different"
+    lockstep     the same seed, step by step (same_seed.py)
     paired       S1: the same seeds, shared randomness, losses by TOST
     independent  S2: disjoint seeds, each framework's own randomness, losses and (L3) latent descriptors by TOST;
                  L2: an energy test on the neighbourhoods of all runs' latents
@@ -10,30 +10,42 @@ A statistical claim ends as "equivalent", "not shown" or "different".
 
 from __future__ import annotations
 
-import dataclasses
+import json
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from vae_common import comparison, latents
-from vae_common.configs import Config, InputError
-from vae_common.tiers import Halves
-from vae_common.tolerances import difference
+from vae_common.configs import MODELS, Config, InputError
 
 HOLDS = ("equal", "equivalent")
-# Of the means; frozen for S1, where pairing leaves next to no spread.
+# S1, of the means: pairing leaves next to no spread.
 PAIRED_MARGINS = {"total_nats": 0.001, "reconstruction_nats": 0.001, "kl_nats": 0.02}
-# For S2 the margin is this many standard deviations between seeds, measured at the budget in use.
+# S2 and L3; where there is no number the margin is so many standard deviations between seeds.
 SPREADS_IN_MARGIN = 2.7
-ABSOLUTE_MARGINS = {"knn_accuracy": 0.05, "trustworthiness": 0.025}
-ALARM = 0.01
-LATENT_TOLERANCE = 1e-10
-NEIGHBOUR_ROWS = 1000
+MARGINS: dict[str, tuple[str, float | None]] = {
+    "total_nats": ("relative", None),
+    "reconstruction_nats": ("relative", None),
+    "kl_nats": ("relative", None),
+    "knn_accuracy": ("absolute", 0.05),
+    "trustworthiness": ("absolute", 0.025),
+    "silhouette": ("absolute", None),
+    # These two alone see the posterior's scale.
+    "aggregate_posterior_kl_nats": ("relative", None),
+    "active_units": ("absolute", 0.5),
+}
+# L2
+GATE, ALARM = "mutual_neighbours", 0.01
+ROWS = 1000
+"""Images whose latents are compared."""
 
 Claim = dict[str, Any]
+Values = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -45,10 +57,14 @@ class ClaimOptions:
     independent: disjoint seeds and native randomness. Exit status 1 where a claim does not hold."""
     lockstep_steps: int = 300
     """Training steps of --check lockstep."""
+    pilot: Path | None = None
+    """summary.json of an earlier --check independent on other seeds, whose spread sets the margins of this one."""
 
     def __post_init__(self) -> None:
         if self.lockstep_steps < 1:
             raise InputError(f"lockstep_steps: received {self.lockstep_steps}, expected an integer >= 1")
+        if self.pilot is not None and not self.disjoint:
+            raise InputError(f"pilot: received {self.pilot} without --check independent, expected both")
 
     @property
     def disjoint(self) -> bool:
@@ -67,61 +83,23 @@ class ClaimOptions:
             raise InputError(f"randomness: received {randomness} for --check {self.check}, expected {expected}")
 
 
-def lockstep(halves: Halves, model: str, config: Config, images: np.ndarray, steps: int) -> tuple[Claim, dict]:
-    """The float64 claim, and the drift per step in float64 and float32 for the figure."""
-    drift = {}
-    for dtype in ("float64", "float32"):
-        typed = dataclasses.replace(config, training=dataclasses.replace(config.training, dtype=dtype))
-        result = comparison.lockstep(halves, typed, images, steps)
-        drift[dtype] = {name: values.tolist() for name, values in result.differences.items()}
-        if dtype == "float64":
-            exact = result
-    gap = _latent_difference(halves, config, exact.weights, images[:NEIGHBOUR_ROWS])
-    worst = {check.name.split(" at ")[0]: check.measured for check in exact.checks()}
-    claim: Claim = {
-        "claim": f"the same seed gives the same losses and weights, float64, {steps} steps",
-        "model": model,
-        "verdict": "equal" if exact.first_excess is None and gap <= LATENT_TOLERANCE else "different",
-        "numbers": {f"largest difference, {name}": value for name, value in worst.items()}
-        | {"largest difference, latents": gap},
-    }
-    if exact.first_excess is not None:
-        found = exact.culprit
-        claim["numbers"]["first excess at step"] = exact.first_excess
-        claim["culprit"] = f"{found.tier}: {found.name}" if found else "not found from the state before"
-    return claim, drift
-
-
-def _latent_difference(
-    halves: Halves, config: Config, weights: Mapping[str, Mapping[str, np.ndarray]], images: np.ndarray
-) -> float:
-    """L1: how far apart the halves put the same images after the last step, mean and log_std."""
-    encoded = []
-    for name, half in halves.items():
-        device = half.select_device(config.training.device)
-        double = dataclasses.replace(config, training=dataclasses.replace(config.training, dtype="float64"))
-        model = half.load_arrays(half.create_model(double), weights[name], "float64", device)
-        encoded.append(half.encode(model, images))
-    return max(difference(a, b) for a, b in zip(*encoded) if b is not None)
-
-
-def paired(model: str, losses: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Claim]:
+def paired(model: str, losses: Mapping[str, Sequence[Values]]) -> list[Claim]:
     """S1: one claim per term; `losses` holds each half's test terms, the same seeds in the same order."""
-    first, second = losses.values()
-    claims = []
+    found = []
     for term, margin in PAIRED_MARGINS.items():
-        a, b = [run[term] for run in first], [run[term] for run in second]
+        a, b = ([run[term] for run in runs] for runs in losses.values())
         if any(a) or any(b):
             result = comparison.equivalence(a, b, margin, paired=True)
-            claims.append(_claim(f"paired seeds, {_name(term)}", model, result, len(a), "relative"))
-    return claims
+            found.append(_claim(f"paired seeds, {_name(term)}", model, result, len(a), "relative", "fixed"))
+    return found
 
 
 def independent(
     model: str,
-    losses: Mapping[str, Sequence[Mapping[str, float]]],
-    described: Mapping[str, Sequence[Mapping[str, float]]],
+    losses: Mapping[str, Sequence[Values]],
+    described: Mapping[str, Sequence[Values]],
     means: Sequence[np.ndarray],
+    pilot: Mapping[str, Sequence[Values]] | None = None,
 ) -> list[Claim]:
     """S2, L2 and L3.
 
@@ -129,37 +107,72 @@ def independent(
         losses: each half's test terms, one dict per seed.
         described: each half's latent descriptors, one dict per seed.
         means: latents (N, latent_dim) of the same images, the first half's runs before the second's.
+        pilot: losses and descriptors of other seeds, each half's, whose spread sets the margins; without
+            it the spread of these very runs does.
     """
-    first, second = losses.values()
-    claims = []
-    for term in PAIRED_MARGINS:
-        a, b = [run[term] for run in first], [run[term] for run in second]
-        if any(a) or any(b):
+    values = _joined(losses, described)
+    spreads = pilot or values
+    found = []
+    for metric, (kind, margin) in MARGINS.items():
+        a, b = ([run[metric] for run in runs if metric in run] for runs in values.values())
+        wide = [[run[metric] for run in runs if metric in run] for runs in spreads.values()]
+        if min(map(len, (a, b, *wide))) < 2 or not (any(a) or any(b)):
+            continue
+        source = "fixed"
+        if margin is None:
             # The smaller of the two: a fault that inflates one half's spread must not widen the margin.
-            spread = min(statistics.stdev(v) / abs(statistics.fmean(a)) for v in (a, b))
-            result = comparison.equivalence(a, b, SPREADS_IN_MARGIN * spread, paired=False)
-            claims.append(_claim(f"independent seeds, {_name(term)}", model, result, len(a), "relative"))
-    for metric, margin in ABSOLUTE_MARGINS.items():
-        a, b = ([run[metric] for run in of if metric in run] for of in described.values())
-        if len(a) > 1 and len(b) > 1:
-            result = comparison.equivalence(a, b, margin, paired=False, relative=False)
-            claims.append(_claim(f"independent seeds, {_name(metric)}", model, result, len(a), "absolute"))
-    near = [latents.nearest(np.asarray(mean[:NEIGHBOUR_ROWS], np.float64)) for mean in means]
-    distance = np.zeros((len(near), len(near)))
-    for i in range(len(near)):
-        for j in range(i):
-            distance[i, j] = distance[j, i] = 1 - latents.shared_neighbours(near[i], near[j])
-    energy, p = comparison.energy_test(distance, len(first))
-    claims.append(
-        {
-            "claim": "independent seeds, neighbourhoods of the latents (energy test)",
-            "model": model,
-            # The absence of an alarm is no proof: the descriptors above carry the claim of equivalence.
-            "verdict": "different" if p < ALARM else "no alarm",
-            "numbers": {"energy": energy, "p": p, "runs a half": len(first)},
-        }
-    )
-    return claims
+            scales = (abs(statistics.fmean(v)) if kind == "relative" else 1.0 for v in wide)
+            margin = SPREADS_IN_MARGIN * min(statistics.stdev(v) / scale for v, scale in zip(wide, scales))
+            source = f"{SPREADS_IN_MARGIN} standard deviations between {'earlier' if pilot else 'these very'} seeds"
+        result = comparison.equivalence(a, b, margin, paired=False, relative=kind == "relative")
+        found.append(_claim(f"independent seeds, {_name(metric)}", model, result, len(a), kind, source))
+    return [*found, _neighbourhoods(model, means, len(next(iter(losses.values()))))]
+
+
+def _neighbourhoods(model: str, means: Sequence[np.ndarray], first: int) -> Claim:
+    """L2: do the halves' latents differ more between the halves than within them? One metric is the gate."""
+    sets = [np.asarray(mean[:ROWS], np.float64) for mean in means]
+    apart = latents.dissimilarities(sets, scale_free=not MODELS[model].posterior)
+    least = comparison.smallest_p(first, len(sets) - first)
+    numbers: dict[str, float] = {"runs a half": first, "smallest p possible": least}
+    for metric, matrix in apart.items():
+        energy, p = comparison.energy_test(matrix, first)
+        numbers |= {f"energy, {_name(metric)}": energy, f"p, {_name(metric)}": p}
+    # The absence of an alarm is no proof: the descriptors carry the claim of equivalence.
+    verdict = "different" if numbers[f"p, {_name(GATE)}"] < ALARM else "no alarm"
+    if least >= ALARM:
+        verdict = "not shown"
+    name = f"independent seeds, latents by the energy test (gate: {_name(GATE)})"
+    return {"claim": name, "model": model, "verdict": verdict, "numbers": numbers}
+
+
+def read_pilot(path: Path, config: Config, seeds: Sequence[int]) -> dict[str, list[Values]]:
+    """Losses and descriptors of an earlier independent comparison, from its summary.json.
+
+    Raises InputError where it is not one, differs in more than its seeds, or shares a seed.
+    """
+    try:
+        summary = json.loads(path.read_text())
+        earlier = summary["models"][config.model]
+        before = Config.from_json(earlier["config"])
+        used = {seed for of_half in earlier["seeds"].values() for seed in of_half}
+        values = _joined(earlier["losses_by_seed"], earlier["latents_of_each_half"])
+        check = summary["check"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"pilot: {path} is no comparison's summary.json with {config.model} ({error!r})") from error
+    if check != "independent" or before.numbers != config.numbers:
+        raise InputError(f"pilot: {path} is another experiment, expected --check independent and the same config")
+    if shared := used & set(seeds):
+        raise InputError(f"pilot: {path} shares seeds {sorted(shared)} with this comparison, expected others")
+    return values
+
+
+def _joined(*parts: Mapping[str, Sequence[Values]]) -> dict[str, list[Values]]:
+    """Each half's dicts per seed, merged seed by seed."""
+    return {
+        name: [{key: run[key] for run in of_seed for key in run} for of_seed in zip(*(part[name] for part in parts))]
+        for name in parts[0]
+    }
 
 
 def failed(claims: Sequence[Claim]) -> list[Claim]:
@@ -167,12 +180,13 @@ def failed(claims: Sequence[Claim]) -> list[Claim]:
     return [claim for claim in claims if claim["verdict"] not in (*HOLDS, "no alarm")]
 
 
-def _claim(name: str, model: str, result: comparison.Equivalence, seeds: int, unit: str) -> Claim:
+def _claim(name: str, model: str, result: comparison.Equivalence, seeds: int, unit: str, source: str) -> Claim:
     low, high = result.interval
     return {
         "claim": name,
         "model": model,
         "verdict": result.verdict,
+        "margin from": source,
         "numbers": {
             f"difference, {unit}": result.difference,
             "90 % interval, low": low,
@@ -180,11 +194,14 @@ def _claim(name: str, model: str, result: comparison.Equivalence, seeds: int, un
             "margin": result.margin,
             "p": result.p,
             "power": result.power,
+            "difference found in 80 %": result.detects,
             "seeds a half": seeds,
         },
     }
 
 
 def _name(key: str) -> str:
-    words = key.removesuffix("_nats").replace("_", " ").replace("knn", "k-NN")
-    return "KL" if words == "kl" else words
+    words = key.removesuffix("_nats").replace("_", " ")
+    for plain, proper in {"knn": "k-NN", "kl": "KL", "rsa": "RSA", "cka": "CKA"}.items():
+        words = re.sub(rf"\b{plain}\b", proper, words)
+    return words

@@ -7,6 +7,7 @@ the statistics over seeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -85,6 +86,7 @@ def lockstep(halves: Halves, config: Config, images: np.ndarray, steps: int) -> 
     """
     a, b = halves
     limits = lockstep_tolerances(config.training.dtype, steps)
+    first_excess, culprit = None, None
     differences = {name: np.zeros(steps) for name in ("total", "reconstruction", "kl", "parameters")}
     trained = {name: _steps(half, config, images, steps) for name, half in halves.items()}
     previous: Arrays = {}
@@ -95,12 +97,10 @@ def lockstep(halves: Halves, config: Config, images: np.ndarray, steps: int) -> 
         ends = {a: weights_of(a_arrays), b: weights_of(b_arrays)}
         gaps = compare_arrays("T5", "", ends[a], ends[b], 0, config.training.learning_rate)
         differences["parameters"][step] = max(check.measured for check in gaps)
-        if any(differences[name][step] > limit[step] for name, limit in limits.items()):
-            cut = {name: values[: step + 1] for name, values in differences.items()}
-            culprit = _culprit(halves, config, images, step, previous)
-            return Lockstep(config.training.dtype, cut, step + 1, culprit, ends)
+        if first_excess is None and any(differences[name][step] > limit[step] for name, limit in limits.items()):
+            first_excess, culprit = step + 1, _culprit(halves, config, images, step, previous)
         previous = b_arrays
-    return Lockstep(config.training.dtype, differences, None, None, ends)
+    return Lockstep(config.training.dtype, differences, first_excess, culprit, ends)
 
 
 def _steps(half: ModuleType, config: Config, images: np.ndarray, steps: int) -> Iterator[tuple[Terms, Arrays]]:
@@ -122,12 +122,14 @@ def _steps(half: ModuleType, config: Config, images: np.ndarray, steps: int) -> 
 def _culprit(halves: Halves, config: Config, images: np.ndarray, step: int, previous: Arrays) -> Check | None:
     """The first check that fails, from the state before the step."""
     checks = [*input_checks(halves, config, images), *operation_checks(halves, config, images)]
+    probe = next(probes(config, images))  # the state before the first step
     if previous:
         per_epoch = randomness.steps_per_epoch(len(images), config.training.batch_size)
         draws = randomness.epoch_draws(config, step // per_epoch, len(images))
         order, noise = draws.order[step % per_epoch], draws.noise[step % per_epoch]
         arrays = {name: a if name == STEP else a.astype(np.float64) for name, a in previous.items()}
-        checks += state_checks(halves, config, Probe(f"before step {step + 1}", arrays, images[order], noise))
+        probe = Probe(f"before step {step + 1}", arrays, images[order], noise)
+    checks += state_checks(halves, config, probe)
     return next((check for check in checks if not check.passed), None)
 
 
@@ -144,6 +146,8 @@ class Equivalence:
     """The larger of the two one-sided p values."""
     power: float
     """Chance that truly equal means with this spread would be found equivalent."""
+    detects: float
+    """The difference that, with this spread, would fail to be found equivalent in 80 % of such comparisons."""
 
     @property
     def verdict(self) -> str:
@@ -180,14 +184,24 @@ def equivalence(
     gap = float(y.mean() - x.mean())
     if error == 0:
         inside = abs(gap) <= margin
-        return Equivalence(gap, (gap, gap), margin, 0.0 if inside else 1.0, 1.0)
+        return Equivalence(gap, (gap, gap), margin, 0.0 if inside else 1.0, 1.0, margin)
     reach = float(stats.t.ppf(0.95, freedom))
     p = max(stats.t.sf((gap + margin) / error, freedom), stats.t.cdf((gap - margin) / error, freedom))
     power = max(0.0, 2 * float(stats.t.cdf(margin / error - reach, freedom)) - 1)
-    return Equivalence(gap, (gap - reach * error, gap + reach * error), margin, float(p), power)
+    detects = margin + (float(stats.t.ppf(0.8, freedom)) - reach) * error
+    return Equivalence(gap, (gap - reach * error, gap + reach * error), margin, float(p), power, detects)
 
 
-def energy_test(dissimilarities: np.ndarray, first: int, permutations: int = 5000) -> tuple[float, float]:
+PERMUTATIONS = 5000
+
+
+def smallest_p(first: int, second: int) -> float:
+    """The least p that `energy_test` can give: the groups' own split, and its mirror, among all splits."""
+    mirrored = 2 if first == second else 1
+    return max(mirrored / math.comb(first + second, first), 1 / (PERMUTATIONS + 1))
+
+
+def energy_test(dissimilarities: np.ndarray, first: int, permutations: int = PERMUTATIONS) -> tuple[float, float]:
     """Do runs of two groups differ more between the groups than within them?
 
     Args:

@@ -185,6 +185,13 @@ class Config(_Checked):
         return self.network.latent_dim if MODELS[self.model].posterior else 0
 
     @property
+    def numbers(self) -> Config:
+        """This config with seed, device and folders set aside: equal for runs that differ by their draws only."""
+        training = dataclasses.replace(self.training, device="auto")
+        data = dataclasses.replace(self.data, data_dir="", manual_dir=None)
+        return dataclasses.replace(self, seed=0, training=training, data=data)
+
+    @property
     def reconstruction_unit(self) -> str:
         """What one unit of the reconstruction term is, for records and axis labels."""
         if self.loss.reconstruction == "squared_error":

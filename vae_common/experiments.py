@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vae_common import checkpoints, claims, datasets, figures, latents, plotting, report, runs
+from vae_common import checkpoints, claims, datasets, figures, latents, plotting, report, runs, same_seed
 from vae_common.configs import MODELS, Config, InputError
 
 Halves = Mapping[str, ModuleType]
@@ -37,6 +37,10 @@ def choose(config: Config, models: Sequence[str], seeds: Sequence[int], wanted: 
     if wanted.disjoint:
         config = dataclasses.replace(config, training=dataclasses.replace(config.training, randomness="native"))
     wanted.require_randomness(config.training.randomness)
+    if wanted.pilot:
+        for model in models:
+            both = (*seeds, *(seed + shift_of(seeds, wanted.disjoint) for seed in seeds))
+            claims.read_pilot(wanted.pilot, dataclasses.replace(config, model=model), both)
     return config
 
 
@@ -90,9 +94,7 @@ def group_runs(
     for folder in folders:
         summary, checkpoint = runs.Run(folder).summary(), runs.Run(folder).checkpoint()
         config = checkpoint.config
-        training = dataclasses.replace(config.training, device="auto")
-        data = dataclasses.replace(config.data, data_dir="", manual_dir=None)
-        comparable = dataclasses.replace(config, model="ae", seed=0, training=training, data=data), checkpoint.data
+        comparable = dataclasses.replace(config.numbers, model="ae"), checkpoint.data
         if common is not None and comparable != common[0]:
             raise InputError(f"runs: {common[1]} and {folder} differ in images or in more than model, seed and device")
         common = common or (comparable, folder)
@@ -137,15 +139,17 @@ def compare(
         print(f"comparing {model}", file=sys.stderr)
         models[model], pictures[model], means = _compare_model(halves, model, group, dataset, folder, options)
         losses, described = models[model]["losses_by_seed"], models[model]["latents_of_each_half"]
+        config = Config.from_json(models[model]["config"])
+        all_seeds = [seed for of_half in models[model]["seeds"].values() for seed in of_half]
         if wanted.check == "paired":
             found += claims.paired(model, losses)
         elif wanted.check == "independent":
-            found += claims.independent(model, losses, described, means)
+            pilot = claims.read_pilot(wanted.pilot, config, all_seeds) if wanted.pilot else None
+            found += claims.independent(model, losses, described, means, pilot)
         elif wanted.check == "lockstep":
-            config = Config.from_json(models[model]["config"])
             images = datasets.training_images(dataset, config.data.binarization)
-            claim, drift = claims.lockstep(halves, model, config, images, wanted.lockstep_steps)
-            found.append(claim)
+            about, drift = same_seed.lockstep(halves, model, config, images, wanted.lockstep_steps)
+            found += about
             models[model]["drift"] = drift
             figure = plotting.drift(drift, f"{MODELS[model].class_name}: the halves apart, step by step")
             pictures[model] |= {"drift": plotting.save(figure, folder / "figures" / model / "drift.png")}
@@ -235,7 +239,7 @@ def _compare_model(
     between = [latents.compare(*(e.mean for e in pair)) for pair in zip(*encoded.values())] if len(halves) == 2 else []
     result = {
         "config": config.to_json(),
-        "seeds": seeds,
+        "seeds": {name: [checkpoint.config.seed for checkpoint in saved[name]] for name in halves},
         "reconstruction_unit": config.reconstruction_unit,
         "kl_unit": config.kl_unit,
         "losses": loss_comparison({name: [result["test"] for result in results[name]] for name in halves}),

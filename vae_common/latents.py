@@ -6,6 +6,7 @@ other coordinates, so the metrics between sets are blind to them, each to its ow
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,6 +121,31 @@ def compare(a: np.ndarray, b: np.ndarray, most: int = 2000) -> dict[str, float |
     metrics = (linear_cka, procrustes_disparity, rsa, mutual_neighbours, axis_correlation)
     defined = len(a) >= 4 and all(np.ptp(x, axis=0).any() for x in (a, b))
     return {metric.__name__: metric(a, b) if defined else None for metric in metrics}
+
+
+def dissimilarities(sets: Sequence[np.ndarray], scale_free: bool) -> dict[str, np.ndarray]:
+    """How unlike each two of several sets of latents of the same images are: metric -> (sets, sets), 0 is alike.
+
+    With `scale_free` neighbours and the rank correlation of distances only, as for autoencoders, whose
+    latents have no scale of their own.
+    """
+    near = [nearest(x) for x in sets]
+    ranks = [stats.zscore(stats.rankdata(spatial.distance.pdist(x))) for x in sets]
+    pairs: dict[str, Callable[[int, int], float]] = {
+        "mutual_neighbours": lambda i, j: 1 - shared_neighbours(near[i], near[j]),
+        "rsa": lambda i, j: 1 - float(ranks[i] @ ranks[j]) / len(ranks[i]),
+    }
+    if not scale_free:
+        pairs["linear_cka"] = lambda i, j: 1 - linear_cka(sets[i], sets[j])
+        pairs["procrustes_disparity"] = lambda i, j: procrustes_disparity(sets[i], sets[j])
+        pairs["axis_correlation"] = lambda i, j: 1 - axis_correlation(sets[i], sets[j])
+    found = {}
+    for name, pair in pairs.items():
+        found[name] = np.zeros((len(sets), len(sets)))
+        for i in range(len(sets)):
+            for j in range(i):
+                found[name][i, j] = found[name][j, i] = pair(i, j)
+    return found
 
 
 def describe(

@@ -49,26 +49,27 @@ _TEMPLATE = """<!doctype html>
 <tr><td>{{ claim.claim }}{% if claim.get("culprit") %}<br>{{ claim.culprit }}{% endif %}</td>
 <td>{{ titles[claim.model] }}</td>
 <td><strong class="{{ "bad" if claim in failed else "good" }}">{{ claim.verdict }}</strong></td>
-<td>{% for key, value in claim.numbers.items() %}
-{{ key }} {{ "%.3g"|format(value) }}{{ "; " if not loop.last }}{% endfor %}</td></tr>
+<td class="left">{% for key, value in claim.numbers.items() %}
+{{ key }} {{ "%.3g"|format(value) }}{{ "; " if not loop.last }}{% endfor %}
+{% if claim.get("margin from") %}; margin from {{ claim["margin from"] }}{% endif %}</td></tr>
 {% endfor %}
 </table>
 {% endif %}
 {% for model, result in summary.models.items() %}
 <h2>{{ titles[model] }}</h2>
 <table>
-<caption>Test loss per image, mean{% if result.seeds|length > 1 %} and standard deviation over
-{{ result.seeds|length }} seeds{% else %} of seed {{ result.seeds[0] }}{% endif %}.<br>
+<caption>Test loss per image, mean{% if seeds(result)|length > 1 %} and standard deviation over
+{{ seeds(result)|length }} seeds{% else %} of seed {{ seeds(result)[0] }}{% endif %}.<br>
 Reconstruction: {{ result.reconstruction_unit }}. KL: {{ result.kl_unit }}.</caption>
 <tr><th>term</th>{% for name in halves %}<th>{{ names[name] }}</th>{% endfor %}
 {% if halves|length > 1 %}<th>relative difference</th>{% endif %}
-{% if halves|length > 1 and result.seeds|length > 1 %}<th>within the seeds' spread</th>{% endif %}</tr>
+{% if halves|length > 1 and seeds(result)|length > 1 %}<th>within the seeds' spread</th>{% endif %}</tr>
 {% for term, values in result.losses.items() if values[halves[0]].mean %}
 <tr><td>{{ label(term) }}</td>
 {% for name in halves %}<td>{{ "%.4f"|format(values[name].mean) }}
 {% if values[name].std is not none %}&plusmn; {{ "%.4f"|format(values[name].std) }}{% endif %}</td>{% endfor %}
 {% if halves|length > 1 %}<td>{{ "%+.1e"|format(values.relative_difference) }}</td>{% endif %}
-{% if halves|length > 1 and result.seeds|length > 1 %}
+{% if halves|length > 1 and seeds(result)|length > 1 %}
 <td>{{ "yes" if values.within_seed_spread else "no" }}</td>{% endif %}</tr>
 {% endfor %}
 </table>
@@ -79,7 +80,7 @@ All are blind to sign and scale, all but the axis correlation to rotation too.<b
 1 is equal, for the Procrustes disparity 0.</caption>
 <tr><th>seed</th>{% for metric in result.latents_between_halves[0] %}
 <th>{{ label(metric) }}</th>{% endfor %}</tr>
-{% for seed in result.seeds %}<tr><td>{{ seed }}</td>
+{% for seed in seeds(result) %}<tr><td>{{ seed }}</td>
 {% for value in result.latents_between_halves[loop.index0].values() %}
 <td>{{ number(value) }}</td>{% endfor %}</tr>
 {% endfor %}
@@ -131,6 +132,7 @@ def write(path: Path, summary: Mapping[str, Any], pictures: Mapping[str, Mapping
         faults=json.loads(FAULT_TABLE.read_text()) if FAULT_TABLE.exists() else {},
         failed=claims.failed(summary["claims"]),
         label=_label,
+        seeds=_seeds,
         number=_number,
         mean=_mean,
         command=shlex.join(summary["command"]),
@@ -139,6 +141,11 @@ def write(path: Path, summary: Mapping[str, Any], pictures: Mapping[str, Mapping
         },
     )
     write_atomically(path, text.encode())
+
+
+def _seeds(result: Mapping[str, Any]) -> list[str]:
+    """The seed of each pair of runs, or the pair of seeds where the halves have their own."""
+    return [" and ".join(dict.fromkeys(map(str, pair))) for pair in zip(*result["seeds"].values())]
 
 
 def _number(value: float | None) -> str:

@@ -1,0 +1,175 @@
+"""What a comparison claims: true input holds, and one false input for each claim does not."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.conftest import HALVES, small_config
+from vae_common import claims
+from vae_common.claims import ClaimOptions
+from vae_common.configs import InputError
+
+DRAW = np.random.default_rng(0)
+LATENTS = DRAW.normal(size=(24, 60, 2))
+
+
+def losses(kl=5.0, count=12, spread=0.01):
+    return [
+        {"total_nats": 150 + k, "reconstruction_nats": 145.0 * (1 + spread * e), "kl_nats": k}
+        for k, e in ((kl * (1 + spread * DRAW.normal()), DRAW.normal()) for _ in range(count))
+    ]
+
+
+def descriptors(count=12, **shift):
+    middle = {
+        "knn_accuracy": 0.7, "trustworthiness": 0.8, "silhouette": 0.1, "aggregate_posterior_kl_nats": 0.3,
+        "active_units": 2.0,
+    }  # fmt: skip
+    noise = {"active_units": 0.0}
+    return [
+        {name: v + shift.get(name, 0) + noise.get(name, 0.005) * DRAW.normal() for name, v in middle.items()}
+        for _ in range(count)
+    ]
+
+
+def verdicts(second=None, described=None, latents=LATENTS, model="vae", **options):
+    found = claims.independent(
+        model,
+        {"jax": losses(), "torch": second or losses()},
+        {"jax": descriptors(), "torch": described or descriptors()},
+        latents,
+        **options,
+    )
+    return {claim["claim"].removeprefix("independent seeds, "): claim["verdict"] for claim in found}, found
+
+
+def test_halves_that_are_alike_hold_every_claim():
+    found, claimed = verdicts()
+    assert list(found) == [
+        "total", "reconstruction", "KL", "k-NN accuracy", "trustworthiness", "silhouette", "aggregate posterior KL",
+        "active units", "latents by the energy test (gate: mutual neighbours)",
+    ]  # fmt: skip
+    assert list(found.values()) == ["equivalent"] * 8 + ["no alarm"]
+    assert not claims.failed(claimed)
+    energy = claimed[-1]["numbers"]
+    for metric in ("mutual neighbours", "RSA", "linear CKA", "procrustes disparity", "axis correlation"):
+        assert 0 < energy[f"p, {metric}"] <= 1
+
+
+def test_a_wrong_kl_passes_on_the_total_and_fails_on_the_kl():
+    """A doubled KL weight moves the total by less than its spread and the KL by a quarter."""
+    found, claimed = verdicts(second=losses(kl=3.75))
+    assert found["KL"] == "different"
+    assert claims.failed(claimed)
+
+
+@pytest.mark.parametrize(
+    ("metric", "shift"),
+    [
+        ("knn_accuracy", 0.08), ("trustworthiness", -0.04), ("silhouette", 0.03), ("aggregate_posterior_kl_nats", 0.05),
+        ("active_units", -1),
+    ],
+)  # fmt: skip
+def test_a_shifted_descriptor_is_different(metric, shift):
+    _, claimed = verdicts(described=descriptors(**{metric: shift}))
+    (failed,) = claims.failed(claimed)
+    assert failed["verdict"] == "different"
+    assert failed["claim"].endswith(claims._name(metric))
+
+
+def test_another_structure_of_the_latents_raises_the_alarm():
+    shared = DRAW.normal(size=(2, 1, 60, 2))
+    apart = (shared + 0.2 * DRAW.normal(size=(2, 12, 60, 2))).reshape(24, 60, 2)
+    found, claimed = verdicts(latents=apart)
+    assert found["latents by the energy test (gate: mutual neighbours)"] == "different"
+    assert claims.failed(claimed)
+    mixed = apart[np.arange(24).reshape(2, 12).T.ravel()]  # the two structures in both halves
+    assert verdicts(latents=mixed)[0]["latents by the energy test (gate: mutual neighbours)"] == "no alarm"
+
+
+def test_two_runs_a_half_can_raise_no_alarm_and_do_not_show_it():
+    found = claims._neighbourhoods("vae", LATENTS[:4], 2)
+    assert found["verdict"] == "not shown"
+    assert claims.failed([found])
+
+
+def test_an_autoencoder_is_judged_by_what_has_no_scale():
+    numbers = claims._neighbourhoods("ae", LATENTS, 12)["numbers"]
+    assert {key for key in numbers if key.startswith("p, ")} == {"p, mutual neighbours", "p, RSA"}
+
+
+def test_an_inflated_spread_does_not_widen_the_margin():
+    found, _ = verdicts(second=losses(spread=0.3))
+    assert {found[term] for term in ("total", "reconstruction", "KL")} == {"not shown"}
+
+
+def test_a_pilot_sets_the_margins():
+    """Both halves twice as wide as they were: these runs would widen their own margin, the pilot's stays."""
+    pilot = {name: [a | b for a, b in zip(losses(spread=0.002), descriptors())] for name in HALVES}
+    wide = losses(spread=0.02)
+    _, own = verdicts(second=wide)
+    _, frozen = verdicts(second=wide, pilot=pilot)
+    assert frozen[0]["numbers"]["margin"] < 0.5 * own[0]["numbers"]["margin"]
+    assert "earlier seeds" in frozen[0]["margin from"]
+    assert "these very seeds" in own[0]["margin from"]
+    assert frozen[3]["margin from"] == "fixed"
+
+
+def test_pilots_that_are_none(tmp_path):
+    config = replace(small_config(), training=replace(small_config().training, randomness="native"))
+    path = tmp_path / "summary.json"
+    model = {
+        "config": config.to_json(), "seeds": {"jax": [0, 1], "torch": [2, 3]},
+        "losses_by_seed": {name: losses(count=2) for name in HALVES},
+        "latents_of_each_half": {name: descriptors(count=2) for name in HALVES},
+    }  # fmt: skip
+    path.write_text(json.dumps({"check": "independent", "models": {"vae": model}}))
+    assert len(claims.read_pilot(path, replace(config, seed=9), [9, 10])["torch"]) == 2
+    for changed, seeds, said in (
+        (config, [3, 4], r"shares seeds \[3\]"),
+        (replace(config, image_shape=(3, 3, 1)), [9], "another experiment"),
+        (replace(config, model="ae"), [9], "no comparison's summary.json with ae"),
+    ):
+        with pytest.raises(InputError, match=said):
+            claims.read_pilot(path, changed, seeds)
+    with pytest.raises(InputError, match="without --check independent"):
+        ClaimOptions("paired", pilot=path)
+
+
+def test_an_autoencoder_makes_no_claim_on_a_kl():
+    zero = [{"total_nats": 100.0 + i, "reconstruction_nats": 100.0 + i, "kl_nats": 0.0} for i in range(3)]
+    assert [claim["claim"] for claim in claims.paired("ae", {"jax": zero, "torch": zero})] == [
+        "paired seeds, total",
+        "paired seeds, reconstruction",
+    ]
+
+
+@pytest.mark.parametrize(("term", "factor"), [("total", 1.005), ("reconstruction", 0.995), ("kl", 1.1)])
+def test_paired_seeds_see_half_a_percent(term, factor):
+    first = losses(count=6)
+    assert not claims.failed(claims.paired("vae", {"jax": first, "torch": first}))
+    wrong = [run | {f"{term}_nats": factor * run[f"{term}_nats"]} for run in first]
+    (claim,) = claims.failed(claims.paired("vae", {"jax": first, "torch": wrong}))
+    assert claim["claim"] == f"paired seeds, {claims._name(term)}"
+
+
+def test_paired_halves_are_equivalent(small):
+    """S1 in small: three seeds in float32."""
+    found = {}
+    for name, half in HALVES.items():
+        runs = []
+        for seed in range(3):
+            config = small_config(seed=seed, dtype="float32")
+            state = half.fit(half.create_state(config), small)
+            terms = half.evaluate(state.model, small.test.images, config)
+            runs.append({f"{term}_nats": values.mean() for term, values in terms._asdict().items()})
+        found[name] = runs
+    assert not claims.failed(claims.paired("vae", found))
+
+
+def test_not_shown_does_not_hold():
+    assert [claim["verdict"] for claim in claims.failed([{"verdict": v} for v in (
+        "equal", "equivalent", "no alarm", "not shown", "different",
+    )])] == ["not shown", "different"]  # fmt: skip

@@ -1,0 +1,69 @@
+"""The claims on one seed, step by step: true halves hold them, one false input each does not."""
+
+import re
+
+from tests.conftest import HALVES, small_config
+from vae_common import claims, same_seed
+
+
+class Half:
+    """The torch half with some of its functions replaced."""
+
+    def __init__(self, **changes):
+        self.changes = changes
+
+    def __getattr__(self, name):
+        return self.__dict__["changes"].get(name) or getattr(HALVES["torch"], name)
+
+
+def lockstep(small, **changes):
+    halves = {"jax": HALVES["jax"], "torch": Half(**changes)}
+    return same_seed.lockstep(halves, "vae", small_config(), small.train.images, 12)
+
+
+def test_lockstep_claims_hold(small):
+    (exact, rounded), drift = lockstep(small)
+    assert (exact["verdict"], rounded["verdict"]) == ("equal", "equivalent")
+    assert exact["numbers"]["largest difference, latents"] < 1e-10
+    assert exact["numbers"]["largest share of a tolerance, all"] < 0.3
+    assert {len(values) for of in drift.values() for values in of.values()} == {12}
+    assert max(drift["float32"]["total"]) > 1e3 * max(drift["float64"]["total"])
+
+
+def test_lockstep_claims_that_are_false(small):
+    """The KL alone, the weights alone, the epoch's loop alone, the encoder alone, and the float32 latents."""
+    half = HALVES["torch"]
+
+    def kl(state, images, noise):
+        state, terms = half.train_step(state, images, noise)
+        return state, terms._replace(kl=terms.kl * (1 + 1e-8))
+
+    def weights(state):
+        arrays = half.state_to_arrays(state)
+        return arrays | {"decoder.logits.bias": arrays["decoder.logits.bias"] + 1e-9}
+
+    def loop(state, images, draws):
+        return half.train_epoch(state, images, draws._replace(noise=draws.noise.flip(0)))
+
+    def encode(model, images):
+        posterior = half.encode(model, images)
+        return posterior._replace(mean=posterior.mean + 1e-6)
+
+    for changes, said in (
+        ({"train_step": kl}, "T4b: kl, cold: jax against torch"),
+        ({"state_to_arrays": weights}, "T0: decoder.logits.bias, injected"),
+        ({"train_epoch": loop}, "T5: .*by train_epoch: torch"),
+        ({"encode": encode}, "L1: latents"),
+    ):
+        (exact, rounded), _ = lockstep(small, **changes)
+        assert exact["verdict"] == "different", changes
+        assert rounded["verdict"] == "equivalent"
+        assert re.search(said, exact["culprit"]), exact["culprit"]
+        assert claims.failed([exact])
+
+    def turned(model, images):
+        posterior = half.encode(model, images)
+        return posterior._replace(mean=posterior.mean[::-1].copy())
+
+    (_, rounded), _ = lockstep(small, encode=turned)
+    assert rounded["verdict"] == "different"
