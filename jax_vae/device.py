@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,4 +71,5 @@ def environment(name: str = "auto") -> dict[str, str]:
     return {
         "framework": f"jax {jax.__version__}, flax {flax.__version__}, optax {optax.__version__}",
         "device": f"{device.platform}: {device.device_kind}",
+        "threads": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
     }

@@ -26,6 +26,10 @@ HALVES = {"jax": jax_vae, "torch": torch_vae}
 QUICK = ("--epochs", "2", "--hidden", "32")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--record", action="store_true", help="write results/fault_table.json and conformance.json anew")
+
+
 @pytest.fixture(params=HALVES)
 def half(request):
     """Each half in turn."""

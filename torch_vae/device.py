@@ -67,4 +67,8 @@ def environment(name: str = "auto") -> dict[str, str]:
     """What a record must say of this half's software and hardware."""
     device = select_device(name)
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {"framework": f"torch {torch.__version__}", "device": f"{device.type}: {kind}"}
+    return {
+        "framework": f"torch {torch.__version__}",
+        "device": f"{device.type}: {kind}",
+        "threads": str(torch.get_num_threads()),
+    }

@@ -92,12 +92,17 @@ def draw(
         if stochastic:
             samples[name] = t.half.sample(t.model, 100)
     originals = images.astype(np.float32) / 255
-    aligned = dict(clouds)
-    if len(trained) == 2 and config.network.latent_dim >= 2:
+    turned = {}
+    if len(trained) == 2 and config.network.latent_dim >= 2 and len(images) > 1:
         first_name, second_name = trained
         onto = latents.procrustes_align(means[first_name], means[second_name])
         points = planes[first_name].project(onto)[:SHOWN_POINTS]
-        aligned[second_name] = plotting.Cloud(points, planes[first_name].labels)
+        turned["latent_scatter_aligned"] = plotting.latent_scatter(
+            {first_name: clouds[first_name], second_name: plotting.Cloud(points, planes[first_name].labels)},
+            classes[:SHOWN_POINTS],
+            dataset.class_names,
+            f"{second_name}'s latents turned and scaled onto {first_name}'s: {label}",
+        )
     figures = {
         "loss_curves": plotting.loss_curves(
             {name: t.histories for name, t in trained.items()},
@@ -107,12 +112,7 @@ def draw(
         "latent_scatter": plotting.latent_scatter(
             clouds, classes[:SHOWN_POINTS], dataset.class_names, f"Latent means of test images: {label}"
         ),
-        "latent_scatter_aligned": plotting.latent_scatter(
-            aligned,
-            classes[:SHOWN_POINTS],
-            dataset.class_names,
-            f"The second half's latents turned onto the first's: {label}",
-        ),
+        **turned,
         "decoded_grid": plotting.decoded_grid(grids, f"Decoded latent plane: {label}"),
         "reconstructions": plotting.reconstructions(originals[:10], decoded, f"Reconstructions: {label}"),
         "interpolation": plotting.interpolation(
@@ -123,8 +123,6 @@ def draw(
         figures["prior_samples"] = plotting.prior_samples(samples, f"Samples from the prior: {label}")
     if len(trained) == 2:
         figures["difference"] = plotting.difference(decoded, f"Difference of reconstructions: {label}")
-    if len(trained) < 2:
-        del figures["latent_scatter_aligned"]
     return {name: plotting.save(figure, folder / f"{name}.png") for name, figure in figures.items()}
 
 

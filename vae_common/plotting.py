@@ -189,7 +189,7 @@ def drift(differences: Mapping[str, Mapping[str, Sequence[float]]], title: str) 
                 shown = np.where(values > 0, values, np.nan)  # an exact zero has no logarithm
                 colour, name = style["color"], "KL" if quantity == "kl" else quantity
                 axes.semilogy(np.arange(1, len(values) + 1), shown, dashes, color=colour, label=f"{dtype}, {name}")
-        axes.set(xlabel="step", ylabel=label)
+        axes.set(xlabel="step (a gap: equal to the last bit)", ylabel=label)
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize="small")
     return figure

@@ -71,12 +71,18 @@ def compare_arrays(
 
 
 def rounded_updates(tier: str, where: str, a: Mapping[str, Any], b: Mapping[str, Any], rate: float) -> list[Check]:
-    """float32: two units in the last place of the parameter, plus 2e-5 learning rates."""
+    """float32: 2e-5 learning rates beyond two units in the last place of each element."""
     checks = compare_arrays(tier, where, a, b, 2e-5, rate)
     if a.keys() != b.keys() or not a:
         return checks
-    ulps = {name: 2 * float(np.finfo(np.float32).eps) * float(np.abs(b[name]).max()) / rate for name in b}
-    return [replace(check, tolerance=2e-5 + ulp) for check, ulp in zip(checks, ulps.values())]
+    beyond = []
+    for check, name in zip(checks, b):
+        if np.isfinite(check.measured):
+            x, y = np.asarray(a[name], np.float64), np.asarray(b[name], np.float64)
+            rounding = 2 * np.spacing(np.abs(y).astype(np.float32)).astype(np.float64)
+            check = replace(check, measured=float(np.maximum(np.abs(x - y) - rounding, 0).max()) / rate)
+        beyond.append(check)
+    return beyond
 
 
 def chaotic_updates(

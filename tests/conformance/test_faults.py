@@ -1,6 +1,6 @@
 """The suite proves itself: every planted fault, in each half in turn, is caught by the tier named for it.
 
-The table fault x tier that this writes is in results/fault_table.json.
+The table fault x tier is results/fault_table.json; `--record` writes it anew.
 """
 
 import json
@@ -11,7 +11,7 @@ import pytest
 from tests.conformance.adams import jax_adam, torch_adam
 from tests.conformance.faults import FAULTS
 from tests.conformance.plants import Fault, planted
-from tests.conformance.suite import EROSION, assert_conformant, failing_tiers, images_for, tiny_config
+from tests.conformance.suite import assert_conformant, failing_tiers, images_for, tiny_config
 from tests.conftest import HALVES, ROOT
 from vae_common import comparison
 from vae_common.tiers import TIERS
@@ -44,20 +44,25 @@ def test_a_right_adam_of_our_own_is_not_caught(framework):
     """The negative control of the planted optimisers: with nothing wrong they pass."""
     right = Fault("none", "", lambda half, f: [(half.training, "_adam", (jax_adam if f.jax else torch_adam)())])
     with planted(right, HALVES[framework]):
-        assert_conformant(checks(tiny_config()), EROSION)
+        assert_conformant(checks(tiny_config()), "float64")
 
 
 def test_nothing_is_left_planted():
-    assert_conformant(checks(tiny_config()), EROSION)
+    assert_conformant(checks(tiny_config()), "float64")
 
 
 def test_the_table_is_the_committed_one(request):
-    """Writes it where every fault ran; a fault that changes its tiers changes a committed file."""
+    """With --record it is written anew; without, every fault is in it, caught by the tier that caught it now."""
     caught = request.config.stash.get(KEY, {})
     if len(caught) < len(FAULTS) or any(len(of) < len(HALVES) for of in caught.values()):
         pytest.skip("only some of the faults were run")
     table = {fault.name: {"tier": fault.tier, **caught[fault.name]} for fault in FAULTS}
-    text = json.dumps(table, indent=1) + "\n"
-    before = TABLE.read_text() if TABLE.exists() else ""
-    TABLE.write_text(text)
-    assert json.loads(text).keys() == json.loads(before or text).keys()
+    if request.config.getoption("--record"):
+        TABLE.write_text(json.dumps(table, indent=1) + "\n")
+    committed = json.loads(TABLE.read_text())
+    assert list(committed) == list(table)
+    for name, found in table.items():
+        assert committed[name]["tier"] == found["tier"]
+        for framework in HALVES:
+            # Tiers further down may differ by a hair between machines; the first one that sees it may not.
+            assert committed[name][framework][0] == found[framework][0], (name, framework)
