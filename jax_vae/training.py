@@ -28,7 +28,7 @@ from vae_common.records import EpochRecord, NonFiniteLoss, epoch_record
 from .device import precision, select_device, synchronize, to_device
 from .inference import evaluate, prepare_images
 from .losses import loss_terms
-from .models import Autoencoder, create_model
+from .models import Autoencoder, create_model, empty_model
 from .parameters import load_arrays, parameter_shapes, to_arrays
 
 
@@ -99,7 +99,7 @@ def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
     """One update by Adam with these gradients, canonical arrays; the state is consumed."""
     dtype, device = state.config.training.dtype, select_device(state.config.training.device)
     with precision(dtype):
-        return _jitted_update(state, load_arrays(create_model(state.config), arrays, dtype, device))
+        return _jitted_update(state, load_arrays(state.model, arrays, dtype, device))
 
 
 def place_images(images: np.ndarray, config: Config) -> jax.Array:
@@ -166,7 +166,7 @@ def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State
     """The inverse of `state_to_arrays`, whichever half wrote them; InputError lists what does not fit."""
     dtype, device = config.training.dtype, select_device(config.training.device)
     with precision(dtype):
-        model = create_model(config)
+        model = empty_model(config)
         check_state(parameter_shapes(model), arrays, dtype)
         model = load_arrays(model, weights_of(arrays), dtype, device)
         adam, *rest = _adam(config).init(model)

@@ -26,7 +26,7 @@ from vae_common.records import EpochRecord, NonFiniteLoss, epoch_record
 from .device import precision, select_device, synchronize, to_device, to_numpy
 from .inference import evaluate, prepare_images
 from .losses import loss_terms
-from .models import Autoencoder, create_model
+from .models import Autoencoder, create_model, empty_model
 from .parameters import load_arrays, parameter_shapes, to_arrays
 
 
@@ -95,7 +95,7 @@ def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
     """One update by Adam with these gradients, canonical arrays; the state is consumed."""
     dtype, device = state.config.training.dtype, select_device(state.config.training.device)
     with precision(dtype):
-        model = load_arrays(create_model(state.config), arrays, dtype, device)
+        model = load_arrays(state.model, arrays, dtype, device)
         return _update(state, dict(model.named_parameters()))
 
 
@@ -163,7 +163,7 @@ def state_to_arrays(state: State) -> dict[str, np.ndarray]:
 def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State:
     """The inverse of `state_to_arrays`, whichever half wrote them; InputError lists what does not fit."""
     dtype, device = config.training.dtype, select_device(config.training.device)
-    model = create_model(config)
+    model = empty_model(config)
     check_state(parameter_shapes(model), arrays, dtype)
     first = load_arrays(model, part_of(arrays, FIRST), dtype, device).state_dict()
     second = load_arrays(model, part_of(arrays, SECOND), dtype, device).state_dict()

@@ -23,10 +23,15 @@ def create_model(config: Config) -> Autoencoder:
 
     Equal configs give equal weights in both halves: `vae_common.randomness` draws them.
     """
+    model = empty_model(config)
+    weights = randomness.initial_weights(parameter_shapes(model), config.seed)
+    device = select_device(config.training.device)
+    return load_arrays(model, weights, config.training.dtype, device)
+
+
+def empty_model(config: Config) -> Autoencoder:
+    """The experiment's model without values: what `load_arrays` fills."""
     module = importlib.import_module(f"{__name__}.{config.model}")
     architecture = getattr(module, MODELS[config.model].class_name)
     with precision(config.training.dtype):
-        model = nnx.eval_shape(lambda: architecture(config))
-        weights = randomness.initial_weights(parameter_shapes(model), config.seed)
-        device = select_device(config.training.device)
-        return load_arrays(model, weights, config.training.dtype, device)
+        return nnx.eval_shape(lambda: architecture(config))

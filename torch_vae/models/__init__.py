@@ -23,12 +23,17 @@ def create_model(config: Config) -> Autoencoder:
 
     Equal configs give equal weights in both halves: `vae_common.randomness` draws them.
     """
-    module = importlib.import_module(f"{__name__}.{config.model}")
-    architecture = getattr(module, MODELS[config.model].class_name)
-    with precision(config.training.dtype), torch.device("meta"):
-        model = architecture(config)
+    model = empty_model(config)
     weights = randomness.initial_weights(parameter_shapes(model), config.seed)
     device = select_device(config.training.device)
     if device.type == "mps" and config.training.dtype == "float64":
         raise InputError("dtype: received float64 on mps, which has float32 only; use --dtype float32 or --device cpu")
     return load_arrays(model, weights, config.training.dtype, device)
+
+
+def empty_model(config: Config) -> Autoencoder:
+    """The experiment's model without values: what `load_arrays` fills."""
+    module = importlib.import_module(f"{__name__}.{config.model}")
+    architecture = getattr(module, MODELS[config.model].class_name)
+    with precision(config.training.dtype), torch.device("meta"):
+        return architecture(config)
