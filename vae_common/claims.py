@@ -107,8 +107,8 @@ def independent(
         losses: each half's test terms, one dict per seed.
         described: each half's latent descriptors, one dict per seed.
         means: latents (N, latent_dim) of the same images, the first half's runs before the second's.
-        pilot: losses and descriptors of other seeds, each half's, whose spread sets the margins; without
-            it the spread of these very runs does.
+        pilot: losses and descriptors of other seeds, each half's, whose pooled spread sets the margins;
+            without it the smaller of the halves' spreads in these very runs does.
     """
     values = _joined(losses, described)
     spreads = pilot or values
@@ -120,9 +120,10 @@ def independent(
             continue
         source = "fixed"
         if margin is None:
-            # The smaller of the two: a fault that inflates one half's spread must not widen the margin.
             scales = (abs(statistics.fmean(v)) if kind == "relative" else 1.0 for v in wide)
-            margin = SPREADS_IN_MARGIN * min(statistics.stdev(v) / scale for v, scale in zip(wide, scales))
+            spread = [statistics.stdev(v) / scale for v, scale in zip(wide, scales)]
+            # Of these very runs the smaller one: a fault that inflates one half's must not widen the margin.
+            margin = SPREADS_IN_MARGIN * (statistics.fmean(s**2 for s in spread) ** 0.5 if pilot else min(spread))
             source = f"{SPREADS_IN_MARGIN} standard deviations between {'earlier' if pilot else 'these very'} seeds"
         result = comparison.equivalence(a, b, margin, paired=False, relative=kind == "relative")
         found.append(_claim(f"independent seeds, {_name(metric)}", model, result, len(a), kind, source))
@@ -160,7 +161,7 @@ def read_pilot(path: Path, config: Config, seeds: Sequence[int]) -> dict[str, li
         check = summary["check"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"pilot: {path} is no comparison's summary.json with {config.model} ({error!r})") from error
-    if check != "independent" or before.numbers != config.numbers:
+    if check != "independent" or before.comparable != config.comparable:
         raise InputError(f"pilot: {path} is another experiment, expected --check independent and the same config")
     if shared := used & set(seeds):
         raise InputError(f"pilot: {path} shares seeds {sorted(shared)} with this comparison, expected others")

@@ -185,7 +185,7 @@ class Config(_Checked):
         return self.network.latent_dim if MODELS[self.model].posterior else 0
 
     @property
-    def numbers(self) -> Config:
+    def comparable(self) -> Config:
         """This config with seed, device and folders set aside: equal for runs that differ by their draws only."""
         training = dataclasses.replace(self.training, device="auto")
         data = dataclasses.replace(self.data, data_dir="", manual_dir=None)

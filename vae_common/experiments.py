@@ -94,7 +94,7 @@ def group_runs(
     for folder in folders:
         summary, checkpoint = runs.Run(folder).summary(), runs.Run(folder).checkpoint()
         config = checkpoint.config
-        comparable = dataclasses.replace(config.numbers, model="ae"), checkpoint.data
+        comparable = dataclasses.replace(config.comparable, model="ae"), checkpoint.data
         if common is not None and comparable != common[0]:
             raise InputError(f"runs: {common[1]} and {folder} differ in images or in more than model, seed and device")
         common = common or (comparable, folder)

@@ -26,10 +26,12 @@ _TEMPLATE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>JAX and PyTorch on {{ summary.dataset }}</title>
 <style>
-  body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+  body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
   h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { margin-top: 2.5rem; border-bottom: 2px solid #ddd; }
+  th { vertical-align: bottom; }
   table { border-collapse: collapse; margin: .6rem 0 1.2rem; font-variant-numeric: tabular-nums; }
   th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid #e4e4e4; }
+  td { white-space: nowrap; } td.left, td:first-child { white-space: normal; }
   th:first-child, td:first-child, .left { text-align: left; }
   caption { text-align: left; color: #555; padding-bottom: .3rem; white-space: nowrap; }
   img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
@@ -43,17 +45,31 @@ _TEMPLATE = """<!doctype html>
 <p class="muted">{{ summary.dataset }}: {{ summary.source }}</p>
 {% if summary.claims %}
 <h2>Verdicts</h2>
+{% set over_seeds = summary.claims|selectattr("numbers.margin", "defined")|list %}
+{% if over_seeds %}
 <table>
-<tr><th>claim</th><th>model</th><th>verdict</th><th>numbers</th></tr>
-{% for claim in summary.claims %}
-<tr><td>{{ claim.claim }}{% if claim.get("culprit") %}<br>{{ claim.culprit }}{% endif %}</td>
-<td>{{ titles[claim.model] }}</td>
-<td><strong class="{{ "bad" if claim in failed else "good" }}">{{ claim.verdict }}</strong></td>
-<td class="left">{% for key, value in claim.numbers.items() %}
-{{ key }} {{ "%.3g"|format(value) }}{{ "; " if not loop.last }}{% endfor %}
-{% if claim.get("margin from") %}; margin from {{ claim["margin from"] }}{% endif %}</td></tr>
+<caption>Equivalence by TOST at alpha 0.05, {{ over_seeds[0].numbers["seeds a half"] }} seeds a half: the whole interval
+lies within the margin.<br>Differences are PyTorch's mean less JAX's; found: the difference that would not pass
+in 80 % of such comparisons.</caption>
+<tr><th>claim</th><th class="left">model</th><th class="left">verdict</th><th>difference</th><th>90 % interval</th>
+<th>margin</th><th class="left">margin from</th><th>power</th><th>found</th></tr>
+{% for claim in over_seeds %}
+<tr><td>{{ claim.claim }}</td><td class="left">{{ titles[claim.model] }}</td>
+<td class="left"><strong class="{{ "bad" if claim in failed else "good" }}">{{ claim.verdict }}</strong></td>
+<td>{{ size(claim, "difference") }}</td>
+<td>{{ size(claim, "90 % interval, low") }} to {{ size(claim, "90 % interval, high") }}</td>
+<td>{{ size(claim, "margin") }}</td><td class="left">{{ claim["margin from"] }}</td>
+<td>{{ "%.4f"|format(claim.numbers.power) }}</td><td>{{ size(claim, "difference found in 80 %") }}</td></tr>
 {% endfor %}
 </table>
+{% endif %}
+{% for claim in summary.claims if claim not in over_seeds %}
+<p>{{ titles[claim.model] }}: {{ claim.claim }}:
+<strong class="{{ "bad" if claim in failed else "good" }}">{{ claim.verdict }}</strong>
+{% if claim.get("culprit") %}({{ claim.culprit }}){% endif %}<br>
+<span class="muted">{% for key, value in claim.numbers.items() %}{{ key }} {{ "%.3g"|format(value) }}
+{{- "; " if not loop.last }}{% endfor %}</span></p>
+{% endfor %}
 {% endif %}
 {% for model, result in summary.models.items() %}
 <h2>{{ titles[model] }}</h2>
@@ -133,6 +149,7 @@ def write(path: Path, summary: Mapping[str, Any], pictures: Mapping[str, Mapping
         failed=claims.failed(summary["claims"]),
         label=_label,
         seeds=_seeds,
+        size=_size,
         number=_number,
         mean=_mean,
         command=shlex.join(summary["command"]),
@@ -146,6 +163,14 @@ def write(path: Path, summary: Mapping[str, Any], pictures: Mapping[str, Mapping
 def _seeds(result: Mapping[str, Any]) -> list[str]:
     """The seed of each pair of runs, or the pair of seeds where the halves have their own."""
     return [" and ".join(dict.fromkeys(map(str, pair))) for pair in zip(*result["seeds"].values())]
+
+
+def _size(claim: Mapping[str, Any], key: str) -> str:
+    """A claim's number, in per cent where it is relative to the first half's mean."""
+    relative = "difference, relative" in claim["numbers"]
+    value = claim["numbers"][f"difference, {'relative' if relative else 'absolute'}" if key == "difference" else key]
+    signed = "+" if key.startswith(("difference", "90")) and "found" not in key else ""
+    return f"{100 * value:{signed}.3f} %" if relative else f"{value:{signed}.4f}"
 
 
 def _number(value: float | None) -> str:
