@@ -18,6 +18,7 @@ import pytest
 # The tests compare arithmetic, on the CPU; set before either framework looks for an accelerator.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["OMP_NUM_THREADS"] = "1"  # pinned: a sum over threads has their number in its rounding
 # The planted faults make JAX trace everything anew; what has not changed is compiled once.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax-programs-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
