@@ -24,8 +24,8 @@ from PIL import Image
 CLASS_COLOURS = matplotlib.color_sequences["petroff10"]
 CLASS_MARKERS = "o^sDvP*X<>"
 HALF_STYLES: tuple[dict[str, Any], ...] = (
-    {"color": "#0072B2", "linewidth": 4.5, "alpha": 0.45},
-    {"color": "#D55E00", "linewidth": 1.4},
+    {"color": "#0072B2", "linewidth": 4.5, "alpha": 0.45, "markersize": 13},
+    {"color": "#D55E00", "linewidth": 1.4, "markersize": 5},
 )
 DPI = 110
 LEGEND_ROWS = 18
@@ -148,9 +148,12 @@ def loss_curves(
                         continue
                     values = [record[split][f"{term}_nats"] for record in history]
                     label = f"{name}, {split}" if i == 0 else "_"  # one legend entry for all seeds
-                    axes.plot(epochs, values, linestyle=dashes, label=label, **style)
+                    dot = "o" if len(epochs) == 1 else None  # a line through one point cannot be seen
+                    axes.plot(epochs, values, linestyle=dashes, marker=dot, label=label, **style)
         axes.set(title=heading, xlabel="epoch", ylabel="per image")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if max((record["epoch"] for record in records), default=1) <= 1:
+            axes.set_xlim(0, 2)
         axes.grid(alpha=0.25)
     figure.axes[0].legend(frameon=False)
     named = "; ".join(f"{terms[term]}: {units[term]}" for term in terms if term in units)

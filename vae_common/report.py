@@ -67,7 +67,7 @@ in 80 % of such comparisons.</caption>
 <p>{{ titles[claim.model] }}: {{ claim.claim }}:
 <strong class="{{ "bad" if claim in failed else "good" }}">{{ claim.verdict }}</strong>
 {% if claim.get("culprit") %}({{ claim.culprit }}){% endif %}<br>
-<span class="muted">{% for key, value in claim.numbers.items() %}{{ key }} {{ "%.3g"|format(value) }}
+<span class="muted">{% for key, value in claim.numbers.items() %}{{ label(key) }} {{ "%.5g"|format(value) }}
 {{- "; " if not loop.last }}{% endfor %}</span></p>
 {% endfor %}
 {% endif %}
