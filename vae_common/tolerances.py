@@ -7,7 +7,7 @@ on values that are not finite, on unequal names, and where nothing was compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,17 +73,12 @@ def compare_arrays(
 
 def rounded_updates(tier: str, where: str, a: Mapping[str, Any], b: Mapping[str, Any], rate: float) -> list[Check]:
     """float32: 2e-5 learning rates beyond two units in the last place of each element."""
-    checks = compare_arrays(tier, where, a, b, 2e-5, rate)
-    if a.keys() != b.keys() or not a:
-        return checks
-    beyond = []
-    for check, name in zip(checks, b):
-        if np.isfinite(check.measured):
-            x, y = np.asarray(a[name], np.float64), np.asarray(b[name], np.float64)
-            rounding = 2 * np.spacing(np.abs(y).astype(np.float32)).astype(np.float64)
-            check = replace(check, measured=float(np.maximum(np.abs(x - y) - rounding, 0).max()) / rate)
-        beyond.append(check)
-    return beyond
+
+    def beyond_rounding(x: np.ndarray, y: np.ndarray, name: str) -> float:
+        rounding = 2 * np.spacing(np.abs(y).astype(np.float32)).astype(np.float64)
+        return float(np.maximum(np.abs(x - y) - rounding, 0).max()) / rate
+
+    return _measured(compare_arrays(tier, where, a, b, 2e-5, rate), a, b, beyond_rounding)
 
 
 def update_checks(
@@ -99,16 +94,29 @@ def update_checks(
     Not the largest difference: where a gradient is as small as Adam's eps, its rounding is divided by eps,
     so single weights of an autoencoder are 1e-7 learning rates apart after an epoch of float64 steps.
     """
-    checks = compare_arrays(tier, where, a, b, tolerance)
+
+    def share_of_update(x: np.ndarray, y: np.ndarray, name: str) -> float:
+        gap = float(np.linalg.norm(x - y))
+        return gap / float(np.linalg.norm(y - before[name])) if gap else 0.0
+
+    return _measured(compare_arrays(tier, where, a, b, tolerance), a, b, share_of_update)
+
+
+def _measured(
+    checks: list[Check],
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    measure: Callable[[np.ndarray, np.ndarray, str], float],
+) -> list[Check]:
+    """The checks of `compare_arrays` with another measure, where there is something to measure."""
     if a.keys() != b.keys() or not a:
         return checks
-    norms = []
-    for check, name in zip(checks, b):
-        if np.isfinite(check.measured):
-            gap, update = np.subtract(a[name], b[name]), np.subtract(b[name], before[name])
-            check = replace(check, measured=float(np.linalg.norm(gap) / np.linalg.norm(update)))
-        norms.append(check)
-    return norms
+    return [
+        replace(check, measured=measure(np.asarray(a[name], np.float64), np.asarray(b[name], np.float64), name))
+        if np.isfinite(check.measured)
+        else check
+        for check, name in zip(checks, b)
+    ]
 
 
 def chaotic_updates(
