@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_common.configs import InputError
+from vae_common.configs import Config, InputError
 
 
 def select_device(name: str = "auto") -> jax.Device:
@@ -28,16 +28,33 @@ def select_device(name: str = "auto") -> jax.Device:
         raise InputError(f"device: received {name}, but this JAX has {have}; install a build for {name}") from error
 
 
+def device_for(config: Config) -> jax.Device:
+    """The config's device; InputError where it is not there or has not the arithmetic that is asked for."""
+    device = select_device(config.training.device)
+    if config.training.precision == "tf32" and device.platform not in ("cuda", "gpu"):
+        raise InputError(f"precision: received tf32 on {device.platform}, which has none; use float32 or --device cuda")
+    return device
+
+
 @contextlib.contextmanager
-def precision(dtype: str) -> Iterator[None]:
-    """Runs its block in true arithmetic of that dtype.
+def precision(name: str) -> Iterator[None]:
+    """Runs its block in true arithmetic of that precision (see `TrainingConfig.precision`).
 
     Training, inference and checkpoints enter it by themselves; calling a model, `loss_terms` or
     `prepare_images` directly needs it. Without it JAX turns float64 into float32 silently, and an
-    accelerator may multiply float32 matrices in a shorter format.
+    accelerator may multiply float32 matrices in a shorter format. (bfloat16 operands: see `models.networks.affine`.)
     """
-    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+    products = "tensorfloat32" if name == "tf32" else "highest"
+    with jax.enable_x64(name == "float64"), jax.default_matmul_precision(products):
         yield
+
+
+def cache_programs(folder: str | None) -> None:
+    """Keeps compiled programs in that folder for later processes; None keeps none."""
+    jax.config.update("jax_enable_compilation_cache", folder is not None)
+    if folder is not None:
+        jax.config.update("jax_compilation_cache_dir", f"{folder}/jax")
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def to_device(array: np.ndarray, device: jax.Device) -> jax.Array:

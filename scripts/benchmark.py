@@ -1,58 +1,59 @@
-"""Measures how near each half's training step comes to its floor: matrix products plus Adam's update.
-
-python -m scripts.benchmark
-"""
+"""Measures both halves, each case in a fresh process, and draws it: python -m scripts.benchmark --suite quick"""
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from scripts.experiment import load_halves
-from vae_common import benchmarks
+from scripts.experiment import ModelName
+from scripts.halves import CACHE, Framework
+from vae_common import benchmark_plots, runs, suites
+from vae_common.benchmarks import Case
 from vae_common.command_line import run
-from vae_common.configs import Config, NetworkConfig, TrainingConfig
+from vae_common.configs import Device, Execution, Precision
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measures how near each half's training step comes to its floor, both in one process."""
+    """Measures both halves, each case in a fresh process; the last line carries step_over_floor."""
 
+    suite: Literal["quick", "full"] = "quick"
+    """quick: under 2 minutes on 2 cores. full: batch sizes, precisions, seeds, time to a test loss, growth."""
+    frameworks: tuple[Framework, ...] = ("jax", "torch")
+    executions: tuple[Execution, ...] = ()
+    """Of PyTorch; by default eager and compile, and graph on a GPU. JAX runs an epoch as one program."""
+    model: ModelName = "vae"
     hidden: tuple[int, ...] = (512,)
     latent_dim: int = 2
     batch_size: int = 128
-    steps: int = 60
-    """Training steps per round."""
-    rounds: int = 21
-    """How often products, Adam and both halves take their turns."""
+    precision: Precision = "float32"
+    device: Device = "auto"
+    dataset: str = "digits"
+    """Whose test loss is held against seconds, in the full suite."""
+    data_dir: str = "data"
+    rounds: int = 8
+    """Turns of floor and step in each process, after one that warms up."""
+    processes: int = 1
+    """Fresh processes for each case; all cases take turns."""
+    program_cache: bool = False
+    """Finds programs that earlier processes compiled; a start is then not a cold one."""
+    baseline: Path | None = None
+    """An earlier benchmark.json to compare with, paired."""
     output: Path | None = None
-    """A JSON file for the result."""
+    """The folder for benchmark.json and figures; by default a new one under runs/."""
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
-    training = TrainingConfig(batch_size=arguments.batch_size, device="cpu")
-    config = Config(network=NetworkConfig(arguments.hidden, arguments.latent_dim), training=training)
-    halves = load_halves("jax", "torch")
-    result = benchmarks.step_over_floor(halves, config, fused_adam(config), arguments.steps, arguments.rounds)
-    result |= {"command": ["python", "-m", "scripts.benchmark", *sys.argv[1:]]}
-    if arguments.output is not None:
-        arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-    return result
-
-
-def fused_adam(config: Config) -> Any:
-    """One update by PyTorch's fused Adam, the fastest at hand, over the model's parameters."""
-    import torch
-
-    from torch_vae import create_state
-
-    state = create_state(config)
-    for parameter in state.model.parameters():
-        parameter.grad = torch.full_like(parameter, 1e-3)
-    return state.optimizer.step
+    shared = {f.name: getattr(arguments, f.name) for f in fields(Case) if hasattr(arguments, f.name)}
+    folder = runs.new_folder(arguments.output, "benchmark")
+    programs = str(CACHE) if arguments.program_cache else None
+    chosen = (arguments.suite, arguments.frameworks, arguments.executions, arguments.processes)
+    command = ["python", "-m", "scripts.benchmark", *sys.argv[1:]]
+    result = suites.benchmark(Case(**shared), *chosen, folder, command, programs, arguments.baseline)
+    figures = benchmark_plots.draw(result, folder / "figures")
+    return result["summary"] | {"record": str(folder / "benchmark.json"), "figures": [str(path) for path in figures]}
 
 
 if __name__ == "__main__":

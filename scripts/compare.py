@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from scripts.experiment import Experiment, Flat, ModelName, load_dataset, load_halves
+from scripts.experiment import Experiment, Flat, ModelName, load_dataset
+from scripts.halves import load_halves
 from vae_common import experiments, runs
 from vae_common.claims import ClaimOptions, failed
 from vae_common.command_line import run
@@ -23,6 +24,8 @@ class Arguments:
 
     models: tuple[ModelName, ...] = ("ae", "vae")
     seeds: tuple[int, ...] = (0,)
+    parallel_seeds: bool = False
+    """Trains all seeds of a model and half in one program."""
     runs: tuple[Path, ...] = ()
     """Finished runs' folders, in pairs, instead of training; their config counts."""
     output: Path | None = None
@@ -33,7 +36,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
-    halves, wanted = load_halves("jax", "torch"), arguments.claims
+    halves, wanted = load_halves("jax", "torch", program_cache=arguments.experiment.program_cache), arguments.claims
     command = ["python", "-m", "scripts.compare", *sys.argv[1:]]
     if arguments.runs:
         finished, groups = experiments.group_runs(arguments.runs, list(halves), wanted)
@@ -45,8 +48,9 @@ def main(arguments: Arguments) -> dict[str, Any]:
     arguments.figures.check(dataset)
     folder = runs.new_folder(arguments.output, f"compare-{dataset.name.replace('/', '-')}")
     if not arguments.runs:
-        models, seeds = arguments.models, arguments.seeds
-        groups = experiments.train_all(halves, config, models, seeds, dataset, folder, command, wanted.disjoint)
+        models, seeds, parallel = arguments.models, arguments.seeds, arguments.parallel_seeds
+        disjoint = wanted.disjoint
+        groups = experiments.train_all(halves, config, models, seeds, dataset, folder, command, disjoint, parallel)
     summary = experiments.compare(halves, groups, dataset, folder, arguments.figures, command, wanted)
     print(*summary["figures"], folder / "summary.json", summary["report"], sep="\n")
     return experiments.outcome(summary)

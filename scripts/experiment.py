@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import ModuleType
@@ -14,7 +13,6 @@ from vae_common import datasets
 from vae_common.configs import MODELS, PRESETS, Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.randomness import steps_per_epoch
 
-Framework = Literal["jax", "torch"]
 if TYPE_CHECKING:
     ModelName: TypeAlias = str
     Preset: TypeAlias = str
@@ -33,6 +31,8 @@ class Experiment:
     loss: Annotated[LossConfig, Flat] = field(default_factory=LossConfig)
     data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
     training: Annotated[TrainingConfig, Flat] = field(default_factory=TrainingConfig)
+    program_cache: bool = True
+    """Keeps compiled programs in the user's cache folder, so that the next start is quicker."""
 
     def load(self, halves: Mapping[str, ModuleType]) -> tuple[Config, datasets.Dataset]:
         """The config of model `vae` and seed 0 for this data, and the data.
@@ -41,18 +41,14 @@ class Experiment:
         """
         dataset = load_dataset(self.data)
         steps_per_epoch(len(dataset.train), self.training.batch_size)
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(Config) if hasattr(self, f.name)}
+        config = Config(image_shape=dataset.image_shape, **parts)
         for half in halves.values():
-            half.select_device(self.training.device)
-        parts: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "preset"}
-        return Config(image_shape=dataset.image_shape, **parts), dataset
+            half.device_for(config)
+        return config, dataset
 
 
 def load_dataset(data: DataConfig) -> datasets.Dataset:
     """The config's set, its validation split held out."""
     dataset = datasets.load(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir, progress=True)
     return dataset.hold_out(data.validation_size)
-
-
-def load_halves(*frameworks: str) -> dict[str, ModuleType]:
-    """The halves by name; a framework that is not asked for is not imported."""
-    return {name: importlib.import_module(f"{name}_vae") for name in frameworks}

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from scripts.experiment import Flat, Framework, load_dataset, load_halves
+from scripts.experiment import Flat, load_dataset
+from scripts.halves import Framework, load_halves
 from vae_common import figures, runs
 from vae_common.command_line import run
 from vae_common.configs import InputError

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from scripts.experiment import Experiment, Flat, Framework, ModelName, load_dataset, load_halves
-from vae_common import resume, runs
+from scripts.experiment import Experiment, Flat, ModelName, load_dataset
+from scripts.halves import Framework, load_halves
+from vae_common import resume, runs, trainings
 from vae_common.command_line import run
 from vae_common.configs import InputError
 
@@ -40,7 +41,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         raise InputError(f"checkpoint_every: received {arguments.checkpoint_every}, expected an integer >= 1")
     point = None if arguments.resume is None else resume.resume_point(arguments.resume)
     framework = arguments.framework or (point.framework if point else "jax")
-    halves = load_halves(framework)
+    halves = load_halves(framework, program_cache=arguments.experiment.program_cache)
     if point and arguments.resume:
         config = resume.resumed_config(point, sys.argv[1:])
         folder, dataset = arguments.resume, load_dataset(config.data)
@@ -50,7 +51,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
         name = f"{framework}-{config.model}-{dataset.name.replace('/', '-')}-seed{config.seed}"
         folder = runs.new_folder(arguments.output, name)
     command, every = ["python", "-m", "scripts.train", *sys.argv[1:]], arguments.checkpoint_every
-    return runs.train(halves[framework], config, dataset, folder, command=command, checkpoint_every=every, resume=point)
+    half = halves[framework]
+    return trainings.train(half, config, dataset, folder, command=command, checkpoint_every=every, resume=point)
 
 
 if __name__ == "__main__":

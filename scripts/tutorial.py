@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from scripts.experiment import Experiment, Flat, load_halves
+from scripts.experiment import Experiment, Flat
+from scripts.halves import load_halves
 from vae_common import experiments, runs
 from vae_common.command_line import run
 from vae_common.figures import FigureOptions
@@ -30,7 +31,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> dict[str, Any]:
     frameworks = ("jax", "torch") if arguments.framework == "both" else (arguments.framework,)
-    halves = load_halves(*frameworks)
+    halves = load_halves(*frameworks, program_cache=arguments.experiment.program_cache)
     config, dataset = arguments.experiment.load(halves)
     arguments.figures.check(dataset)
     folder = runs.new_folder(arguments.output, f"tutorial-{dataset.name.replace('/', '-')}")

@@ -73,7 +73,7 @@ def small_config(model: str = "vae", dtype: str = "float64", **changes) -> Confi
         Config(
             model=model,
             network=NetworkConfig(hidden=(24,), latent_dim=3),
-            training=TrainingConfig(dtype=dtype, batch_size=20, epochs=2),
+            training=TrainingConfig(precision=dtype, batch_size=20, epochs=2),
         ),
         **changes,
     )

@@ -1,47 +1,151 @@
 """The benchmark's numbers are what they say; how large they are is measured elsewhere."""
 
+import dataclasses
+import importlib
 import json
+import math
 
 import pytest
 
-from tests.conftest import script
+from tests.conftest import HALVES, script
+from vae_common import benchmark_plots, costs, suites
+from vae_common.benchmarks import Case, measure
+from vae_common.configs import InputError
+
+SMALL = Case(hidden=(16,), batch_size=8, rounds=2, images=24)
+FLAGS = ("--hidden", 16, "--batch-size", 8, "--rounds", 2, "--executions", "eager")
 
 
-def test_step_over_floor(tmp_path):
-    flags = ("--hidden", 16, "--batch-size", 8, "--steps", 3, "--rounds", 3, "--output", "r.json")
-    result = script("benchmark", *flags, cwd=tmp_path)
-    assert json.loads((tmp_path / "r.json").read_text()) == result
-    parts = result["milliseconds"]
-    assert set(parts) == {"products", "adam", "jax", "torch"}
-    for half in ("jax", "torch"):
-        ratio = result["step_over_floor"][half]
-        assert 0 < ratio["lower_quartile"] <= ratio["median"] <= ratio["upper_quartile"]
-    assert "expected >= 1 and >= 2" in script("benchmark", "--rounds", 1, cwd=tmp_path, status=2)
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """A quick suite's folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    return folder, script("benchmark", *FLAGS, "--output", "first", cwd=folder)
 
 
-def test_products_are_those_of_a_step(monkeypatch):
-    """Every product of forward and backward, by their multiply-adds."""
-    import numpy as np
+def test_quick_suite(quick):
+    folder, printed = quick
+    record = json.loads((folder / "first" / "benchmark.json").read_text())
+    assert set(printed["step_over_floor"]) == {"jax", "torch"}
+    assert set(printed["times_the_recipe"]) == {"jax auto", "torch eager"}
+    assert all((folder / path).exists() for path in printed["figures"])
+    assert record["machine"]["cores"] >= 1
+    for result in record["results"]:
+        assert "error" not in result, result
+        if result["case"]["kind"] == "step":
+            assert result["step_over_floor"]["n"] == len(result["rounds"]["step_seconds"]) == 2
+            assert set(result["start_seconds"]) == {"import", "build", "compile", "first_step", "to_first_step"}
+            assert result["environment"]["framework"].startswith(result["case"]["framework"])
+        assert (
+            result["peak_host_bytes"] > 1e7 if "peak_host_bytes" in result else result["case"]["framework"] == "recipe"
+        )
 
-    from tests.conftest import small_config
-    from vae_common import benchmarks
 
-    counted = []
+def test_against_a_baseline(quick):
+    folder, _ = quick
+    printed = script("benchmark", *FLAGS, "--frameworks", "torch", "--baseline", "first/benchmark.json", cwd=folder)
+    assert len(printed["against_baseline"]) == 3  # the step, the epoch, the recipe's
+    for compared in printed["against_baseline"].values():
+        low, high = compared["interval"]
+        assert low <= compared["ratio"] <= high
 
-    class Counting(np.ndarray):
-        def __matmul__(self, other):
-            counted.append(self.shape[0] * self.shape[1] * other.shape[1])
-            return np.ndarray.__matmul__(self, other)
 
-    original = np.random.Generator
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--baseline", "none.json"), "none.json is no benchmark's benchmark.json"),
+        (("--executions", "graph", "--device", "cpu"), "received graph on cpu"),
+        (("--rounds", 0), "rounds: received 0"),
+        (("--precision", "tf32", "--device", "cpu"), "received tf32 on cpu"),
+    ],
+)
+def test_bad_input(tmp_path, flags, said):
+    assert said in script("benchmark", *flags, cwd=tmp_path, status=2)
 
-    class Draw:
-        def random(self, shape):
-            return original(np.random.PCG64(0)).random(shape).view(Counting)
 
-    monkeypatch.setattr(benchmarks.np.random, "default_rng", lambda seed: Draw())
-    config = small_config()
-    benchmarks.matrix_products(config)()
-    layers = [784 * 24, 24 * 3, 24 * 3, 3 * 24, 24 * 784]
-    expected = config.training.batch_size * (3 * sum(layers) - 784 * 24)
-    assert sum(counted) == pytest.approx(expected)
+def test_the_ratio_is_paired():
+    """A drift that hits both alike leaves the interval narrow; unpaired it would not."""
+    then = [1.0, 2.0, 4.0, 8.0]
+    found = suites.ratio([1.1 * value for value in then], then)
+    assert found["ratio"] == pytest.approx(1.1)
+    assert found["interval"] == pytest.approx([1.1, 1.1])
+    low, high = suites.ratio([2.0, 1.0], [1.0, 1.0])["interval"]
+    assert low < math.sqrt(2) < high
+    assert suites.ratio([2.0], [1.0])["interval"] is None
+
+
+def test_processes_are_merged():
+    case = {"batch_size": 10, "parallel_seeds": 1}
+    parts = [
+        {"case": case, "rounds": {"step_seconds": [seconds], "floor_seconds": [1.0]}} | {"step_seconds": {}}
+        for seconds in (2.0, 4.0)
+    ]
+    parts = [part | {"step_over_floor": {}} for part in parts]
+    merged = suites.merged([*parts, {"error": "lost"}])
+    assert merged["processes"] == 2
+    assert merged["step_seconds"]["median"] == 3.0
+    assert merged["step_over_floor"]["median"] == 3.0
+    assert merged["images_per_second"] == pytest.approx(10 / 3)
+    assert suites.merged([{"error": "lost"}]) == {"error": "lost"}
+
+
+@pytest.mark.parametrize("model", ["ae", "vae"])
+@pytest.mark.parametrize("hidden", [(), (40,), (40, 30)])
+def test_model_flops_are_those_that_the_frameworks_count(half, model, hidden):
+    """PyTorch counts matrix products and nothing else; XLA counts a few element-wise operations too."""
+    config = dataclasses.replace(Case(hidden=hidden, latent_dim=20, model=model).config())
+    counted = importlib.import_module(f"{half.__name__}.measures").counted_flops(config)
+    ratio = counted / costs.step_flops(config)
+    assert ratio == 1 if half is HALVES["torch"] else 1 < ratio < 1.5
+
+
+def test_xla_counts_little_more_at_full_size():
+    config = Case().config()
+    assert 1 < HALVES["jax"].measures.counted_flops(config) / costs.step_flops(config) < 1.05
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_case_in_this_process(half, seeds):
+    name = half.__name__.removesuffix("_vae")
+    case = dataclasses.replace(SMALL, framework=name, parallel_seeds=seeds)
+    record = measure(half, case, 0.0, lambda: HALVES)
+    assert record["step_seconds"]["median"] > 0
+    assert record["fastest"]["products"] in ("jax", "torch", "numpy")
+    assert record["part_seconds"]["part backward"] > 0
+    epochs = measure(half, dataclasses.replace(case, kind="epoch"), 0.0, lambda: HALVES)
+    assert epochs["images_per_second"] == pytest.approx(24 * seeds / epochs["epoch_seconds"]["median"])
+
+
+def test_loss_against_seconds(half):
+    case = Case(kind="loss", framework=half.__name__.removesuffix("_vae"), hidden=(16,), epochs=3)
+    curve = measure(half, case, 5.0, lambda: HALVES)["test_loss_by_seconds"]
+    assert [seconds for seconds, _ in curve] == sorted(seconds for seconds, _ in curve)
+    assert curve[0][0] > 5
+    assert curve[-1][1] < curve[0][1]
+
+
+def test_every_figure_is_drawn(tmp_path, quick):
+    """From a record that has all kinds of cases: the quick one's, changed into the full suite's."""
+    folder, _ = quick
+    record = json.loads((folder / "first" / "benchmark.json").read_text())
+    step, epoch = (next(r for r in record["results"] if r["case"]["kind"] == kind) for kind in ("step", "epoch"))
+    base = record["base"]
+
+    def like(result, **changes):
+        return result | {"case": result["case"] | changes}
+
+    record["results"] += [like(step, batch_size=size, hidden=[16]) for size in (32, 512)]
+    record["results"] += [like(epoch, latent_dim=2, hidden=[512], images=size) for size in (1024, 4096, 16384)]
+    for field, values in suites.GROWTH.items():
+        changed = {"latent_dim": 2, "hidden": [512], "images": suites.GROWTH_IMAGES}
+        record["results"] += [like(epoch, **(changed | {field: value})) for value in values]
+    curve = {"test_loss_by_seconds": [[1.0, 300.0], [2.0, 200.0]]}
+    loss = {"kind": "loss", "epochs": suites.LOSS_EPOCHS, "dataset": base["dataset"]}
+    record["results"].append(like(step, **loss) | curve)
+    drawn = benchmark_plots.draw(record, tmp_path)
+    assert {path.stem for path in drawn} == {"throughput", "parts", "time_to_loss", "growth"}
+
+
+def test_a_case_that_is_none():
+    with pytest.raises(InputError, match="images: received 4, expected at least a batch of 8"):
+        dataclasses.replace(SMALL, images=4).config()

@@ -70,7 +70,7 @@ def test_compare_refuses_runs_that_do_not_pair(finished):
 
 
 def test_compare_trains_models_and_seeds(tmp_path):
-    result = script("compare", "--seeds", 0, 1, *QUICK, "--dtype", "float64", cwd=tmp_path)
+    result = script("compare", "--seeds", 0, 1, *QUICK, "--precision", "float64", cwd=tmp_path)
     assert set(result["models"]) == {"ae", "vae"}
     for model in result["models"].values():
         assert abs(model["relative_difference"]["total_nats"]) < 1e-10

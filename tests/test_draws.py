@@ -25,7 +25,7 @@ def drawn(half, kind, seed, epoch, dtype="float64"):
         small_config(seed=seed, data=DataConfig(binarization="dynamic")),
         image_shape=PIXELS,
         network=NetworkConfig(hidden=(4,), latent_dim=LATENTS),
-        training=TrainingConfig(dtype=dtype, batch_size=BATCH, randomness=kind),
+        training=TrainingConfig(precision=dtype, batch_size=BATCH, randomness=kind),
     )
     return [half.to_numpy(draw) for draw in half.epoch_draws(config, epoch, IMAGES)]
 

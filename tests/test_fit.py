@@ -1,4 +1,4 @@
-"""`fit` and `runs.train` add nothing to `train_epoch` and `evaluate` and leave nothing out.
+"""`fit` and `trainings.train` add nothing to `train_epoch` and `evaluate` and leave nothing out.
 
 What a run records is what the functions below it compute on the right images: the split, the
 binarization, every image, the final weights.
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, small_config
-from vae_common import checkpoints, datasets, runs
+from vae_common import checkpoints, datasets, trainings
 from vae_common.configs import DataConfig, InputError, NetworkConfig, TrainingConfig
 
 MODES = {
@@ -38,7 +38,7 @@ def labelled():
 
 
 def config_of(mode, **training):
-    training = {"dtype": "float64", "batch_size": 23, "epochs": 2, "learning_rate": 1e-2} | training
+    training = {"precision": "float64", "batch_size": 23, "epochs": 2, "learning_rate": 1e-2} | training
     return replace(
         small_config(data=DataConfig(binarization=mode, validation_size=1050), training=TrainingConfig(**training)),
         image_shape=(4, 3, 1),
@@ -53,7 +53,7 @@ def means(terms):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_run_is_its_epochs(half, labelled, tmp_path, mode):
     config, (train_mode, held_mode) = config_of(mode), MODES[mode]
-    summary = runs.train(half, config, labelled, tmp_path, checkpoint_every=10)
+    summary = trainings.train(half, config, labelled, tmp_path, checkpoint_every=10)
     saved = checkpoints.read(tmp_path / "checkpoint.safetensors")
     state = half.create_state(config)
     images = half.place_images(datasets.binarize(labelled.train.images, train_mode, "train"), config)
@@ -76,7 +76,7 @@ def test_a_run_is_its_epochs(half, labelled, tmp_path, mode):
 
 def test_train_epoch_in_float32_is_train_step_repeated(half, labelled):
     """Bit for bit in PyTorch; in JAX another compiled program may round differently."""
-    config = config_of("dynamic", dtype="float32")
+    config = config_of("dynamic", precision="float32")
     grey = labelled.train.images
     draws = half.epoch_draws(config, 0, len(grey))
     whole, terms = half.train_epoch(half.create_state(config), half.place_images(grey, config), draws)
@@ -92,7 +92,7 @@ def test_train_epoch_in_float32_is_train_step_repeated(half, labelled):
 
 def test_numpy_batches_are_copied(half, labelled):
     """`train_step` on buffers that the caller overwrites at once, as on arrays that stay."""
-    config = config_of("none", dtype="float32")
+    config = config_of("none", precision="float32")
     images = labelled.train.images[:200].astype(np.float32) / 255
     noise = np.random.default_rng(0).standard_normal((200, 2)).astype(np.float32)
     _, expected = half.train_step(half.create_state(config), images, noise)
@@ -104,7 +104,7 @@ def test_numpy_batches_are_copied(half, labelled):
 
 
 def test_evaluation_is_in_double_precision(half, labelled):
-    config = config_of("none", dtype="float32")
+    config = config_of("none", precision="float32")
     for term in half.evaluate(half.create_model(config), labelled.test.images, config):
         assert term.dtype == np.float64
 
@@ -124,7 +124,7 @@ def test_labels_stay_with_their_images(labelled, tmp_path):
 def test_a_refused_resume_leaves_every_file(half, labelled, tmp_path):
     """Other images, another epoch, another model: said in one line, and nothing was touched."""
     config = config_of("none")
-    runs.train(half, config, labelled, tmp_path)
+    trainings.train(half, config, labelled, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     point = checkpoints.read(tmp_path / "checkpoint.safetensors")
     other = replace(labelled, train=labelled.validation)
@@ -144,11 +144,11 @@ def test_a_refused_resume_leaves_every_file(half, labelled, tmp_path):
         (labelled, wide, point, r"\(6, 12\), expected \(7, 12\)"),
     ):
         with pytest.raises(InputError, match=said):
-            runs.train(half, changed, dataset, tmp_path, resume=resume)
+            trainings.train(half, changed, dataset, tmp_path, resume=resume)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_killed_writers_leavings_are_removed(labelled, tmp_path):
     (tmp_path / ".checkpoint.safetensors.abc.part").write_bytes(b"half")
-    runs.train(HALVES["torch"], config_of("none", epochs=0), labelled, tmp_path)
+    trainings.train(HALVES["torch"], config_of("none", epochs=0), labelled, tmp_path)
     assert not list(tmp_path.glob(".*"))

@@ -14,7 +14,7 @@ import importlib, os, pathlib, signal, sys, time
 from dataclasses import replace
 import numpy as np
 from tests.conftest import small_config
-from vae_common import datasets, runs
+from vae_common import datasets, trainings
 from vae_common.resume import resume_point
 
 half, root = importlib.import_module(sys.argv[1] + "_vae"), pathlib.Path(sys.argv[2])
@@ -32,7 +32,7 @@ def start(folder):
         return process
     folder.mkdir(exist_ok=True)
     point = resume_point(folder) if (folder / "config.json").exists() else None
-    runs.train(half, config, small, folder, resume=point)
+    trainings.train(half, config, small, folder, resume=point)
     os._exit(0)
 
 def finish(folder):

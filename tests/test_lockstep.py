@@ -37,7 +37,7 @@ def assert_lockstep(a, b):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_hundred_steps_of_the_full_size_model(digits, model, loss):
-    config = Config(model=model, seed=3, loss=LOSSES[loss], training=TrainingConfig(dtype="float64"))
+    config = Config(model=model, seed=3, loss=LOSSES[loss], training=TrainingConfig(precision="float64"))
     runs = [run(half, config, digits.train.images, 10) for half in HALVES.values()]
     assert runs[0][0].shape == (3, 110)
     assert_lockstep(*runs)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, script, small_config
-from vae_common import checkpoints, runs
+from vae_common import checkpoints, runs, trainings
 from vae_common.configs import DataConfig, InputError
 from vae_common.resume import resume_point
 
@@ -18,7 +18,7 @@ def with_epochs(config, epochs):
 
 def train(half, config, small, folder, resume=None):
     folder.mkdir(exist_ok=True)
-    runs.train(half, config, small, folder, resume=resume)
+    trainings.train(half, config, small, folder, resume=resume)
     return checkpoints.read(folder / "checkpoint.safetensors")
 
 
@@ -129,12 +129,12 @@ def test_a_resumed_run_is_unfinished_until_it_finishes(half, small, tmp_path, mo
 
 def test_two_trainings_never_share_a_folder(half, small, tmp_path):
     with runs.alone_in(tmp_path), pytest.raises(InputError, match="being trained by another process"):
-        runs.train(half, small_config(), small, tmp_path)
+        trainings.train(half, small_config(), small, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_command(tmp_path):
-    quick = ("--hidden", "16", "--dtype", "float64")
+    quick = ("--hidden", "16", "--precision", "float64")
     script("train", "--framework", "jax", "--output", "a", "--epochs", 3, *quick, cwd=tmp_path)
     script("train", "--framework", "jax", "--output", "b", "--epochs", 1, *quick, cwd=tmp_path)
     script("train", "--resume", "b", "--framework", "torch", "--epochs", 2, cwd=tmp_path)

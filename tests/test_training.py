@@ -46,8 +46,8 @@ def test_the_config_decides(half, small):
         {"loss": LossConfig(reduction="sum")},
         {"loss": LossConfig(reconstruction="squared_error")},
         {"data": DataConfig(binarization="dynamic")},
-        {"training": TrainingConfig(dtype="float64", batch_size=20, epochs=2, learning_rate=2e-3)},
-        {"training": TrainingConfig(dtype="float64", batch_size=25, epochs=2)},
+        {"training": TrainingConfig(precision="float64", batch_size=20, epochs=2, learning_rate=2e-3)},
+        {"training": TrainingConfig(precision="float64", batch_size=25, epochs=2)},
     ):
         changed = fitted(half, small_config(**change), small)[1][-1]["test"]
         assert abs(changed["total_nats"] - base["total_nats"]) > 1e-6, change
@@ -89,7 +89,7 @@ def test_float32_stays_float32_and_follows_float64(half, small):
 
 def test_a_loss_that_is_not_finite_stops_the_run(half, small):
     """The error names epoch and step; the state is the one before that epoch."""
-    config = small_config(training=TrainingConfig(dtype="float32", batch_size=20, epochs=3, learning_rate=1e18))
+    config = small_config(training=TrainingConfig(precision="float32", batch_size=20, epochs=3, learning_rate=1e18))
     state = half.create_state(config)
     before = half.state_to_arrays(state)
     with pytest.raises(NonFiniteLoss, match=r"in epoch 1, step \d+; try a smaller learning_rate") as error:
@@ -103,12 +103,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(half, small):
 
 def test_the_last_good_state_has_its_moments(half, small, monkeypatch):
     """Noise that turns NaN in the third epoch: the state after the second one comes back, whole."""
-    config = small_config(training=TrainingConfig(dtype="float64", batch_size=20, epochs=4))
+    config = small_config(training=TrainingConfig(precision="float64", batch_size=20, epochs=4))
     good = half.state_to_arrays(fitted(half, replace(config, training=replace(config.training, epochs=2)), small)[0])
-    original = half.training.epoch_draws
+    original = half.fitting.state_draws
 
-    def epoch_draws(config, epoch, images):
-        draws = original(config, epoch, images)
+    def state_draws(state, epoch, images):
+        draws = original(state, epoch, images)
         if epoch < 2:
             return draws
         with half.precision("float64"):
@@ -116,7 +116,7 @@ def test_the_last_good_state_has_its_moments(half, small, monkeypatch):
             broken[3, 5, 0] = np.nan
             return draws._replace(noise=half.to_device(broken, half.select_device("cpu")))
 
-    monkeypatch.setattr(half.training, "epoch_draws", epoch_draws)
+    monkeypatch.setattr(half.fitting, "state_draws", state_draws)
     with pytest.raises(NonFiniteLoss, match="in epoch 3, step 4") as error:
         half.fit(half.create_state(config), small)
     left = half.state_to_arrays(error.value.state)
@@ -152,7 +152,7 @@ def test_native_randomness_learns_alike(half, small):
 def test_fit_goes_on_from_where_the_state_stands(half, small):
     """Two epochs are one epoch and one more, bit for bit."""
     whole = half.state_to_arrays(fitted(half, small_config(), small)[0])
-    one = small_config(training=TrainingConfig(dtype="float64", batch_size=20, epochs=1))
+    one = small_config(training=TrainingConfig(precision="float64", batch_size=20, epochs=1))
     arrays = half.state_to_arrays(fitted(half, one, small)[0])
     resumed = half.fit(half.state_from_arrays(small_config(), arrays), small)
     for name, array in half.state_to_arrays(resumed).items():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
-from vae_common.configs import InputError
+from vae_common.configs import Config, InputError
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -26,20 +27,39 @@ def select_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def device_for(config: Config) -> torch.device:
+    """The config's device; InputError where it is not there or has not what is asked for of it."""
+    device, training = select_device(config.training.device), config.training
+    if training.precision == "tf32" and device.type != "cuda":
+        raise InputError(f"precision: received tf32 on {device.type}, which has none; use float32 or --device cuda")
+    if training.precision == "float64" and device.type == "mps":
+        raise InputError("precision: received float64 on mps, which has none; use float32 or --device cpu")
+    if training.execution == "graph" and device.type != "cuda":
+        raise InputError(f"execution: received graph on {device.type}; graphs are CUDA's: use compile, eager or auto")
+    return device
+
+
 @contextlib.contextmanager
-def precision(dtype: str) -> Iterator[None]:
-    """Runs its block in true arithmetic of that dtype.
+def precision(name: str) -> Iterator[None]:
+    """Runs its block in true arithmetic of that precision (see `TrainingConfig.precision`).
 
     Training, inference and checkpoints enter it by themselves; calling a model, `loss_terms` or
     `prepare_images` directly needs it. PyTorch keeps the dtype of its tensors by itself; what it may
-    shorten on an accelerator is the arithmetic of float32 products.
+    shorten on an accelerator is the arithmetic of float32 products. (bfloat16 operands: see `models.networks.affine`.)
     """
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
     try:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
+
+
+def cache_programs(folder: str | None) -> None:
+    """Keeps compiled programs in that folder for later processes; None keeps none. Before the first compilation."""
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1" if folder is None else "0"
+    if folder is not None:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/torch"
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -1,106 +1,275 @@
-"""How near a training step comes to what the machine allows.
+"""One benchmark case, measured in a process of its own: what a start costs, and what a step costs.
 
-The floor of a step is its matrix products plus Adam's update; both are measured in the same process
-and round as the halves, so that the drift of a shared machine hits all of them alike.
+A step is held against the floor of the same machine in the same process: its matrix products and then Adam's
+update, by the fastest of the frameworks at hand. Floor and step take turns, so that the drift of a shared
+machine hits both alike. Everything is warmed up, waited for, and read back outside the timed regions.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import itertools
 import os
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from vae_common import reference
-from vae_common.configs import Config, InputError
+from vae_common import costs, datasets
+from vae_common.configs import Config, InputError, NetworkConfig, TrainingConfig
+
+Run = Callable[[int], None]
+WARM_UP = 0.04
+"""Seconds that a turn runs before its clock starts: the threads of the library before it still spin for some
+time, and its own have to be woken and spread over the cores."""
 
 
-def matrix_products(config: Config) -> Callable[[], None]:
-    """One step's products in NumPy: forward, and both gradients of every layer but the first's input."""
-    draw = np.random.default_rng(0)
-    batch, dtype = config.training.batch_size, np.dtype(config.training.dtype)
+@dataclass(frozen=True)
+class Case:
+    """What is measured; `kind` says how."""
 
-    def random(*shape: int) -> np.ndarray:
-        return draw.random(shape).astype(dtype)
+    kind: str = "step"
+    """step: starts, steps, ceilings; epoch: whole epochs with their draws; loss: test loss against seconds."""
+    framework: str = "jax"
+    """jax, torch, or recipe (the loader, optimiser and loop of pytorch/examples' VAE)."""
+    execution: str = "auto"
+    precision: str = "float32"
+    model: str = "vae"
+    hidden: tuple[int, ...] = (512,)
+    latent_dim: int = 2
+    batch_size: int = 128
+    parallel_seeds: int = 1
+    images: int = 0
+    """Of an epoch; 0 takes as many as a round of steps needs."""
+    epochs: int = 1
+    """Of kind `loss`."""
+    dataset: str = "digits"
+    """Of kind `loss`."""
+    data_dir: str = "data"
+    device: str = "auto"
+    rounds: int = 15
 
-    operands = []
-    for name, shape in reference.shapes(config).items():
-        if name.endswith(".weight"):
-            outputs, inputs = shape
-            needs_input_gradient = name != "encoder.hidden.0.weight"
-            operands.append(
-                (random(batch, inputs), random(outputs, inputs), random(batch, outputs), needs_input_gradient)
-            )
+    def config(self) -> Config:
+        """The experiment; raises InputError where it is none."""
+        for name in ("rounds", "epochs", "parallel_seeds"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: received {getattr(self, name)}, expected an integer >= 1")
+        if self.images and self.images < self.batch_size:
+            raise InputError(f"images: received {self.images}, expected at least a batch of {self.batch_size}")
+        training: dict[str, Any] = {
+            name: getattr(self, name) for name in ("execution", "precision", "batch_size", "device", "epochs")
+        }
+        return Config(
+            self.model, network=NetworkConfig(self.hidden, self.latent_dim), training=TrainingConfig(**training)
+        )
 
-    def run() -> None:
-        for x, weight, gradient, needs_input_gradient in operands:
-            _ = x @ weight.T
-            _ = gradient.T @ x
-            if needs_input_gradient:
-                _ = gradient @ weight
-
-    return run
+    @property
+    def key(self) -> str:
+        """Names the case in records: equal keys are the same measurement."""
+        values = dataclasses.asdict(self)
+        values = {name: value for name, value in values.items() if name not in ("rounds", "data_dir", "device")}
+        return " ".join(f"{name}={'x'.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in values.items())
 
 
-def epoch(half: ModuleType, config: Config, images: np.ndarray) -> Callable[[], None]:
-    """One epoch of a half over resident images, waited for, its random numbers drawn beforehand."""
-    placed = half.place_images(images, config)
-    draws = half.epoch_draws(config, 0, len(images))
+def measure(half: ModuleType, case: Case, imported: float, others: Callable[[], Mapping[str, ModuleType]]) -> dict:
+    """Measures a case; `imported` is what importing the half took, `others` gives every half for the floor."""
+    config = case.config()
+    on_cpu = "cpu" in half.environment(case.device)["device"].split(":")[0]
+    record: dict[str, Any] = {"case": dataclasses.asdict(case), "key": case.key}
+    record["environment"] = half.environment(case.device) | {"python": sys.version.split()[0]}
+    if case.kind == "step":
+        record |= _start(half, config, imported)
+        record |= _steps(half, config, case, on_cpu, others)
+    elif case.kind == "epoch":
+        record |= _epochs(half, config, case)
+    else:
+        record |= _test_loss(half, config, case, imported)
+    record["peak_host_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    record["peak_device_bytes"] = half.peak_memory(half.device_for(config))
+    return record
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, quartiles and number of some values."""
+    quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return {"median": quartiles[1], "lower_quartile": quartiles[0], "upper_quartile": quartiles[2], "n": len(values)}
+
+
+def synthetic_images(config: Config, count: int) -> np.ndarray:
+    """uint8 noise: what a step costs does not depend on what the images show."""
+    return np.random.default_rng(0).integers(0, 256, (count, *config.image_shape), np.uint8)
+
+
+def _measures(half: ModuleType) -> ModuleType:
+    return importlib.import_module(f"{half.__name__}.measures")
+
+
+def _state(half: ModuleType, config: Config, seeds: int) -> Any:
+    if seeds == 1:
+        return half.create_state(config)
+    return half.stack_states([half.create_state(dataclasses.replace(config, seed=seed)) for seed in range(seeds)])
+
+
+def _start(half: ModuleType, config: Config, imported: float) -> dict[str, Any]:
+    """What passes before the first step is done, in its parts."""
+    marks = [time.perf_counter()]
+    images = half.place_images(synthetic_images(config, config.training.batch_size), config)
     state = half.create_state(config)
+    draws = half.epoch_draws(config, 0, len(images))
+    half.synchronize((images, draws))
+    marks.append(time.perf_counter())
+    program = half.compile_epoch(state, images, draws)
+    marks.append(time.perf_counter())
+    half.synchronize(program(state, images, draws)[1])
+    marks.append(time.perf_counter())
+    build, compile_, first = (b - a for a, b in itertools.pairwise(marks))
+    parts = {"import": imported, "build": build, "compile": compile_, "first_step": first}
+    return {"start_seconds": parts | {"to_first_step": sum(parts.values())}}
+
+
+def _epoch_run(half: ModuleType, config: Config, seeds: int, steps: int) -> Callable[[], None]:
+    images = half.place_images(synthetic_images(config, steps * config.training.batch_size), config)
+    state = _state(half, config, seeds)
+    draws = half.state_draws(state, 0, len(images))
+    program = half.compile_epoch(state, images, draws)
 
     def run() -> None:
         nonlocal state
-        state, terms = half.train_epoch(state, placed, draws)
+        state, terms = program(state, images, draws)
         half.synchronize(terms)
 
     return run
 
 
-def step_over_floor(
-    halves: Mapping[str, ModuleType], config: Config, adam: Callable[[], None], steps: int, rounds: int
+def _steps(
+    half: ModuleType, config: Config, case: Case, on_cpu: bool, others: Callable[[], Mapping[str, ModuleType]]
 ) -> dict[str, Any]:
-    """Seconds per step of each half over the floor's, round by round.
-
-    Args:
-        adam: one update of Adam over the model's parameters.
-        steps: training steps per round.
-        rounds: how often everything takes its turn, after one round that is not counted.
-
-    Returns:
-        Milliseconds of each part, and per half the ratio `step / floor`: median and quartiles over rounds;
-        and where it was measured.
-    """
-    if steps < 1 or rounds < 2:
-        raise InputError(f"steps, rounds: received {steps}, {rounds}; expected >= 1 and >= 2")
-    images = np.random.default_rng(0).integers(
-        0, 256, (steps * config.training.batch_size, *config.image_shape), np.uint8
-    )
-    products = matrix_products(config)
-    turns: dict[str, tuple[Callable[[], None], int]] = {"products": (products, steps), "adam": (adam, steps)}
-    turns |= {name: (epoch(half, config, images), 1) for name, half in halves.items()}
+    batch, seeds = config.training.batch_size, case.parallel_seeds
+    steps = case.images // batch or (max(8, min(120, 120 * 128 // (batch * seeds))) if on_cpu else 468)
+    repeats = max(2, min(steps, 120 * 128 // batch) // 8) if on_cpu else 60
+    run = _epoch_run(half, config, seeds, steps)
+    implementations = others() if on_cpu and config.training.precision in ("float32", "float64") else {"own": half}
+    candidates: dict[str, Run] = {}
+    for name, other in implementations.items():
+        eager = dataclasses.replace(config, training=dataclasses.replace(config.training, execution="eager"))
+        products, adam = _measures(other).matrix_products(eager), _measures(other).adam_updates(eager)
+        candidates |= {f"floor {name}": _one_after_the_other(products, adam, on_cpu), f"products {name}": products}
+    if on_cpu and len(implementations) > 1:
+        candidates["products numpy"] = _numpy_products(config)
+    elements = 4 * costs.parameters(config)  # as much as weights, gradient and moments, so as deep in the caches
+    turns = {name: (function, repeats) for name, function in candidates.items()}
+    turns["streaming"] = (_measures(half).streaming(config, elements), repeats)
+    turns |= {f"part {name}": (part, repeats) for name, part in _measures(half).step_parts(config).items()}
+    turns["step"] = (lambda _: run(), steps * seeds)
     seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(rounds + 1):
-        for name, (run, repeats) in turns.items():
+    for _ in range(case.rounds + 1):
+        for name, (function, count) in turns.items():
+            end = time.perf_counter() + WARM_UP
+            while name != "step" and time.perf_counter() < end:  # the parts of a step have warmed up for it
+                function(1)
             start = time.perf_counter()
-            for _ in range(repeats):
-                run()
-            seconds[name].append((time.perf_counter() - start) / steps)
-    counted = {name: values[1:] for name, values in seconds.items()}
-    floor = [p + a for p, a in zip(counted["products"], counted["adam"])]
+            function(count)
+            seconds[name].append((time.perf_counter() - start) / count)
+    counted = {name: values[1:] for name, values in seconds.items()}  # the first round warms up
+    fastest = {
+        part: min((name for name in candidates if name.startswith(part)), key=lambda n: statistics.median(counted[n]))
+        for part in ("floor", "products")
+    }
+    floor = counted[fastest["floor"]]
+    step = counted["step"]
+    flops, moved = costs.step_flops(config), costs.step_bytes(config)
+    products, stream = (statistics.median(counted[name]) for name in (fastest["products"], "streaming"))
     return {
-        "rounds": rounds,
         "steps_per_round": steps,
-        "milliseconds": {name: _spread([1e3 * v for v in values]) for name, values in counted.items()},
-        "step_over_floor": {name: _spread([v / f for v, f in zip(counted[name], floor)]) for name in halves},
-        "cores": os.cpu_count(),
-        "environment": {name: half.environment(config.training.device) for name, half in halves.items()},
+        "step_seconds": spread(step),
+        "images_per_second": batch / statistics.median(step),
+        "step_over_floor": spread([s / f for s, f in zip(step, floor)]),
+        "fastest": {part: name.split()[1] for part, name in fastest.items()},
+        "part_seconds": {name: statistics.median(values) for name, values in counted.items()},
+        "model_flops": flops,
+        "framework_flops": _measures(half).counted_flops(config),
+        "model_bytes": moved,
+        "ceilings": {"flops_per_second": flops / products, "bytes_per_second": 12 * elements / stream},
+        "of_product_ceiling": products / statistics.median(step),
+        "rounds": {"step_seconds": step, "floor_seconds": floor},
     }
 
 
-def _spread(values: list[float]) -> dict[str, float]:
-    lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
-    return {"median": median, "lower_quartile": lower, "upper_quartile": upper}
+def _one_after_the_other(products: Run, adam: Run, on_cpu: bool) -> Run:
+    """Products, then Adam, as often as there are steps: on a CPU in turn, so that caches are as in a step."""
+
+    def run(repeats: int) -> None:
+        for part in [repeats] if not on_cpu else [1] * repeats:
+            products(part)
+            adam(part)
+
+    return run
+
+
+def _numpy_products(config: Config) -> Run:
+    draw, batch = np.random.default_rng(0), config.training.batch_size
+    operands = []
+    for inputs, outputs, needed in costs.products(config):
+        shapes = ((batch, inputs), (outputs, inputs), (batch, outputs))
+        x, weight, gradient = (draw.random(shape).astype(config.training.dtype) for shape in shapes)
+        operands.append((x, weight, gradient, needed))
+
+    def run(repeats: int) -> None:
+        for _ in range(repeats):
+            for x, weight, gradient, needed in operands:
+                _ = x @ weight.T, gradient.T @ x, gradient @ weight if needed else None
+
+    return run
+
+
+def _epochs(half: ModuleType, config: Config, case: Case) -> dict[str, Any]:
+    """Whole epochs, their random numbers and the reading back of their losses included."""
+    images = half.place_images(synthetic_images(config, case.images or 60 * case.batch_size), config)
+    state, program, seconds = _state(half, config, case.parallel_seeds), None, []
+    for epoch in range(case.rounds + 1):
+        start = time.perf_counter()
+        draws = half.state_draws(state, epoch, len(images))
+        waited = time.perf_counter()
+        program = program or half.compile_epoch(state, images, draws)
+        compiled = time.perf_counter() - waited
+        state, terms = program(state, images, draws)
+        _ = [half.to_numpy(term) for term in terms]
+        seconds.append(time.perf_counter() - start - compiled)
+    steps = len(images) // case.batch_size
+    trained = steps * case.batch_size * case.parallel_seeds
+    return {
+        "epoch_seconds": spread(seconds[1:]),
+        "images_per_second": trained / statistics.median(seconds[1:]),
+        "rounds": {"epoch_seconds": seconds[1:]},
+        "steps": steps,
+    }
+
+
+def _test_loss(half: ModuleType, config: Config, case: Case, imported: float) -> dict[str, Any]:
+    """Test loss after every epoch against the seconds of training so far, the start included."""
+    dataset = datasets.load(case.dataset, data_dir=case.data_dir)
+    config = dataclasses.replace(config, image_shape=dataset.image_shape)
+    start = time.perf_counter()
+    images, state, program = half.place_images(dataset.train.images, config), half.create_state(config), None
+    elapsed, curve = imported + time.perf_counter() - start, []
+    for epoch in range(case.epochs):
+        start = time.perf_counter()
+        draws = half.state_draws(state, epoch, len(images))
+        program = program or half.compile_epoch(state, images, draws)
+        state, terms = program(state, images, draws)
+        half.to_numpy(terms.total)
+        elapsed += time.perf_counter() - start
+        curve.append([elapsed, float(half.evaluate(state.model, dataset.test.images, config).total.mean())])
+    return {"test_loss_by_seconds": curve, "test_loss_nats": curve[-1][1]}
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

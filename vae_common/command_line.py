@@ -54,7 +54,7 @@ def parse(arguments: Callable[..., _T], flags: Sequence[str]) -> _T:
     if hasattr(default, "experiment"):
         name = value_of("--preset", flags) or default.experiment.preset
         preset = PRESETS.get(name, PRESETS["default"])  # tyro refuses an unknown name itself
-        parts = {field.name for field in dataclasses.fields(default.experiment)} - {"preset"}
+        parts = [f.name for f in dataclasses.fields(default.experiment) if hasattr(preset, f.name)]
         experiment = dataclasses.replace(default.experiment, **{part: getattr(preset, part) for part in parts})
         default = dataclasses.replace(default, experiment=experiment)
     explanation = io.StringIO()

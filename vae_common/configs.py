@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -35,7 +36,8 @@ Reconstruction = Literal["bernoulli", "squared_error"]
 KL = Literal["gaussian", "tutorial"]
 Reduction = Literal["mean", "sum"]
 Binarization = Literal["none", "threshold", "static", "dynamic"]
-DType = Literal["float32", "float64"]
+Precision = Literal["float64", "float32", "tf32", "bfloat16"]
+Execution = Literal["auto", "eager", "compile", "graph"]
 Randomness = Literal["shared", "native"]
 Device = Literal["auto", "cpu", "cuda", "tpu", "mps"]
 
@@ -138,8 +140,11 @@ class TrainingConfig(_Checked):
     """Images per step; a partial last batch is dropped in training, never in evaluation."""
     learning_rate: float = 1e-3
     """Adam's step size."""
-    dtype: DType = "float32"
-    """Of parameters, optimiser and arithmetic."""
+    precision: Precision = "float32"
+    """Of all arithmetic; tf32 (CUDA) and bfloat16: of the matrix products, the rest and all parameters in float32."""
+    execution: Execution = "auto"
+    """How an epoch's steps run. PyTorch: eager, torch.compile, or a captured CUDA graph; auto is graph on CUDA, else
+    eager. JAX: eager is one jitted call a step, all others one program an epoch."""
     randomness: Randomness = "shared"
     """shared: NumPy draws, equal in both halves; native: each framework's own generator."""
     device: Device = "auto"
@@ -151,6 +156,16 @@ class TrainingConfig(_Checked):
         rate = self.learning_rate
         valid = _is_number(rate) and 0 < rate < float("inf")
         _require(valid, "learning_rate", rate, "a finite number > 0")
+
+    @property
+    def dtype(self) -> str:
+        """Of parameters and optimiser: `float64` or `float32`."""
+        return "float64" if self.precision == "float64" else "float32"
+
+    @property
+    def product_dtype(self) -> str | None:
+        """What the operands of matrix products are rounded to, where that is not their own dtype."""
+        return "bfloat16" if self.precision == "bfloat16" else None
 
 
 @dataclass(frozen=True)
@@ -186,8 +201,8 @@ class Config(_Checked):
 
     @property
     def comparable(self) -> Config:
-        """This config with seed, device and folders set aside: equal for runs that differ by their draws only."""
-        training = dataclasses.replace(self.training, device="auto")
+        """This config with seed, device, execution and folders set aside: equal for runs that differ by draws only."""
+        training = dataclasses.replace(self.training, device="auto", execution="auto")
         data = dataclasses.replace(self.data, data_dir="", manual_dir=None)
         return dataclasses.replace(self, seed=0, training=training, data=data)
 
@@ -212,6 +227,10 @@ class Config(_Checked):
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Config:
         """The inverse of `to_json`; raises InputError on an unknown key or a bad value."""
+        training = values.get("training") if isinstance(values, dict) else None
+        if isinstance(training, dict) and "dtype" in training:  # what earlier records call precision
+            training = {{"dtype": "precision"}.get(name, name): value for name, value in training.items()}
+            values = values | {"training": training}
         return _from_json(cls, values, "config")
 
 
@@ -231,6 +250,16 @@ def _from_json(cls: type[_T], values: object, where: str) -> _T:
             value = _from_json(typing.cast(type, hints[name]), value, name)
         fields[name] = tuple(value) if isinstance(value, list) else value
     return cls(**fields)
+
+
+def require_stackable(configs: Sequence[Config], steps: Sequence[int]) -> None:
+    """Raises InputError unless these are experiments that differ in their seed only, as many steps in."""
+    if not configs or len({config.seed for config in configs}) < len(configs):
+        raise InputError(f"states: received seeds {[c.seed for c in configs]}, expected at least one, each once")
+    if len({dataclasses.replace(config, seed=0) for config in configs}) > 1:
+        raise InputError("states: received configs that differ in more than their seed, expected equal ones")
+    if len(set(steps)) > 1:
+        raise InputError(f"states: received states after {list(steps)} steps, expected the same number")
 
 
 PRESETS: dict[str, Config] = {

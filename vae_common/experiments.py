@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vae_common import checkpoints, claims, datasets, figures, latents, plotting, report, runs, same_seed
+from vae_common import checkpoints, claims, datasets, figures, latents, plotting, report, runs, same_seed, trainings
 from vae_common.configs import MODELS, Config, InputError
 
 Halves = Mapping[str, ModuleType]
@@ -58,22 +58,29 @@ def train_all(
     folder: Path,
     command: Sequence[str],
     disjoint: bool = False,
+    parallel_seeds: bool = False,
 ) -> dict[str, Group]:
     """Trains every model and seed in both halves, under `folder`; the halves take turns.
 
     With `disjoint` the second half's seeds are as many others, so that the halves share nothing; its runs
-    are grouped under the first half's seeds all the same.
+    are grouped under the first half's seeds all the same. With `parallel_seeds` a half trains all seeds of a
+    model in one program.
     """
     shift = shift_of(seeds, disjoint)
     groups: dict[str, Group] = {}
     for model in models:
-        for seed in seeds:
+        for together in [list(seeds)] if parallel_seeds else [[seed] for seed in seeds]:
             for place, (framework, half) in enumerate(halves.items()):
-                own = dataclasses.replace(config, model=model, seed=seed + place * shift)
-                target = folder / "runs" / f"{framework}-{model}-seed{own.seed}"
-                target.mkdir(parents=True)
-                runs.train(half, own, dataset, target, command=command, checkpoint_every=CHECKPOINT_EVERY)
-                groups.setdefault(model, {}).setdefault(seed, {})[framework] = target
+                own = [dataclasses.replace(config, model=model, seed=seed + place * shift) for seed in together]
+                targets = [folder / "runs" / f"{framework}-{model}-seed{config.seed}" for config in own]
+                for seed, target in zip(together, targets):
+                    target.mkdir(parents=True)
+                    groups.setdefault(model, {}).setdefault(seed, {})[framework] = target
+                every = CHECKPOINT_EVERY
+                if parallel_seeds:
+                    trainings.train_seeds(half, own, dataset, targets, command=command, checkpoint_every=every)
+                else:
+                    trainings.train(half, own[0], dataset, targets[0], command=command, checkpoint_every=every)
     return groups
 
 

@@ -15,9 +15,9 @@ EpochRecord = dict[str, Any]
 class NonFiniteLoss(ArithmeticError):
     """A loss became infinite or NaN. `state` is the training state before that epoch."""
 
-    def __init__(self, epoch: int, step: int | None, term: str):
+    def __init__(self, seed: int, epoch: int, step: int | None, term: str):
         where = f"epoch {epoch}" + (f", step {step}" if step else ", in the evaluation after it")
-        super().__init__(f"the {term} became infinite or NaN in {where}; try a smaller learning_rate")
+        super().__init__(f"the {term} of seed {seed} became infinite or NaN in {where}; try a smaller learning_rate")
         self.epoch, self.step = epoch, step
         self.state: Any = None
 
@@ -37,10 +37,10 @@ def epoch_record(
     for name, values in terms._asdict().items():
         bad = np.flatnonzero(~np.isfinite(values))
         if bad.size:
-            raise NonFiniteLoss(epoch + 1, int(bad[0]) + 1, name)
+            raise NonFiniteLoss(config.seed, epoch + 1, int(bad[0]) + 1, name)
     for name, values in evaluation._asdict().items():
         if not np.isfinite(values).all():
-            raise NonFiniteLoss(epoch + 1, None, name)
+            raise NonFiniteLoss(config.seed, epoch + 1, None, name)
     steps = len(terms.total)
     return {
         "epoch": epoch + 1,

@@ -13,7 +13,8 @@ from vae_common.command_line import value_of
 from vae_common.configs import Config, InputError
 from vae_common.runs import Run
 
-ALLOWED = ("--resume", "--framework", "--checkpoint-every", "--epochs", "--device")
+RUN = ("--resume", "--framework", "--checkpoint-every", "--program-cache", "--no-program-cache")
+ALLOWED = (*RUN, "--epochs", "--device", "--execution")
 
 
 def resume_point(folder: Path) -> Checkpoint:
@@ -39,4 +40,6 @@ def resumed_config(point: Checkpoint, flags: Sequence[str]) -> Config:
     if epochs < point.epoch:
         raise InputError(f"epochs: received {epochs}, but the run has finished {point.epoch}; expected at least that")
     device: Any = value_of("--device", flags) or training.device
-    return dataclasses.replace(point.config, training=dataclasses.replace(training, epochs=epochs, device=device))
+    execution: Any = value_of("--execution", flags) or training.execution
+    training = dataclasses.replace(training, epochs=epochs, device=device, execution=execution)
+    return dataclasses.replace(point.config, training=training)

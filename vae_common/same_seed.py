@@ -29,9 +29,9 @@ def lockstep(
     """The float64 claim, the claim on float32 latents (L1), and the drift per step in both for the figure."""
     found = {}
     for dtype in ("float64", "float32"):
-        typed = dataclasses.replace(config, training=dataclasses.replace(config.training, dtype=dtype))
+        typed = dataclasses.replace(config, training=dataclasses.replace(config.training, precision=dtype))
         found[dtype] = comparison.lockstep(halves, typed, images, steps)
-    double = dataclasses.replace(config, training=dataclasses.replace(config.training, dtype="float64"))
+    double = dataclasses.replace(config, training=dataclasses.replace(config.training, precision="float64"))
     exact, by_epoch = found["float64"], list(epoch_checks(halves, double, images, steps))
     first, second = _encoded(halves, double, exact.weights, images[:ROWS])
     gap = max(difference(a, b) for a, b in zip(first, second) if b is not None)
@@ -64,7 +64,7 @@ def _float32_latents(
     halves: Halves, model: str, config: Config, result: comparison.Lockstep, images: np.ndarray, steps: int
 ) -> Claim:
     """L1 in float32, where ReLU networks part: the latents keep one structure all the same."""
-    single = dataclasses.replace(config, training=dataclasses.replace(config.training, dtype="float32"))
+    single = dataclasses.replace(config, training=dataclasses.replace(config.training, precision="float32"))
     a, b = (posterior.mean for posterior in _encoded(halves, single, result.weights, images))
     numbers = {name: float("nan") if value is None else value for name, value in latents.compare(a, b).items()}
     kept = all(numbers[name] >= least for name, least in FLOAT32_LEAST.items())

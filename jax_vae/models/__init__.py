@@ -9,7 +9,7 @@ from flax import nnx
 from vae_common import randomness
 from vae_common.configs import MODELS, Config
 
-from ..device import precision, select_device
+from ..device import device_for, precision
 from ..parameters import load_arrays, parameter_shapes
 from .ae import AE
 from .networks import Autoencoder
@@ -25,8 +25,7 @@ def create_model(config: Config) -> Autoencoder:
     """
     model = empty_model(config)
     weights = randomness.initial_weights(parameter_shapes(model), config.seed)
-    device = select_device(config.training.device)
-    return load_arrays(model, weights, config.training.dtype, device)
+    return load_arrays(model, weights, config.training.dtype, device_for(config))
 
 
 def empty_model(config: Config) -> Autoencoder:

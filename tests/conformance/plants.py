@@ -65,7 +65,7 @@ def planted(fault: Fault, half: ModuleType) -> Iterator[None]:
 
 def forget_programs(half: ModuleType) -> None:
     """Makes jitted functions trace again; PyTorch's are eager."""
-    for module in (half.training, half.inference):
+    for module in (half.training, half.execution, half.inference):
         for value in vars(module).values():
             if hasattr(value, "clear_cache"):
                 value.clear_cache()
@@ -84,5 +84,5 @@ def _set(owner: Any, name: str, value: Any) -> None:
 
 def everywhere(half: ModuleType, name: str, value: Any) -> Patches:
     """A public function replaced in every module that holds it."""
-    modules = (half, half.training, half.inference, half.losses, half.models, half.parameters)
+    modules = [half, *(module for module in vars(half).values() if isinstance(module, ModuleType))]
     return [(module, name, value) for module in modules if hasattr(module, name)]

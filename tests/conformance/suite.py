@@ -31,7 +31,7 @@ def tiny_config(model: str = "vae", loss: str = "bernoulli", dtype: str = "float
         network=NetworkConfig(**{"hidden": (12, 12), "latent_dim": 3} | network),
         loss=LOSSES[loss],
         data=DataConfig(binarization="dynamic"),
-        training=TrainingConfig(dtype=dtype, batch_size=9),
+        training=TrainingConfig(precision=dtype, batch_size=9),
     )
 
 

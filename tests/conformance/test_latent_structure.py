@@ -15,7 +15,7 @@ def encoded(half, config, digits):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_float64(digits, model):
-    config = Config(model=model, training=TrainingConfig(dtype="float64", epochs=3))
+    config = Config(model=model, training=TrainingConfig(precision="float64", epochs=3))
     a, b = (encoded(half, config, digits) for half in HALVES.values())
     for x, y in zip(a, b):
         if x is not None:
@@ -38,7 +38,7 @@ def test_float32_after_one_epoch(digits, model):
 
 def test_a_whole_float64_training_ends_equal(digits):
     """Every epoch of the digits experiment: both halves' test losses equal to 1e-10."""
-    config = Config(training=TrainingConfig(dtype="float64", epochs=20))
+    config = Config(training=TrainingConfig(precision="float64", epochs=20))
     ends = []
     for half in HALVES.values():
         state = half.fit(half.create_state(config), digits)
@@ -50,7 +50,7 @@ def test_five_epochs_each_in_turn_are_fifteen(digits):
     """JAX, PyTorch, JAX from each other's states: in float64 equal to 15 epochs of either to 1e-9."""
 
     def config(epochs):
-        return Config(training=TrainingConfig(dtype="float64", epochs=epochs))
+        return Config(training=TrainingConfig(precision="float64", epochs=epochs))
 
     whole = [half.state_to_arrays(half.fit(half.create_state(config(15)), digits)) for half in HALVES.values()]
     arrays = HALVES["jax"].state_to_arrays(HALVES["jax"].create_state(config(5)))

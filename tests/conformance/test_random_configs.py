@@ -30,7 +30,7 @@ CONFIGS = st.builds(
     ),
     data=st.builds(DataConfig, binarization=st.sampled_from(["none", "threshold", "static", "dynamic"])),
     training=st.builds(
-        TrainingConfig, dtype=st.just("float64"), batch_size=st.integers(1, 8), learning_rate=st.floats(1e-5, 1e-2)
+        TrainingConfig, precision=st.just("float64"), batch_size=st.integers(1, 8), learning_rate=st.floats(1e-5, 1e-2)
     ),
 )
 

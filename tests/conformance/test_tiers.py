@@ -40,7 +40,7 @@ def test_depths(hidden):
 @pytest.mark.parametrize("model", MODELS)
 def test_full_size(digits, model, dtype):
     """784-512-2, ReLU, batch 128, on real images; in float32 ten steps."""
-    config = Config(model=model, training=TrainingConfig(dtype=dtype))
+    config = Config(model=model, training=TrainingConfig(precision=dtype))
     checks = comparison.tier_checks(HALVES, config, digits.train.images, steps=10)
     assert_conformant(checks, dtype)
 

@@ -7,9 +7,9 @@ import importlib
 import torch
 
 from vae_common import randomness
-from vae_common.configs import MODELS, Config, InputError
+from vae_common.configs import MODELS, Config
 
-from ..device import precision, select_device
+from ..device import device_for, precision
 from ..parameters import load_arrays, parameter_shapes
 from .ae import AE
 from .networks import Autoencoder
@@ -25,10 +25,7 @@ def create_model(config: Config) -> Autoencoder:
     """
     model = empty_model(config)
     weights = randomness.initial_weights(parameter_shapes(model), config.seed)
-    device = select_device(config.training.device)
-    if device.type == "mps" and config.training.dtype == "float64":
-        raise InputError("dtype: received float64 on mps, which has float32 only; use --dtype float32 or --device cpu")
-    return load_arrays(model, weights, config.training.dtype, device)
+    return load_arrays(model, weights, config.training.dtype, device_for(config))
 
 
 def empty_model(config: Config) -> Autoencoder:

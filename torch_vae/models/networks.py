@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,6 +27,21 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
     return nn.Linear(inputs, outputs)
 
 
+def affine(features, layers: Sequence[Any], products: str | None):
+    """One matrix product for layers that read the same features; their outputs side by side.
+
+    Not the layers' own call: several narrow products take longer than one, and where `products` is a dtype,
+    operands and result are rounded to it.
+    """
+    weight, bias = layers[0].weight, layers[0].bias
+    if len(layers) > 1:
+        weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+    if products is None:
+        return features @ weight.T + bias  # on a CPU faster than addmm, which reads a broadcast bias
+    dtype = getattr(torch, products)
+    return features.to(dtype) @ weight.to(dtype).T + bias.to(dtype)
+
+
 class Encoder(nn.Module):
     """Hidden layers and one linear head per name, for example `mean` and `log_std`.
 
@@ -38,6 +54,7 @@ class Encoder(nn.Module):
         widths = (config.pixels, *config.network.hidden)
         self.hidden = nn.ModuleList([linear(a, b) for a, b in pairwise(widths)])
         self.activation = ACTIVATIONS[config.network.activation]
+        self.products = config.training.product_dtype
         self.pixels = config.pixels
         self.heads = tuple(heads)
         for head in heads:
@@ -46,8 +63,10 @@ class Encoder(nn.Module):
     def forward(self, images):
         features = images.reshape(-1, self.pixels)
         for layer in self.hidden:
-            features = self.activation(layer(features))
-        return tuple(getattr(self, head)(features) for head in self.heads)
+            features = self.activation(affine(features, [layer], self.products))
+        heads = [getattr(self, head) for head in self.heads]
+        outputs = affine(features, heads, self.products).to(images.dtype)
+        return outputs.chunk(len(heads), 1)
 
 
 class Decoder(nn.Module):
@@ -58,6 +77,7 @@ class Decoder(nn.Module):
         widths = (config.network.latent_dim, *reversed(config.network.hidden))
         self.hidden = nn.ModuleList([linear(a, b) for a, b in pairwise(widths)])
         self.activation = ACTIVATIONS[config.network.activation]
+        self.products = config.training.product_dtype
         self.logits = linear(widths[-1], config.pixels)
         self.image_shape = config.image_shape
         self.latent_dim = config.network.latent_dim
@@ -65,8 +85,9 @@ class Decoder(nn.Module):
     def forward(self, latents):
         features = latents
         for layer in self.hidden:
-            features = self.activation(layer(features))
-        return self.logits(features).reshape(-1, *self.image_shape)
+            features = self.activation(affine(features, [layer], self.products))
+        logits = affine(features, [self.logits], self.products).to(latents.dtype)
+        return logits.reshape(-1, *self.image_shape)
 
 
 class Autoencoder(nn.Module):

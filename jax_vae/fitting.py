@@ -1,0 +1,66 @@
+"""A whole fit: epochs, evaluation, records. Twin: torch_vae/fitting.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_common import randomness
+from vae_common.contracts import Terms
+from vae_common.datasets import Dataset, evaluation_images, training_images
+from vae_common.records import EpochRecord, NonFiniteLoss, epoch_record
+
+from .device import precision, synchronize, to_numpy
+from .execution import compile_epoch
+from .inference import evaluate
+from .parallel import state_draws, unstack_states
+from .training import State, place_images
+
+
+def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecord], None] | None = None) -> State:
+    """Trains from wherever the state stands to the config's last epoch.
+
+    Args:
+        state: consumed. Of a stacked one (see parallel.py) every seed is trained, all in one program.
+        dataset: its validation split, or else its test split, is evaluated after every epoch.
+        on_epoch: called with the state and the record of each finished epoch; of a stacked state with each
+            seed's own, in their order.
+
+    Raises:
+        NonFiniteLoss: with epoch and step; its `state` is the one before the epoch where it happened.
+    """
+    config = state.config
+    dataset.require_shape(config.image_shape)
+    images = place_images(training_images(dataset, config.data.binarization), config)
+    split, held_out = evaluation_images(dataset, config.data.binarization)
+    steps = randomness.steps_per_epoch(len(images), config.training.batch_size)
+    program = None
+    for epoch in range(state.step // steps, config.training.epochs):
+        draws = state_draws(state, epoch, len(images))
+        program = program or compile_epoch(state, images, draws)
+        last_good = _copy(state)
+        synchronize((draws, last_good))  # the clock sees the steps alone
+        start = time.perf_counter()
+        state, terms = program(state, images, draws)
+        values = np.stack([to_numpy(term) for term in terms]).astype(np.float64)  # the epoch's only wait
+        seconds = time.perf_counter() - start
+        for place, member in enumerate(unstack_states(state) if state.seeds else [state]):
+            own = Terms(*(values[..., place] if state.seeds else values))
+            evaluation = evaluate(member.model, held_out, config)
+            try:
+                record = epoch_record(epoch, member.config, own, split, evaluation, seconds)
+            except NonFiniteLoss as error:
+                error.state = last_good
+                raise
+            if on_epoch is not None:
+                on_epoch(member, record)
+    return state
+
+
+def _copy(state):
+    with precision(state.config.training.precision):
+        return jax.tree.map(jnp.copy, state)

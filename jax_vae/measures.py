@@ -1,0 +1,120 @@
+"""What a benchmark measures beside training: ceilings, the parts of a step. Twin: torch_vae/measures.py.
+
+Every function gives callables that run that many times and wait for the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_common import costs, randomness
+from vae_common.configs import Config
+
+from .device import device_for, precision, synchronize, to_device
+from .execution import _batch_step
+from .inference import prepare_images
+from .training import _batch_loss, _gradients, _update, create_state, epoch_draws, place_images
+
+Run = Callable[[int], None]
+
+
+def matrix_products(config: Config) -> Run:
+    """The products of one training step, forward and backward, each by itself and in the config's precision."""
+    draw, device, batch = np.random.default_rng(0), device_for(config), config.training.batch_size
+    dtype = config.training.product_dtype or config.training.dtype
+    operands = []
+    with precision(config.training.precision):
+        for inputs, outputs, needed in costs.products(config):
+            shapes = ((batch, inputs), (inputs, outputs), (batch, outputs))
+            x, weight, gradient = (to_device(draw.random(s, np.float32), device).astype(dtype) for s in shapes)
+            operands.append((x, weight, gradient, needed))
+    forward, of_weight, of_inputs = (
+        jax.jit(lambda x, weight: x @ weight),
+        jax.jit(lambda x, gradient: x.T @ gradient),
+        jax.jit(lambda gradient, weight: gradient @ weight.T),
+    )
+
+    def run(repeats: int) -> None:
+        with precision(config.training.precision):
+            for _ in range(repeats):
+                for x, weight, gradient, needed in operands:
+                    last = [forward(x, weight), of_weight(x, gradient)]
+                    last += [of_inputs(gradient, weight)] if needed else []
+            synchronize(last)
+
+    return run
+
+
+def adam_updates(config: Config) -> Run:
+    """Adam's update alone, over the model's parameters."""
+    state = create_state(config)
+    with precision(config.training.precision):
+        gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), state.model)
+        update = jax.jit(_update, donate_argnums=0)
+
+        def run(repeats: int) -> None:
+            nonlocal state
+            with precision(config.training.precision):
+                for _ in range(repeats):
+                    state = update(state, gradients)
+                synchronize(state)
+
+        return run
+
+
+def streaming(config: Config, count: int) -> Run:
+    """a + 2 b over float32 arrays of `count` elements: moves 12 bytes an element."""
+    device = device_for(config)
+    a, b = (to_device(np.ones(count, np.float32), device) for _ in range(2))
+    triad = jax.jit(lambda a, b: a + 2 * b)
+
+    def run(repeats: int) -> None:
+        for _ in range(repeats):
+            last = triad(a, b)
+        synchronize(last)
+
+    return run
+
+
+def step_parts(config: Config) -> dict[str, Run]:
+    """Growing parts of one step, each a program of its own: gather, + forward, + backward; and Adam's update."""
+    draw = np.random.default_rng(0)
+    count = config.training.batch_size
+    images = place_images(draw.integers(0, 256, (count, *config.image_shape), np.uint8), config)
+    state, draws = create_state(config), epoch_draws(config, 0, count)
+
+    def gather(state, images, draws):
+        return prepare_images(images[draws.order[0]], None, config.training.dtype)
+
+    def forward(state, images, draws):
+        return _batch_loss(state.model, config, gather(state, images, draws), draws.noise[0])
+
+    def backward(state, images, draws):
+        return _gradients(state, gather(state, images, draws), draws.noise[0])
+
+    def runs(part):
+        program = jax.jit(part)
+
+        def run(repeats: int) -> None:
+            with precision(config.training.precision):
+                for _ in range(repeats):
+                    last = program(state, images, draws)
+                synchronize(last)
+
+        return run
+
+    parts = {"gather": gather, "forward": forward, "backward": backward}
+    return {name: runs(part) for name, part in parts.items()} | {"adam": adam_updates(config)}
+
+
+def counted_flops(config: Config) -> float:
+    """FLOPs of one step as XLA's cost analysis counts them, element-wise ones included."""
+    count = config.training.batch_size
+    shape = jax.ShapeDtypeStruct((count, *config.image_shape), jnp.uint8)
+    draws = randomness.Draws._make(None if d is None else d[0] for d in epoch_draws(config, 0, count))
+    with precision(config.training.precision):
+        return jax.jit(_batch_step).lower(create_state(config), shape, draws).compile().cost_analysis()["flops"]  # type: ignore

@@ -1,0 +1,179 @@
+"""How an epoch's steps are run: eagerly, compiled, or as a CUDA graph. Twin: jax_vae/execution.py.
+
+The state is consumed, as `train_step` consumes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+from vae_common.contracts import Terms
+from vae_common.randomness import Draws
+
+from .device import device_for, precision
+from .inference import prepare_images
+from .training import State, _batch_loss, _gradients, _update
+
+EpochProgram = Callable[[Any, Any, Draws], tuple[State, Terms]]
+
+
+def train_epoch(state: State, images, draws: Draws) -> tuple[State, Terms]:
+    """One pass over resident images, as the config's `execution` says; nothing is read back between the steps.
+
+    Args:
+        state: consumed.
+        images: uint8 on the device, (N, height, width, channels), from `place_images`.
+        draws: the epoch's order, noise and thresholds, from `epoch_draws`.
+
+    Returns:
+        The next state, and every step's terms, (steps,) each (of a stacked state (steps, seeds)), the mean per image.
+    """
+    return compile_epoch(state, images, draws)(state, images, draws)
+
+
+def compile_epoch(state: State, images, draws: Draws) -> EpochProgram:
+    """`train_epoch` for arguments of these shapes, compiled ahead of time; nothing is run or consumed.
+
+    A graph is captured for this very state and these images: keep the program, and give it no others.
+    """
+    mode = _mode(state)
+    if mode == "graph":
+        return _captured_epoch(state, images, draws)
+    gradients = _gradient_function(state, mode)
+    if mode == "compile":
+        with precision(state.config.training.precision):
+            gradients(state, images, _at(draws, 0))  # compiles; the gradients themselves are let go
+
+    def program(state, images, draws):
+        with precision(state.config.training.precision):
+            return _epoch(state, images, draws, gradients)
+
+    return program
+
+
+def _mode(state):
+    chosen = state.config.training.execution
+    return ("graph" if device_for(state.config).type == "cuda" else "eager") if chosen == "auto" else chosen
+
+
+def _gradient_function(state, mode):
+    """The gradients and mean terms on the batch that an epoch's draws, at one step, take from the images."""
+    if mode == "compile" or state.seeds:
+        function = _seeds_gradients if state.seeds else _batch_gradients
+        function = _compiled(function) if mode == "compile" else function
+
+        def functional(state, images, draw):
+            parameters = {name: parameter.detach() for name, parameter in state.model.named_parameters()}
+            return function(parameters, state.model, state.config, images, draw)
+
+        return functional
+
+    def eager(state, images, draw):
+        batch = prepare_images(images[draw.order], draw.thresholds, getattr(torch, state.config.training.dtype))
+        return _gradients(state, batch, draw.noise)
+
+    return eager
+
+
+def _batch_gradients(parameters, model, config, images, draw):
+    batch = prepare_images(images[draw.order], draw.thresholds, getattr(torch, config.training.dtype))
+
+    def loss(parameters):
+        def call(*inputs):
+            return torch.func.functional_call(model, parameters, inputs)
+
+        return _batch_loss(call, config, batch, draw.noise)
+
+    return torch.func.grad(loss, has_aux=True)(parameters)
+
+
+def _seeds_gradients(parameters, model, config, images, draw):
+    own = Draws(0, 0, None if draw.thresholds is None else 0)
+    return torch.func.vmap(_batch_gradients, in_dims=(0, None, None, None, own))(
+        parameters, model, config, images, draw
+    )
+
+
+@cache
+def _compiled(function):
+    return torch.compile(function, fullgraph=True, dynamic=False)
+
+
+def _epoch(state, images, draws, gradients):
+    steps = []
+    for step in range(len(draws.order)):
+        computed, means = gradients(state, images, _at(draws, step))
+        state = _update(state, computed)
+        steps.append(means)
+    return state, Terms(*(torch.stack(term) for term in zip(*steps)))
+
+
+def _at(draws, step):
+    return Draws._make(None if draw is None else draw[step] for draw in draws)
+
+
+def _captured_epoch(state, images, draws):
+    """Gather, forward, backward and Adam as one CUDA graph, replayed for each step of an epoch."""
+    gradients, resident = _gradient_function(state, "graph"), images
+    own = Draws._make(None if draw is None else draw.clone() for draw in draws)
+    shape = (len(draws.order), len(state.seeds)) if state.seeds else (len(draws.order),)
+    means = torch.zeros((len(Terms._fields), *shape), dtype=draws.noise.dtype, device=images.device)
+    place = torch.zeros(1, dtype=torch.long, device=images.device)
+
+    def step():
+        draw = Draws._make(None if draw is None else draw.index_select(0, place)[0] for draw in own)
+        computed, terms = gradients(state, images, draw)
+        _update(state, computed)
+        means.index_copy_(1, place, torch.stack(list(terms)).unsqueeze(1))
+        place.add_(1).remainder_(len(own.order))
+
+    with precision(state.config.training.precision), _kept(state):
+        replay = _capture(step)
+
+    def program(given, images, draws):
+        if given.model is not state.model or images is not resident:
+            raise ValueError("a captured epoch belongs to one state and its images; compile_epoch makes another")
+        for buffer, draw in zip(own, draws):
+            if draw is not None:
+                buffer.copy_(draw)
+        place.zero_()
+        for _ in range(len(draws.order)):
+            replay()
+        return given, Terms(*means.clone())
+
+    return program
+
+
+@contextlib.contextmanager
+def _kept(state):
+    """Puts weights, moments and step back in place after its block, which may take steps."""
+    weights = [(parameter, parameter.detach().clone()) for parameter in state.model.parameters()]
+    moments = {p: {k: v.clone() for k, v in of.items()} for p, of in state.optimizer.state.items()}
+    yield
+    with torch.no_grad():
+        for parameter, value in weights:
+            parameter.copy_(value)
+            for name, tensor in state.optimizer.state[parameter].items():
+                if parameter in moments:
+                    tensor.copy_(moments[parameter][name])
+                else:
+                    tensor.zero_()
+
+
+def _capture(step):
+    """A CUDA graph of the step; it is warmed up first, on a stream of its own, as PyTorch's notes on graphs ask."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
