@@ -60,14 +60,16 @@ def _batch_step(state, images, draw):
     """One step on the batch that these draws, one entry of an epoch's, take from the resident images."""
 
     def step(state, draw):
-        batch = prepare_images(images[draw.order], draw.thresholds, state.config.training.dtype)
-        return _step(state, batch, draw.noise)
+        batch = images[draw.order].reshape(-1, *state.config.image_shape)
+        return _step(state, prepare_images(batch, draw.thresholds, state.config.training.dtype), draw.noise)
 
     return jax.vmap(step)(state, draw) if state.seeds else step(state, draw)
 
 
 def _epoch(state, images, draws):
-    return jax.lax.scan(lambda state, draw: _batch_step(state, images, draw), state, draws)
+    # Rows, and that before the scan: a TPU would lay out all small images anew at every step.
+    rows = jax.lax.optimization_barrier(images.reshape(len(images), -1))
+    return jax.lax.scan(lambda state, draw: _batch_step(state, rows, draw), state, draws)
 
 
 def _seeds_in_turn(state, images, draws):

@@ -6,6 +6,7 @@ pip install --no-deps --target .libtpu libtpu && python -m scripts.compile_for_t
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import sys
@@ -32,10 +33,10 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
-    if not (arguments.libtpu / "libtpu").is_dir():
+    sys.path.insert(0, str(arguments.libtpu.absolute()))
+    if importlib.util.find_spec("libtpu") is None:
         mend = f"pip install --no-deps --target {arguments.libtpu} libtpu"
         raise InputError(f"libtpu: received {arguments.libtpu}, which has no libtpu package; install it: {mend}")
-    sys.path.insert(0, str(arguments.libtpu))
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "JAX_PLATFORMS": "cpu"}  # before JAX is imported
     import jax_vae
     from scripts import tpu_programs

@@ -33,12 +33,13 @@ def compiled(topology: str, batch: int, precision: str) -> dict[str, Any]:
 
     state = jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), jax_vae.create_state(config))
     images = placed((IMAGES, *config.image_shape), np.uint8)
+    rows = placed((batch, config.pixels), np.uint8)  # as many as a step reads, so that it alone is counted
     noise = (batch, config.noise_dim)
     draw = Draws(placed((batch,), np.int32, "batch"), placed(noise, np.float32, "batch"), None)
     order = placed((steps, batch), np.int32, None, "batch")
     draws = Draws(order, placed((steps, *noise), np.float32, None, "batch"), None)
     with jax_vae.precision(precision):
-        step: Any = _jitted_batch_step.lower(state, images, draw).compile()
+        step: Any = _jitted_batch_step.lower(state, rows, draw).compile()
         epoch: Any = _jitted_epoch.lower(state, images, draws).compile()
     cost, memory = step.cost_analysis(), epoch.memory_analysis()
     peak_flops, peak_bytes = CHIPS[topology.partition(":")[0]]

@@ -80,6 +80,23 @@ def test_compare_trains_models_and_seeds(tmp_path):
     assert total["jax"]["std"] > 0
 
 
+def test_parallel_seeds_are_the_same_runs(tmp_path):
+    """In one program or one by one: the same folders, the same losses; and any of them can go on by itself."""
+    flags = ("--models", "vae", "--seeds", 0, 1, *QUICK, "--precision", "float64")
+    by_kind = {}
+    for kind in ((), ("--parallel-seeds",)):
+        script("compare", *flags, *kind, "--output", f"c{len(kind)}", cwd=tmp_path)
+        summary = json.loads((tmp_path / f"c{len(kind)}" / "summary.json").read_text())
+        by_kind[kind] = summary["models"]["vae"]["losses_by_seed"]
+    one_by_one, together = by_kind.values()
+    for framework, of_seeds in one_by_one.items():
+        for a, b in zip(of_seeds, together[framework]):
+            assert a == pytest.approx(b, rel=1e-12)
+    run = tmp_path / "c1" / "runs" / "torch-vae-seed1"
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["parallel_seeds"] == 2
+    assert script("train", "--resume", run, "--framework", "jax", "--epochs", 3, cwd=tmp_path)["epochs"] == 3
+
+
 def test_a_handful_of_images(tmp_path):
     """Whatever is not defined for so few is left out, not an error after the training."""
     draw = np.random.default_rng(0)

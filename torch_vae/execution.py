@@ -44,14 +44,13 @@ def compile_epoch(state: State, images, draws: Draws) -> EpochProgram:
     mode = _mode(state)
     if mode == "graph":
         return _captured_epoch(state, images, draws)
-    gradients = _gradient_function(state, mode)
     if mode == "compile":
         with precision(state.config.training.precision):
-            gradients(state, images, _at(draws, 0))  # compiles; the gradients themselves are let go
+            _gradient_function(state, mode)(state, images, _at(draws, 0))  # compiles; the gradients are let go
 
     def program(state, images, draws):
         with precision(state.config.training.precision):
-            return _epoch(state, images, draws, gradients)
+            return _epoch(state, images, draws, _gradient_function(state, mode))
 
     return program
 
@@ -66,9 +65,9 @@ def _gradient_function(state, mode):
     if mode == "compile" or state.seeds:
         function = _seeds_gradients if state.seeds else _batch_gradients
         function = _compiled(function) if mode == "compile" else function
+        parameters = {name: parameter.detach() for name, parameter in state.model.named_parameters()}
 
         def functional(state, images, draw):
-            parameters = {name: parameter.detach() for name, parameter in state.model.named_parameters()}
             return function(parameters, state.model, state.config, images, draw)
 
         return functional

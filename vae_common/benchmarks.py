@@ -87,6 +87,8 @@ def measure(half: ModuleType, case: Case, imported: float, others: Callable[[], 
     if case.kind == "step":
         record |= _start(half, config, imported)
         record |= _steps(half, config, case, on_cpu, others)
+        whole = dataclasses.replace(case, images=record["steps"] * case.batch_size, rounds=3)
+        record["epoch_seconds"] = _epochs(half, config, whole)["epoch_seconds"]
     elif case.kind == "epoch":
         record |= _epochs(half, config, case)
     else:
@@ -187,7 +189,7 @@ def _steps(
     flops, moved = costs.step_flops(config), costs.step_bytes(config)
     products, stream = (statistics.median(counted[name]) for name in (fastest["products"], "streaming"))
     return {
-        "steps_per_round": steps,
+        "steps": steps,
         "step_seconds": spread(step),
         "images_per_second": batch / statistics.median(step),
         "step_over_floor": spread([s / f for s, f in zip(step, floor)]),

@@ -30,6 +30,7 @@ GROWTH: dict[str, tuple[Any, ...]] = {
     "parallel_seeds": (1, 2, 4, 8, 16),
 }
 LOSS_EPOCHS = 10
+PRECISION_EPOCHS = 20
 GROWTH_IMAGES = 7680
 """Of an epoch where something else grows."""
 
@@ -103,7 +104,7 @@ def full(base: Case, variants: Sequence[tuple[str, str]], gpu: bool) -> list[Cas
         for batch in (base.batch_size, 8192) if gpu else (base.batch_size,):
             cases += each(precision=precision, batch_size=batch)
     for precision in ("float32", "float64", "bfloat16", *(("tf32",) if gpu else ())):
-        cases += each(first, kind="loss", precision=precision, epochs=20, dataset="digits")
+        cases += each(first, kind="loss", precision=precision, epochs=PRECISION_EPOCHS, dataset="digits")
     cases += each(model="ae")
     cases += each(parallel_seeds=4) + each(parallel_seeds=16)
     cases += _recipe(base, variants, images=60000, rounds=3)
@@ -160,12 +161,11 @@ def merged(records: Sequence[Record]) -> Record:
     result = dict(good[0]) | {"processes": len(good)}
     if "rounds" in result:
         result["rounds"] = {name: [v for r in good for v in r["rounds"][name]] for name in result["rounds"]}
-    for name in ("step_seconds", "epoch_seconds"):
-        if name in result:
+    for name in result.get("rounds", {}):
+        if name in ("step_seconds", "epoch_seconds"):
             result[name] = spread(result["rounds"][name])
-            trained = result["case"]["batch_size"] * result.get("steps", 1)
-            seeds = result["case"]["parallel_seeds"] if name == "epoch_seconds" else 1
-            result["images_per_second"] = trained * seeds / result[name]["median"]
+            alike = result["case"]["parallel_seeds"] * result["steps"] if name == "epoch_seconds" else 1
+            result["images_per_second"] = alike * result["case"]["batch_size"] / result[name]["median"]
     if "step_over_floor" in result:
         pairs = zip(result["rounds"]["step_seconds"], result["rounds"]["floor_seconds"])
         result["step_over_floor"] = spread([step / floor for step, floor in pairs])
@@ -203,7 +203,30 @@ def summary(results: Sequence[Record], base: Case) -> dict[str, Any]:
         if seeds > 1 and name in single:
             cost = seeds * result["step_seconds"]["median"] / single[name]
             found["parallel_seeds_cost"].setdefault(name, {})[str(seeds)] = round(cost, 2)
+    found["precisions"] = _precisions(results, at)
     return {name: values for name, values in found.items() if values}
+
+
+def _precisions(results: Sequence[Record], at: Mapping[str, Any]) -> dict[str, Any]:
+    """Speed relative to float32, and the difference of the test loss on digits after the same training."""
+    shape = {name: at[name] for name in ("batch_size", "model", "hidden", "latent_dim")}
+    speeds = {
+        (_name(r), r["case"]["precision"]): r["images_per_second"]
+        for r in chosen(results, kind="step", parallel_seeds=1, **shape)
+    }
+    losses = {
+        (r["case"]["framework"], r["case"]["precision"]): r["test_loss_nats"]
+        for r in chosen(results, kind="loss", dataset="digits", epochs=PRECISION_EPOCHS)
+    }
+    found: dict[str, Any] = {}
+    for (name, precision), speed in speeds.items():
+        framework = name.split()[0]
+        if precision != "float32" and (name, "float32") in speeds and (framework, precision) in losses:
+            found.setdefault(name, {})[precision] = {
+                "speed": round(speed / speeds[name, "float32"], 3),
+                "test_loss_difference_nats": losses[framework, precision] - losses[framework, "float32"],
+            }
+    return found
 
 
 def _name(result: Record) -> str:

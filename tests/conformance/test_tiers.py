@@ -1,8 +1,10 @@
 """T0 to T5 over the registry of models, losses, activations, dtypes and shapes."""
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 
 from tests.conformance.suite import EROSION, LOSSES, USED, assert_conformant, images_for, tiny_config
 from tests.conftest import HALVES, ROOT
@@ -43,6 +45,20 @@ def test_full_size(digits, model, dtype):
     config = Config(model=model, training=TrainingConfig(precision=dtype))
     checks = comparison.tier_checks(HALVES, config, digits.train.images, steps=10)
     assert_conformant(checks, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("execution", ["eager", "compile", "graph"])
+def test_executions(execution, dtype):
+    """T5: whole epochs against the reference, however they are run (`auto` is what every other test has)."""
+    if execution == "graph" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device; what surrounds the capture is tested in test_execution.py")
+    config = tiny_config(dtype=dtype)
+    config = replace(config, training=replace(config.training, execution=execution))
+    checks = [*epoch_checks(HALVES, config, images_for(config), 40 if dtype == "float64" else 10)]
+    assert {check.tier for check in checks} == {"T5"}
+    assert all(check.passed for check in checks), checks
+    assert dtype == "float32" or max(check.ratio for check in checks) < EROSION
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
