@@ -200,6 +200,7 @@ def _steps(
         "model_bytes": moved,
         "ceilings": {"flops_per_second": flops / products, "bytes_per_second": 12 * elements / stream},
         "of_product_ceiling": products / statistics.median(step),
+        "of_streaming_ceiling": moved / statistics.median(step) / (12 * elements / stream),
         "rounds": {"step_seconds": step, "floor_seconds": floor},
     }
 
