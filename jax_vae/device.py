@@ -36,6 +36,11 @@ def device_for(config: Config) -> jax.Device:
     return device
 
 
+def execution_for(config: Config) -> str:
+    """How an epoch's steps run: `eager`, or as one `program`, which is all else."""
+    return "eager" if config.training.execution == "eager" else "program"
+
+
 @contextlib.contextmanager
 def precision(name: str) -> Iterator[None]:
     """Runs its block in true arithmetic of that precision (see `TrainingConfig.precision`).

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from vae_common.contracts import Terms
 from vae_common.randomness import Draws
 
-from .device import device_for, precision
+from .device import device_for, execution_for, precision
 from .inference import prepare_images
 from .training import State, _step
 
@@ -95,7 +95,7 @@ def _eager_epoch(state, images, draws):
 
 def _program(state):
     """What runs an epoch of this state."""
-    if state.config.training.execution == "eager":
+    if execution_for(state.config) == "eager":
         return _eager_epoch
     in_turn = state.seeds and device_for(state.config).platform == "cpu"
     return _jitted_seeds_in_turn if in_turn else _jitted_epoch

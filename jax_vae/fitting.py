@@ -48,14 +48,17 @@ def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecor
         state, terms = program(state, images, draws)
         values = np.stack([to_numpy(term) for term in terms]).astype(np.float64)  # the epoch's only wait
         seconds = time.perf_counter() - start
-        for place, member in enumerate(unstack_states(state) if state.seeds else [state]):
+        members = unstack_states(state) if state.seeds else [state]
+        records = []
+        for place, member in enumerate(members):
             own = Terms(*(values[..., place] if state.seeds else values))
             evaluation = evaluate(member.model, held_out, config)
             try:
-                record = epoch_record(epoch, member.config, own, split, evaluation, seconds)
+                records.append(epoch_record(epoch, member.config, own, split, evaluation, seconds))
             except NonFiniteLoss as error:
                 error.state = last_good
                 raise
+        for member, record in zip(members, records):  # only now: an epoch counts for all seeds or for none
             if on_epoch is not None:
                 on_epoch(member, record)
     return state

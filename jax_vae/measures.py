@@ -23,27 +23,28 @@ Run = Callable[[int], None]
 
 
 def matrix_products(config: Config) -> Run:
-    """The products of one training step, forward and backward, each by itself and in the config's precision."""
+    """The products of one training step, forward and backward, in the config's precision."""
     draw, device, batch = np.random.default_rng(0), device_for(config), config.training.batch_size
     dtype = config.training.product_dtype or config.training.dtype
-    operands = []
+    operands, needs = [], []
     with precision(config.training.precision):
         for inputs, outputs, needed in costs.products(config):
             shapes = ((batch, inputs), (inputs, outputs), (batch, outputs))
             x, weight, gradient = (to_device(draw.random(s, np.float32), device).astype(dtype) for s in shapes)
-            operands.append((x, weight, gradient, needed))
-    forward, of_weight, of_inputs = (
-        jax.jit(lambda x, weight: x @ weight),
-        jax.jit(lambda x, gradient: x.T @ gradient),
-        jax.jit(lambda gradient, weight: gradient @ weight.T),
-    )
+            operands.append((x, weight, gradient))
+            needs.append(needed)
+
+    @jax.jit
+    def products(operands):
+        return [
+            (x @ weight, x.T @ gradient, gradient @ weight.T if needed else None)
+            for (x, weight, gradient), needed in zip(operands, needs)
+        ]
 
     def run(repeats: int) -> None:
         with precision(config.training.precision):
             for _ in range(repeats):
-                for x, weight, gradient, needed in operands:
-                    last = [forward(x, weight), of_weight(x, gradient)]
-                    last += [of_inputs(gradient, weight)] if needed else []
+                last = products(operands)
             synchronize(last)
 
     return run

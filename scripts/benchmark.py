@@ -36,7 +36,7 @@ class Arguments:
     rounds: int = 8
     """Turns of floor and step in each process, after one that warms up."""
     processes: int = 1
-    """Fresh processes for each case; all cases take turns."""
+    """Fresh ones for each case; all cases take turns."""
     program_cache: bool = False
     """Finds programs that earlier processes compiled; a start is then not a cold one."""
     baseline: Path | None = None
@@ -46,12 +46,12 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
-    shared = {f.name: getattr(arguments, f.name) for f in fields(Case) if hasattr(arguments, f.name)}
+    base = Case(**{f.name: getattr(arguments, f.name) for f in fields(Case) if hasattr(arguments, f.name)}).checked()
     folder = runs.new_folder(arguments.output, "benchmark")
     programs = str(CACHE) if arguments.program_cache else None
     chosen = (arguments.suite, arguments.frameworks, arguments.executions, arguments.processes)
     command = ["python", "-m", "scripts.benchmark", *sys.argv[1:]]
-    result = suites.benchmark(Case(**shared), *chosen, folder, command, programs, arguments.baseline)
+    result = suites.benchmark(base, *chosen, folder, command, programs, arguments.baseline)
     figures = benchmark_plots.draw(result, folder / "figures")
     return result["summary"] | {"record": str(folder / "benchmark.json"), "figures": [str(path) for path in figures]}
 

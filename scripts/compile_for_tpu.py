@@ -12,7 +12,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vae_common.command_line import run
 from vae_common.configs import InputError
@@ -27,7 +27,7 @@ class Arguments:
     topologies: tuple[str, ...] = ("v5e:1x1", "v5e:2x2")
     """Chips, by generation and shape; the batch is sharded over all chips of one."""
     batch_sizes: tuple[int, ...] = (128, 8192)
-    precisions: tuple[str, ...] = ("float32", "bfloat16")
+    precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     output: Path | None = None
     """A JSON file for the record."""
 

@@ -1,8 +1,5 @@
-"""The recipe of pytorch/examples' VAE, written anew, as the benchmark's labelled baseline.
-
-Same network, loss and batch as the halves; what differs is how it is fed and run: a DataLoader that turns every
-image into a PIL image and back into a tensor, eager steps, default Adam, the loss read back at every step.
-"""
+"""The recipe of pytorch/examples' VAE, written anew: a DataLoader that makes of every image a PIL image and of that a
+tensor, eager steps, default Adam, the loss read back at every step. Network, loss and batch are the halves' own."""
 
 from __future__ import annotations
 
@@ -37,17 +34,20 @@ class Images(Dataset):
 def measure_recipe(case: Case) -> dict[str, Any]:
     """Whole epochs, as `vae_common.benchmarks` measures them for the halves."""
     config = case.config()
-    model = torch_vae.create_model(config)
+    model, device = torch_vae.create_model(config), torch_vae.device_for(config)
+    dtype, on_cuda = getattr(torch, config.training.dtype), device.type == "cuda"
     optimizer = torch.optim.Adam(model.parameters(), config.training.learning_rate)
     images = Images(synthetic_images(config, case.images or 60 * case.batch_size))
-    loader = DataLoader(images, batch_size=case.batch_size, shuffle=True, drop_last=True)
+    workers: dict[str, Any] = {"num_workers": 1, "pin_memory": True} if on_cuda else {}  # as the original has it
+    loader = DataLoader(images, batch_size=case.batch_size, shuffle=True, drop_last=True, **workers)
     seconds = []
     for _ in range(case.rounds + 1):
         start, total = time.perf_counter(), 0.0
         for batch in loader:
             optimizer.zero_grad()
-            noise = torch.randn(len(batch), config.noise_dim)
-            loss = torch_vae.loss_terms(config.loss, model(batch.permute(0, 2, 3, 1), noise), batch.permute(0, 2, 3, 1))
+            pixels = batch.to(device, dtype).permute(0, 2, 3, 1)
+            noise = torch.randn(len(batch), config.noise_dim, device=device, dtype=dtype)
+            loss = torch_vae.loss_terms(config.loss, model(pixels, noise), pixels)
             loss.total.sum().backward()
             total += loss.total.sum().item()
             optimizer.step()

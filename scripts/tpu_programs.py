@@ -13,20 +13,23 @@ import jax_vae
 from jax_vae.execution import _jitted_batch_step, _jitted_epoch
 from vae_common import costs
 from vae_common.benchmarks import Case
+from vae_common.configs import InputError
 from vae_common.randomness import Draws
 
 IMAGES = 60_000
-# Peak bfloat16 FLOP/s and bytes/s of one chip, by the start of its topology's name (Google's TPU v5e page).
-CHIPS = {"v5e": (197e12, 819e9)}
+CHIPS = {"v5e": (197e12, 819e9)}  # peak bfloat16 FLOP/s and bytes/s of one (Google's TPU v5e page)
 PASSES = {"float32": 6, "bfloat16": 1}  # float32 products at JAX's "highest" precision are six bfloat16 ones
 
 
 def compiled(topology: str, batch: int, precision: str) -> dict[str, Any]:
     """Compiles a step and an epoch, the batch sharded over the topology's chips; the compiler's counts of both."""
+    if topology.partition(":")[0] not in CHIPS:
+        raise InputError(f"topologies: received {topology}, expected a shape of {', '.join(CHIPS)}: v5e:2x2")
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    if batch % len(devices):
+        raise InputError(f"batch_sizes: received {batch}, expected a multiple of the {len(devices)} chips")
     mesh = Mesh(np.array(devices), ("batch",))
-    config = Case(batch_size=batch, precision=precision, device="cpu").config()
-    steps = IMAGES // batch
+    config, steps = Case(batch_size=batch, precision=precision, device="cpu").config(), IMAGES // batch
 
     def placed(shape: tuple[int, ...], dtype: Any, *axes: str | None) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes)))
@@ -34,17 +37,17 @@ def compiled(topology: str, batch: int, precision: str) -> dict[str, Any]:
     state = jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), jax_vae.create_state(config))
     images = placed((IMAGES, *config.image_shape), np.uint8)
     rows = placed((batch, config.pixels), np.uint8)  # as many as a step reads, so that it alone is counted
-    noise = (batch, config.noise_dim)
-    draw = Draws(placed((batch,), np.int32, "batch"), placed(noise, np.float32, "batch"), None)
-    order = placed((steps, batch), np.int32, None, "batch")
-    draws = Draws(order, placed((steps, *noise), np.float32, None, "batch"), None)
+    noise = placed((batch, config.noise_dim), np.float32, "batch")
+    draw = Draws(placed((batch,), np.int32, "batch"), noise, None)
+    draws = jax.tree.map(lambda d: placed((steps, *d.shape), d.dtype, None, "batch"), draw)
     with jax_vae.precision(precision):
         step: Any = _jitted_batch_step.lower(state, rows, draw).compile()
         epoch: Any = _jitted_epoch.lower(state, images, draws).compile()
-    cost, memory = step.cost_analysis(), epoch.memory_analysis()
-    peak_flops, peak_bytes = CHIPS[topology.partition(":")[0]]
-    flops, moved = cost["flops"], cost["bytes accessed"]
+    memory, (peak_flops, peak_bytes) = epoch.memory_analysis(), CHIPS[topology.partition(":")[0]]
+    flops, moved = (step.cost_analysis()[name] for name in ("flops", "bytes accessed"))
     seconds = {"compute": flops * PASSES[precision] / peak_flops, "memory": moved / peak_bytes}
+    epoch_bytes = {n: getattr(memory, f"{n}_size_in_bytes") for n in ("argument", "output", "alias", "temp")}
+    roofline = {"microseconds_a_step": 1e6 * max(seconds.values()), "bound_by": max(seconds, key=lambda n: seconds[n])}
     return {
         "topology": topology,
         "chips": len(devices),
@@ -52,12 +55,6 @@ def compiled(topology: str, batch: int, precision: str) -> dict[str, Any]:
         "precision": precision,
         "step_of_each_chip": {"flops": flops, "bytes_accessed": moved},
         "model_flops_of_all_chips": costs.step_flops(config),
-        "epoch_memory_bytes": {
-            name: getattr(memory, f"{name}_size_in_bytes") for name in ("argument", "output", "alias", "temp")
-        },
-        "roofline": {
-            "least_microseconds_a_step": 1e6 * max(seconds.values()),
-            "bound_by": max(seconds, key=lambda name: seconds[name]),
-            "flops_per_byte": flops / moved,
-        },
+        "epoch_memory_bytes": epoch_bytes,
+        "roofline": roofline | {"flops_per_byte": flops / moved},  # bytes between on-chip memories count too
     }

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from tests.conftest import HALVES, script
-from vae_common import benchmark_plots, costs, suites
+from vae_common import benchmark_plots, benchmark_results, costs, suites
 from vae_common.benchmarks import Case, measure
 from vae_common.configs import InputError
 
@@ -66,27 +66,41 @@ def test_bad_input(tmp_path, flags, said):
 def test_the_ratio_is_paired():
     """A drift that hits both alike leaves the interval narrow; unpaired it would not."""
     then = [1.0, 2.0, 4.0, 8.0]
-    found = suites.ratio([1.1 * value for value in then], then)
+    found = benchmark_results.ratio([1.1 * value for value in then], then)
     assert found["ratio"] == pytest.approx(1.1)
     assert found["interval"] == pytest.approx([1.1, 1.1])
-    low, high = suites.ratio([2.0, 1.0], [1.0, 1.0])["interval"]
+    low, high = benchmark_results.ratio([2.0, 1.0], [1.0, 1.0])["interval"]
     assert low < math.sqrt(2) < high
-    assert suites.ratio([2.0], [1.0])["interval"] is None
+    assert benchmark_results.ratio([2.0], [1.0])["interval"] is None
+
+
+def process(seconds):
+    """A record as one process makes it, of one round."""
+    rounds = {"step_seconds": [seconds], "floor_seconds": [1.0], "parts_seconds": [0.5], "epoch_seconds": [3 * seconds]}
+    case = {"batch_size": 10, "parallel_seeds": 2, "kind": "step"}
+    return {"case": case, "steps": 3, "rounds": rounds, "key": "k", "environment": {"device": "cpu: cpu"}}
 
 
 def test_processes_are_merged():
-    case = {"batch_size": 10, "parallel_seeds": 1}
-    parts = [
-        {"case": case, "rounds": {"step_seconds": [seconds], "floor_seconds": [1.0]}} | {"step_seconds": {}}
-        for seconds in (2.0, 4.0)
-    ]
-    parts = [part | {"step_over_floor": {}} for part in parts]
-    merged = suites.merged([*parts, {"error": "lost"}])
+    merged = benchmark_results.merged([process(2.0), process(4.0), {"error": "lost"}])
     assert merged["processes"] == 2
-    assert merged["step_seconds"]["median"] == 3.0
-    assert merged["step_over_floor"]["median"] == 3.0
+    assert merged["step_seconds"]["median"] == merged["step_over_floor"]["median"] == 3.0
+    assert merged["step_over_parts"]["median"] == 6.0
+    assert merged["epoch_seconds"]["median"] == 9.0
     assert merged["images_per_second"] == pytest.approx(10 / 3)
-    assert suites.merged([{"error": "lost"}]) == {"error": "lost"}
+    assert benchmark_results.merged([{"error": "lost"}]) == {"error": "lost"}
+
+
+def test_a_baseline_is_paired_by_process():
+    """Rounds of one process are alike; what an interval has to hold is how processes differ."""
+    now, then = (benchmark_results.merged([process(scale * seconds) for seconds in (1.0, 2.0)]) for scale in (1.5, 1.0))
+    compared = benchmark_results.against([now], [then])["k"]
+    assert compared["paired_by"] == "process"
+    assert compared["n"] == 2
+    assert compared["ratio"] == compared["over_floor"]["ratio"] == pytest.approx(1.5)
+    assert benchmark_results.against([process(1.0)], [process(2.0)])["k"]["paired_by"] == "round"
+    elsewhere = process(1.0) | {"environment": {"device": "cuda: H100"}}
+    assert benchmark_results.against([process(1.0)], [elsewhere]) == {}
 
 
 @pytest.mark.parametrize("model", ["ae", "vae"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, small_config
+from vae_common import checkpoints, trainings
 from vae_common.configs import MODELS, Config, DataConfig, InputError, TrainingConfig
 from vae_common.records import NonFiniteLoss
 from vae_common.tolerances import difference
@@ -17,17 +18,17 @@ SEEDS = (3, 5, 2**40)
 @pytest.fixture
 def uncaptured(monkeypatch):
     """CUDA's graphs without CUDA: what would be captured is warmed up as often, and run at every replay."""
-    execution = HALVES["torch"].execution
+    half = HALVES["torch"]
 
     def capture(step):
         for _ in range(3):
             step()
         return step
 
-    monkeypatch.setattr(execution, "_capture", capture)
-    monkeypatch.setattr(execution, "device_for", lambda config: HALVES["torch"].select_device("cpu"))
-    monkeypatch.setattr(HALVES["torch"].training, "device_for", lambda config: HALVES["torch"].select_device("cpu"))
-    monkeypatch.setattr(HALVES["torch"].models, "device_for", lambda config: HALVES["torch"].select_device("cpu"))
+    monkeypatch.setattr(half.execution, "_capture", capture)
+    for module in (half.device, half.training, half.models):
+        monkeypatch.setattr(module, "device_for", lambda config: half.select_device("cpu"))
+    monkeypatch.setattr(half.training, "execution_for", lambda config: "eager")  # Adam's capturable is for CUDA
 
 
 def with_training(config: Config, **changes) -> Config:
@@ -115,6 +116,30 @@ def test_one_seed_that_diverges_names_itself(half, small):
     with pytest.raises(NonFiniteLoss, match=r"of seed \d+ became infinite or NaN in epoch 1") as error:
         half.fit(states, small)
     assert error.value.state.seeds == SEEDS
+
+
+def test_a_seed_that_diverges_later_leaves_runs_that_go_on(half, small, tmp_path, monkeypatch):
+    """The second seed, in the third epoch: every folder holds the second one, and can be resumed."""
+    config = with_training(small_config(), epochs=4)
+    configs = [replace(config, seed=seed) for seed in SEEDS]
+    folders = [tmp_path / str(seed) for seed in SEEDS]
+    original = half.fitting.evaluate
+
+    def evaluate(model, images, config):
+        terms = original(model, images, config)
+        return terms._replace(total=terms.total * np.nan) if next(calls) == 3 * 2 + 1 else terms
+
+    calls = iter(range(100))
+    monkeypatch.setattr(half.fitting, "evaluate", evaluate)
+    for folder in folders:
+        folder.mkdir()
+    with pytest.raises(NonFiniteLoss, match="of seed 5 became infinite or NaN in epoch 3"):
+        trainings.train_seeds(half, configs, small, folders)
+    monkeypatch.setattr(half.fitting, "evaluate", original)
+    for folder, config in zip(folders, configs):
+        point = checkpoints.read(folder / "checkpoint.safetensors")
+        assert point.epoch == len(point.history) == len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+        assert trainings.train(half, config, small, folder, resume=point)["epochs"] == 4
 
 
 def test_states_that_do_not_stack(half, small):

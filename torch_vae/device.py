@@ -39,6 +39,12 @@ def device_for(config: Config) -> torch.device:
     return device
 
 
+def execution_for(config: Config) -> str:
+    """How an epoch's steps run on the config's device: `auto` is resolved."""
+    chosen = config.training.execution
+    return ("graph" if device_for(config).type == "cuda" else "eager") if chosen == "auto" else chosen
+
+
 @contextlib.contextmanager
 def precision(name: str) -> Iterator[None]:
     """Runs its block in true arithmetic of that precision (see `TrainingConfig.precision`).
@@ -47,17 +53,19 @@ def precision(name: str) -> Iterator[None]:
     `prepare_images` directly needs it. PyTorch keeps the dtype of its tensors by itself; what it may
     shorten on an accelerator is the arithmetic of float32 products. (bfloat16 operands: see `models.networks.affine`.)
     """
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+    products = torch.backends.cuda.matmul
+    kept = products.allow_tf32, torch.backends.cudnn.allow_tf32, products.allow_bf16_reduced_precision_reduction
+    products.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+    products.allow_bf16_reduced_precision_reduction = False
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
+        products.allow_tf32, torch.backends.cudnn.allow_tf32, products.allow_bf16_reduced_precision_reduction = kept
 
 
 def cache_programs(folder: str | None) -> None:
     """Keeps compiled programs in that folder for later processes; None keeps none. Before the first compilation."""
-    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1" if folder is None else "0"
+    torch.compiler.config.force_disable_caches = folder is None
     if folder is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/torch"
 
@@ -76,6 +84,8 @@ def synchronize(tree: Any) -> None:
     """Waits until everything that was queued on the accelerator has been computed."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+    if torch.backends.mps.is_available():
+        torch.mps.synchronize()
 
 
 def peak_memory(device: torch.device) -> int | None:

@@ -15,7 +15,7 @@ import torch
 from vae_common.contracts import Terms
 from vae_common.randomness import Draws
 
-from .device import device_for, precision
+from .device import execution_for, precision
 from .inference import prepare_images
 from .training import State, _batch_loss, _gradients, _update
 
@@ -41,7 +41,7 @@ def compile_epoch(state: State, images, draws: Draws) -> EpochProgram:
 
     A graph is captured for this very state and these images: keep the program, and give it no others.
     """
-    mode = _mode(state)
+    mode = execution_for(state.config)
     if mode == "graph":
         return _captured_epoch(state, images, draws)
     if mode == "compile":
@@ -53,11 +53,6 @@ def compile_epoch(state: State, images, draws: Draws) -> EpochProgram:
             return _epoch(state, images, draws, _gradient_function(state, mode))
 
     return program
-
-
-def _mode(state):
-    chosen = state.config.training.execution
-    return ("graph" if device_for(state.config).type == "cuda" else "eager") if chosen == "auto" else chosen
 
 
 def _gradient_function(state, mode):
@@ -100,6 +95,7 @@ def _seeds_gradients(parameters, model, config, images, draw):
 
 @cache
 def _compiled(function):
+    torch._dynamo.config.recompile_limit = 64  # a process may well train more than eight shapes and configs
     return torch.compile(function, fullgraph=True, dynamic=False)
 
 
@@ -135,7 +131,7 @@ def _captured_epoch(state, images, draws):
         replay = _capture(step)
 
     def program(given, images, draws):
-        if given.model is not state.model or images is not resident:
+        if given.model is not state.model or images is not resident or draws.order.shape != own.order.shape:
             raise ValueError("a captured epoch belongs to one state and its images; compile_epoch makes another")
         for buffer, draw in zip(own, draws):
             if draw is not None:
@@ -153,15 +149,17 @@ def _kept(state):
     """Puts weights, moments and step back in place after its block, which may take steps."""
     weights = [(parameter, parameter.detach().clone()) for parameter in state.model.parameters()]
     moments = {p: {k: v.clone() for k, v in of.items()} for p, of in state.optimizer.state.items()}
-    yield
-    with torch.no_grad():
-        for parameter, value in weights:
-            parameter.copy_(value)
-            for name, tensor in state.optimizer.state[parameter].items():
-                if parameter in moments:
-                    tensor.copy_(moments[parameter][name])
-                else:
-                    tensor.zero_()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in weights:
+                parameter.copy_(value)
+                for name, tensor in state.optimizer.state[parameter].items():
+                    if parameter in moments:
+                        tensor.copy_(moments[parameter][name])
+                    else:
+                        tensor.zero_()
 
 
 def _capture(step):
@@ -173,6 +171,6 @@ def _capture(step):
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # JAX's threads may use the device meanwhile
         step()
     return graph.replay

@@ -23,7 +23,7 @@ Run = Callable[[int], None]
 
 
 def matrix_products(config: Config) -> Run:
-    """The products of one training step, forward and backward, each by itself and in the config's precision."""
+    """The products of one training step, forward and backward, in the config's precision."""
     draw, device, batch = np.random.default_rng(0), device_for(config), config.training.batch_size
     dtype = getattr(torch, config.training.product_dtype or config.training.dtype)
     operands = []

@@ -6,7 +6,6 @@ as they take a single one; each seed gets what its own run would give it.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ import torch
 from vae_common.configs import Config, require_stackable
 from vae_common.randomness import Draws
 
+from .models import empty_model
 from .training import State, _adam, epoch_draws
 
 
@@ -61,8 +61,8 @@ def seed_configs(state: State) -> list[Config]:
 
 def _with_parameters(state, tensors, config):
     """A state whose model is this one's with other tensors in its layers, and whose moments are yet to be put."""
-    model = copy.deepcopy(state.model)
-    names = [name for name, _ in model.named_parameters()]
+    model = empty_model(config)
+    names = [name for name, _ in state.model.named_parameters()]
     for name, tensor in zip(names, tensors):
         layer, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(layer), attribute, torch.nn.Parameter(tensor))

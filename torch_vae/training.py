@@ -19,7 +19,7 @@ from vae_common.configs import Config
 from vae_common.contracts import Terms
 from vae_common.randomness import Draws
 
-from .device import device_for, precision, to_device, to_numpy
+from .device import device_for, execution_for, precision, to_device, to_numpy
 from .losses import loss_terms
 from .models import Autoencoder, create_model, empty_model
 from .parameters import load_arrays, parameter_shapes, to_arrays
@@ -129,7 +129,7 @@ def _on_device(config, *arrays):
 
 
 def _adam(model, config):
-    capturable = device_for(config).type == "cuda"  # a CUDA graph needs its step count on the device
+    capturable = execution_for(config) == "graph"  # a CUDA graph needs its step count on the device
     return torch.optim.Adam(model.parameters(), config.training.learning_rate, fused=True, capturable=capturable)
 
 

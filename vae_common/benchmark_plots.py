@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vae_common import plotting
-from vae_common.suites import GROWTH, GROWTH_IMAGES, chosen
+from vae_common.benchmark_results import chosen
+from vae_common.suites import GROWTH, GROWTH_IMAGES
 
 # By framework and execution: Okabe and Ito's colours, told apart by colour-blind people too.
 STYLES = {
@@ -33,7 +34,7 @@ def draw(record: Mapping[str, Any], folder: Path) -> list[Path]:
         "throughput": throughput(results),
         "parts": parts(results, record["base"]),
         "time_to_loss": time_to_loss(results, record["base"]),
-        "growth": growth(results),
+        "growth": growth(results, record["base"]),
     }
     folder.mkdir(parents=True, exist_ok=True)
     return [plotting.save(figure, folder / f"{name}.png") for name, figure in figures.items() if figure]
@@ -68,7 +69,7 @@ def parts(results: Iterable[Any], base: Mapping[str, Any]) -> Figure | None:
     steps = list(chosen(results, kind="step", parallel_seeds=1, **same))
     if not steps:
         return None
-    figure, axes = _one("The parts of a step, each run by itself, and the whole")
+    figure, axes = _one("The parts of a step, each run by itself (PyTorch's eagerly), and the whole")
     rows = [(name, of[0]) for name, of in _by_variant(steps)]
     for row, (_, result) in enumerate(rows):
         seconds = result["part_seconds"]
@@ -117,23 +118,24 @@ def time_to_loss(results: Iterable[Any], base: Mapping[str, Any]) -> Figure | No
     return figure
 
 
-def growth(results: Iterable[Any]) -> Figure | None:
+def growth(results: Iterable[Any], base: Mapping[str, Any]) -> Figure | None:
     """Seconds of an epoch as images, width, latent size and seeds grow, with a line of slope 1."""
     epochs = [r for r in chosen(results, kind="epoch") if r["case"]["framework"] != "recipe"]
     if len({r["case"]["images"] for r in epochs}) < 3:
         return None
+    x, y = [1], [1.0]
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     figure.suptitle("What an epoch costs as it grows")
     for axes, (field, values) in zip(figure.subplots(2, 2).flat, GROWTH.items()):
-        wanted = {"hidden": [512], "latent_dim": 2, "parallel_seeds": 1, "images": GROWTH_IMAGES}
+        wanted = {name: base[name] for name in ("hidden", "latent_dim", "parallel_seeds")} | {"images": GROWTH_IMAGES}
         del wanted[field]
         sizes = [_size(value) for value in values]
         for name, of_variant in _by_variant(chosen(epochs, **wanted)):
             found = {_size(r["case"][field]): r["epoch_seconds"]["median"] for r in of_variant}
-            x = [size for size in sizes if size in found]
-            y = [found[size] for size in x]
+            x = [size for size in sizes if size in found] or x
+            y = [found[size] for size in x] if found else y
             axes.plot(x, y, **_style(name))
-            last = np.array([x[0], x[-1]])
+        last = np.array([x[0], x[-1]])
         axes.plot(last, y[-1] * last / last[-1], color="grey", linestyle=":", label="proportional")
         axes.set(xscale="log", yscale="log", xlabel=AXES[field], ylabel="seconds an epoch")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
@@ -161,8 +163,8 @@ def _by_variant(results: Iterable[Any]) -> list[tuple[str, list[Any]]]:
     found: dict[str, list[Any]] = {}
     for result in sorted(results, key=lambda r: r["case"]["batch_size"]):
         found.setdefault(f"{result['case']['framework']} {result['case']['execution']}", []).append(result)
-    return [(name, found[name]) for name in STYLES if name in found]
+    return [(name, found[name]) for name in sorted(found, key=lambda name: [*STYLES, name].index(name))]
 
 
 def _style(name: str) -> dict[str, Any]:
-    return {"linewidth": 1.8, "markersize": 5} | STYLES[name]
+    return {"linewidth": 1.8, "markersize": 5} | STYLES.get(name, {"label": name, "color": "black"})

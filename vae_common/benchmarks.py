@@ -1,8 +1,10 @@
 """One benchmark case, measured in a process of its own: what a start costs, and what a step costs.
 
 A step is held against the floor of the same machine in the same process: its matrix products and then Adam's
-update, by the fastest of the frameworks at hand. Floor and step take turns, so that the drift of a shared
-machine hits both alike. Everything is warmed up, waited for, and read back outside the timed regions.
+update, in turn, by the fastest libraries at hand. (`step_over_parts` holds it against the same two each run
+by itself over and over, its operands in the nearest cache: less than any step could take.) Floor and step take
+turns, so that the drift of a shared machine hits both alike. Steps are warmed up, waited for, and read back
+outside the timed regions; whole epochs include the drawing of their numbers and the reading of their losses.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import itertools
-import os
 import resource
 import statistics
 import sys
@@ -58,9 +59,9 @@ class Case:
 
     def config(self) -> Config:
         """The experiment; raises InputError where it is none."""
-        for name in ("rounds", "epochs", "parallel_seeds"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: received {getattr(self, name)}, expected an integer >= 1")
+        for name, value in (("rounds", self.rounds), ("parallel_seeds", self.parallel_seeds)):
+            if value < 1:
+                raise InputError(f"{name}: received {value}, expected an integer >= 1")
         if self.images and self.images < self.batch_size:
             raise InputError(f"images: received {self.images}, expected at least a batch of {self.batch_size}")
         training: dict[str, Any] = {
@@ -69,6 +70,11 @@ class Case:
         return Config(
             self.model, network=NetworkConfig(self.hidden, self.latent_dim), training=TrainingConfig(**training)
         )
+
+    def checked(self) -> Case:
+        """Itself; raises InputError where it is none."""
+        self.config()
+        return self
 
     @property
     def key(self) -> str:
@@ -81,21 +87,35 @@ class Case:
 def measure(half: ModuleType, case: Case, imported: float, others: Callable[[], Mapping[str, ModuleType]]) -> dict:
     """Measures a case; `imported` is what importing the half took, `others` gives every half for the floor."""
     config = case.config()
-    on_cpu = "cpu" in half.environment(case.device)["device"].split(":")[0]
     record: dict[str, Any] = {"case": dataclasses.asdict(case), "key": case.key}
-    record["environment"] = half.environment(case.device) | {"python": sys.version.split()[0]}
-    if case.kind == "step":
-        record |= _start(half, config, imported)
-        record |= _steps(half, config, case, on_cpu, others)
-        whole = dataclasses.replace(case, images=record["steps"] * case.batch_size, rounds=3)
-        record["epoch_seconds"] = _epochs(half, config, whole)["epoch_seconds"]
-    elif case.kind == "epoch":
-        record |= _epochs(half, config, case)
+    if case.kind == "loss":
+        record |= _test_loss(half, config, case, imported) | _peaks(half, config)
     else:
-        record |= _test_loss(half, config, case, imported)
-    record["peak_host_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    record["peak_device_bytes"] = half.peak_memory(half.device_for(config))
+        start = _start(half, config, case.parallel_seeds, imported) if case.kind == "step" else {}
+        on_cpu = half.environment(case.device)["device"].startswith("cpu")
+        steps = _steps_of(case, on_cpu)
+        epochs = _epochs(half, config, case, steps, 3 if case.kind == "step" else case.rounds)
+        record |= start | epochs | _peaks(half, config)  # before what only the floor needs is imported
+        if case.kind == "step":
+            measured = _steps(half, config, case, steps, on_cpu, others)
+            record |= measured | {"rounds": epochs["rounds"] | measured["rounds"]}
+    record["environment"] = half.environment(case.device) | {"python": sys.version.split()[0]}
     return record
+
+
+def _peaks(half: ModuleType, config: Config) -> dict[str, Any]:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "peak_device_bytes": half.peak_memory(half.device_for(config)),
+    }
+
+
+def _steps_of(case: Case, on_cpu: bool) -> int:
+    """Steps of an epoch: those of the images asked for, or as many as a round needs to be timed well."""
+    if case.images:
+        return case.images // case.batch_size
+    return max(8, min(120, 120 * 128 // (case.batch_size * case.parallel_seeds))) if on_cpu else 468
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -119,20 +139,20 @@ def _state(half: ModuleType, config: Config, seeds: int) -> Any:
     return half.stack_states([half.create_state(dataclasses.replace(config, seed=seed)) for seed in range(seeds)])
 
 
-def _start(half: ModuleType, config: Config, imported: float) -> dict[str, Any]:
+def _start(half: ModuleType, config: Config, seeds: int, imported: float) -> dict[str, Any]:
     """What passes before the first step is done, in its parts."""
     marks = [time.perf_counter()]
     images = half.place_images(synthetic_images(config, config.training.batch_size), config)
-    state = half.create_state(config)
-    draws = half.epoch_draws(config, 0, len(images))
+    state = _state(half, config, seeds)
+    draws = half.state_draws(state, 0, len(images))
     half.synchronize((images, draws))
     marks.append(time.perf_counter())
     program = half.compile_epoch(state, images, draws)
     marks.append(time.perf_counter())
     half.synchronize(program(state, images, draws)[1])
     marks.append(time.perf_counter())
-    build, compile_, first = (b - a for a, b in itertools.pairwise(marks))
-    parts = {"import": imported, "build": build, "compile": compile_, "first_step": first}
+    taken = (b - a for a, b in itertools.pairwise(marks))
+    parts = {"import": imported} | dict(zip(("build", "compile", "first_step"), taken))
     return {"start_seconds": parts | {"to_first_step": sum(parts.values())}}
 
 
@@ -151,10 +171,14 @@ def _epoch_run(half: ModuleType, config: Config, seeds: int, steps: int) -> Call
 
 
 def _steps(
-    half: ModuleType, config: Config, case: Case, on_cpu: bool, others: Callable[[], Mapping[str, ModuleType]]
+    half: ModuleType,
+    config: Config,
+    case: Case,
+    steps: int,
+    on_cpu: bool,
+    others: Callable[[], Mapping[str, ModuleType]],
 ) -> dict[str, Any]:
     batch, seeds = config.training.batch_size, case.parallel_seeds
-    steps = case.images // batch or (max(8, min(120, 120 * 128 // (batch * seeds))) if on_cpu else 468)
     repeats = max(2, min(steps, 120 * 128 // batch) // 8) if on_cpu else 60
     run = _epoch_run(half, config, seeds, steps)
     implementations = others() if on_cpu and config.training.precision in ("float32", "float64") else {"own": half}
@@ -162,10 +186,13 @@ def _steps(
     for name, other in implementations.items():
         eager = dataclasses.replace(config, training=dataclasses.replace(config.training, execution="eager"))
         products, adam = _measures(other).matrix_products(eager), _measures(other).adam_updates(eager)
-        candidates |= {f"floor {name}": _one_after_the_other(products, adam, on_cpu), f"products {name}": products}
-    if on_cpu and len(implementations) > 1:
+        candidates |= {f"floor {name}": _one_after_the_other(products, adam, on_cpu)}
+        candidates |= {f"products {name}": products, f"adam {name}": adam}
+    if "torch" in implementations:
         candidates["products numpy"] = _numpy_products(config)
-    elements = 4 * costs.parameters(config)  # as much as weights, gradient and moments, so as deep in the caches
+        candidates["floor numpy"] = _one_after_the_other(candidates["products numpy"], candidates["adam torch"], on_cpu)
+    # On a CPU as much as weights, gradient and moments, so as deep in the caches; else more than any cache holds.
+    elements = 4 * costs.parameters(config) // 3 if on_cpu else 2**26
     turns = {name: (function, repeats) for name, function in candidates.items()}
     turns["streaming"] = (_measures(half).streaming(config, elements), repeats)
     turns |= {f"part {name}": (part, repeats) for name, part in _measures(half).step_parts(config).items()}
@@ -182,9 +209,10 @@ def _steps(
     counted = {name: values[1:] for name, values in seconds.items()}  # the first round warms up
     fastest = {
         part: min((name for name in candidates if name.startswith(part)), key=lambda n: statistics.median(counted[n]))
-        for part in ("floor", "products")
+        for part in ("floor", "products", "adam")
     }
     floor = counted[fastest["floor"]]
+    apart = [p + a for p, a in zip(counted[fastest["products"]], counted[fastest["adam"]])]
     step = counted["step"]
     flops, moved = costs.step_flops(config), costs.step_bytes(config)
     products, stream = (statistics.median(counted[name]) for name in (fastest["products"], "streaming"))
@@ -193,6 +221,7 @@ def _steps(
         "step_seconds": spread(step),
         "images_per_second": batch / statistics.median(step),
         "step_over_floor": spread([s / f for s, f in zip(step, floor)]),
+        "step_over_parts": spread([s / f for s, f in zip(step, apart)]),
         "fastest": {part: name.split()[1] for part, name in fastest.items()},
         "part_seconds": {name: statistics.median(values) for name, values in counted.items()},
         "model_flops": flops,
@@ -201,7 +230,7 @@ def _steps(
         "ceilings": {"flops_per_second": flops / products, "bytes_per_second": 12 * elements / stream},
         "of_product_ceiling": products / statistics.median(step),
         "of_streaming_ceiling": moved / statistics.median(step) / (12 * elements / stream),
-        "rounds": {"step_seconds": step, "floor_seconds": floor},
+        "rounds": {"step_seconds": step, "floor_seconds": floor, "parts_seconds": apart},
     }
 
 
@@ -217,8 +246,7 @@ def _one_after_the_other(products: Run, adam: Run, on_cpu: bool) -> Run:
 
 
 def _numpy_products(config: Config) -> Run:
-    draw, batch = np.random.default_rng(0), config.training.batch_size
-    operands = []
+    draw, batch, operands = np.random.default_rng(0), config.training.batch_size, []
     for inputs, outputs, needed in costs.products(config):
         shapes = ((batch, inputs), (outputs, inputs), (batch, outputs))
         x, weight, gradient = (draw.random(shape).astype(config.training.dtype) for shape in shapes)
@@ -232,11 +260,11 @@ def _numpy_products(config: Config) -> Run:
     return run
 
 
-def _epochs(half: ModuleType, config: Config, case: Case) -> dict[str, Any]:
+def _epochs(half: ModuleType, config: Config, case: Case, steps: int, rounds: int) -> dict[str, Any]:
     """Whole epochs, their random numbers and the reading back of their losses included."""
-    images = half.place_images(synthetic_images(config, case.images or 60 * case.batch_size), config)
+    images = half.place_images(synthetic_images(config, steps * case.batch_size), config)
     state, program, seconds = _state(half, config, case.parallel_seeds), None, []
-    for epoch in range(case.rounds + 1):
+    for epoch in range(rounds + 1):
         start = time.perf_counter()
         draws = half.state_draws(state, epoch, len(images))
         waited = time.perf_counter()
@@ -245,7 +273,6 @@ def _epochs(half: ModuleType, config: Config, case: Case) -> dict[str, Any]:
         state, terms = program(state, images, draws)
         _ = [half.to_numpy(term) for term in terms]
         seconds.append(time.perf_counter() - start - compiled)
-    steps = len(images) // case.batch_size
     trained = steps * case.batch_size * case.parallel_seeds
     return {
         "epoch_seconds": spread(seconds[1:]),
@@ -271,8 +298,3 @@ def _test_loss(half: ModuleType, config: Config, case: Case, imported: float) ->
         elapsed += time.perf_counter() - start
         curve.append([elapsed, float(half.evaluate(state.model, dataset.test.images, config).total.mean())])
     return {"test_loss_by_seconds": curve, "test_loss_nats": curve[-1][1]}
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

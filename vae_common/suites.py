@@ -1,26 +1,23 @@
-"""The cases of a whole benchmark, run one after the other, each in a fresh process; and what they add up to."""
+"""The cases of a whole benchmark, run one after the other, each in a fresh process."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import platform
-import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
 from tqdm import tqdm
 
-from vae_common.benchmarks import Case, cores, spread
+from vae_common.benchmark_results import PRECISION_EPOCHS, Record, against, merged, read_results, summary
+from vae_common.benchmarks import Case
 from vae_common.configs import InputError
 
-Record = dict[str, Any]
 BATCH_SIZES = (32, 128, 512, 2048, 8192)
 RECIPE: dict[str, Any] = {"hidden": (400,), "latent_dim": 20, "kind": "epoch"}
 GROWTH: dict[str, tuple[Any, ...]] = {
@@ -30,7 +27,6 @@ GROWTH: dict[str, tuple[Any, ...]] = {
     "parallel_seeds": (1, 2, 4, 8, 16),
 }
 LOSS_EPOCHS = 10
-PRECISION_EPOCHS = 20
 GROWTH_IMAGES = 7680
 """Of an epoch where something else grows."""
 
@@ -58,10 +54,9 @@ def benchmark(
     Raises:
         InputError: where a case cannot be run as it is asked for, or none can.
     """
-    base.config()
     earlier = read_results(baseline) if baseline else []
     gpu = base.device == "cuda" or (base.device == "auto" and _said("nvidia-smi") is not None)
-    modes = executions or ("eager", "compile", *(("graph",) if gpu else ()))
+    modes = executions or (*(("graph",) if gpu else ()), "eager", "compile")
     variants = [(f, e) for f in frameworks for e in (modes if f == "torch" else ("auto",))]
     if processes < 1 or not variants:
         raise InputError(f"processes, frameworks: received {processes}, {list(frameworks)}; expected at least one each")
@@ -80,7 +75,7 @@ def benchmark(
     if earlier:
         record["summary"]["against_baseline"] = against(results, earlier)
     (folder / "benchmark.json").write_text(json.dumps(record, indent=1) + "\n")
-    return record
+    return json.loads((folder / "benchmark.json").read_text())
 
 
 def quick(base: Case, variants: Sequence[tuple[str, str]]) -> list[Case]:
@@ -95,11 +90,12 @@ def full(base: Case, variants: Sequence[tuple[str, str]], gpu: bool) -> list[Cas
     def each(chosen: Sequence[tuple[str, str]] = variants, **changes: Any) -> list[Case]:
         return [dataclasses.replace(base, framework=f, execution=e, **changes) for f, e in chosen]
 
+    jax_eager = [(f, "eager") for f in dict(variants) if f == "jax"]
     first = [next(v for v in variants if v[0] == name) for name in dict.fromkeys(f for f, _ in variants)]
     cases = each()
     for batch in BATCH_SIZES:
-        cases += each([*variants, ("jax", "eager")], batch_size=batch) if batch != base.batch_size else []
-    cases += each([("jax", "eager")])
+        cases += each([*variants, *jax_eager], batch_size=batch) if batch != base.batch_size else []
+    cases += each(jax_eager)
     for precision in ("float64", "bfloat16", *(("tf32",) if gpu else ())):
         for batch in (base.batch_size, 8192) if gpu else (base.batch_size,):
             cases += each(precision=precision, batch_size=batch)
@@ -118,7 +114,7 @@ def full(base: Case, variants: Sequence[tuple[str, str]], gpu: bool) -> list[Cas
 
 
 def _recipe(base: Case, variants: Sequence[tuple[str, str]], images: int, rounds: int) -> list[Case]:
-    run = [*variants, ("recipe", "eager")]
+    run = [*variants, *(("recipe", "eager") for f in dict(variants) if f == "torch")]
     return [dataclasses.replace(base, framework=f, execution=e, images=images, rounds=rounds, **RECIPE) for f, e in run]
 
 
@@ -129,11 +125,18 @@ def run(cases: Sequence[Case], processes: int, log: Path, programs: str | None) 
     """
     cases = list(dict.fromkeys(cases))
     found: dict[str, list[Record]] = {}
+    devices: set[str] = set()
     with open(log, "a") as file, tqdm(total=processes * len(cases), unit="case", disable=None, file=sys.stderr) as bar:
         for _ in range(processes):
             for case in cases:
                 bar.set_postfix_str(f"{case.kind} {case.framework} {case.execution} {case.precision}")
-                record = _measured(case, programs)
+                record = _measured(case, programs, fatal=not found)
+                if "environment" in record:
+                    devices.add(record["environment"]["device"].split(":")[0].replace("gpu", "cuda"))
+                if len(devices) > 1:
+                    raise InputError(
+                        f"device: the halves run on {', '.join(sorted(devices))}; choose one with --device"
+                    )
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 found.setdefault(case.key, []).append(record)
@@ -141,141 +144,16 @@ def run(cases: Sequence[Case], processes: int, log: Path, programs: str | None) 
     return [merged(records) for records in found.values()]
 
 
-def _measured(case: Case, programs: str | None) -> Record:
+def _measured(case: Case, programs: str | None, fatal: bool) -> Record:
     text = json.dumps(dataclasses.asdict(case) | {"programs": programs})
     command = [sys.executable, "-m", "scripts.benchmark_worker", text]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode == 2:  # InputError: the same for every such case
+    if result.returncode == 2 and fatal:  # InputError, before anything has been measured
         raise InputError(result.stderr.strip().removeprefix("error: "))
     if result.returncode:
         last = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
         return {"case": dataclasses.asdict(case), "key": case.key, "error": last}
     return json.loads(result.stdout.splitlines()[-1])
-
-
-def merged(records: Sequence[Record]) -> Record:
-    """The records of one case from several processes as one: rounds joined, starts and parts as medians."""
-    good = [record for record in records if "error" not in record]
-    if not good:
-        return dict(records[0])
-    result = dict(good[0]) | {"processes": len(good)}
-    if "rounds" in result:
-        result["rounds"] = {name: [v for r in good for v in r["rounds"][name]] for name in result["rounds"]}
-    for name in result.get("rounds", {}):
-        if name in ("step_seconds", "epoch_seconds"):
-            result[name] = spread(result["rounds"][name])
-            alike = result["case"]["parallel_seeds"] * result["steps"] if name == "epoch_seconds" else 1
-            result["images_per_second"] = alike * result["case"]["batch_size"] / result[name]["median"]
-    if "step_over_floor" in result:
-        pairs = zip(result["rounds"]["step_seconds"], result["rounds"]["floor_seconds"])
-        result["step_over_floor"] = spread([step / floor for step, floor in pairs])
-    for name in ("start_seconds", "part_seconds"):
-        if name in result:
-            result[name] = {part: statistics.median(r[name][part] for r in good) for part in result[name]}
-    return result
-
-
-def chosen(results: Iterable[Mapping[str, Any]], **wanted: Any) -> Iterator[Any]:
-    """The results, failed ones left out, whose case has these values."""
-    for result in results:
-        if "error" not in result and all(result["case"][name] == value for name, value in wanted.items()):
-            yield result
-
-
-def summary(results: Sequence[Record], base: Case) -> dict[str, Any]:
-    """The figures that a benchmark is read for; what was not measured is left out."""
-    at = {name: getattr(base, name) for name in ("batch_size", "precision", "model", "latent_dim")}
-    at |= {"hidden": list(base.hidden)}
-    results = json.loads(json.dumps(list(results)))  # tuples as lists, as in a file
-    found: dict[str, Any] = {"step_over_floor": {}, "times_the_recipe": {}, "parallel_seeds_cost": {}}
-    single = {}
-    for result in chosen(results, kind="step", parallel_seeds=1, **at):
-        name = _name(result)
-        single[name] = result["step_seconds"]["median"]
-        by_execution = found["step_over_floor"].setdefault(result["case"]["framework"], {})
-        by_execution[result["case"]["execution"]] = round(result["step_over_floor"]["median"], 3)
-    recipe = [r["images_per_second"] for r in chosen(results, framework="recipe")]
-    for result in chosen(results, kind="epoch", parallel_seeds=1, hidden=[400], latent_dim=20) if recipe else ():
-        if result["case"]["framework"] != "recipe":
-            found["times_the_recipe"][_name(result)] = round(result["images_per_second"] / recipe[0], 2)
-    for result in chosen(results, kind="step", **at):
-        seeds, name = result["case"]["parallel_seeds"], _name(result)
-        if seeds > 1 and name in single:
-            cost = seeds * result["step_seconds"]["median"] / single[name]
-            found["parallel_seeds_cost"].setdefault(name, {})[str(seeds)] = round(cost, 2)
-    found["precisions"] = _precisions(results, at)
-    return {name: values for name, values in found.items() if values}
-
-
-def _precisions(results: Sequence[Record], at: Mapping[str, Any]) -> dict[str, Any]:
-    """Speed relative to float32, and the difference of the test loss on digits after the same training."""
-    shape = {name: at[name] for name in ("batch_size", "model", "hidden", "latent_dim")}
-    speeds = {
-        (_name(r), r["case"]["precision"]): r["images_per_second"]
-        for r in chosen(results, kind="step", parallel_seeds=1, **shape)
-    }
-    losses = {
-        (r["case"]["framework"], r["case"]["precision"]): r["test_loss_nats"]
-        for r in chosen(results, kind="loss", dataset="digits", epochs=PRECISION_EPOCHS)
-    }
-    found: dict[str, Any] = {}
-    for (name, precision), speed in speeds.items():
-        framework = name.split()[0]
-        if precision != "float32" and (name, "float32") in speeds and (framework, precision) in losses:
-            found.setdefault(name, {})[precision] = {
-                "speed": round(speed / speeds[name, "float32"], 3),
-                "test_loss_difference_nats": losses[framework, precision] - losses[framework, "float32"],
-            }
-    return found
-
-
-def _name(result: Record) -> str:
-    return f"{result['case']['framework']} {result['case']['execution']}"
-
-
-def read_results(path: Path) -> list[Record]:
-    """The results in an earlier benchmark.json; raises InputError where it is none."""
-    try:
-        results = json.loads(path.read_text())["results"]
-        _ = [(record["key"], record["case"]) for record in results]
-        return results
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"baseline: {path} is no benchmark's benchmark.json ({error!r})") from error
-
-
-def against(results: Sequence[Record], earlier: Sequence[Record]) -> dict[str, Any]:
-    """This benchmark's seconds over an earlier one's, round by round, for every case that both measured.
-
-    Returns:
-        By case: the geometric mean of the ratios and its 95 % confidence interval (of the mean log ratio,
-        paired by round); `over_floor` the same of step over floor, from which the machine's drift is gone.
-    """
-    by_key = {record["key"]: record for record in earlier}
-    compared = {}
-    for result in results:
-        before = by_key.get(result["key"], {})
-        if "rounds" not in result or "rounds" not in before:
-            continue
-        name = "step_seconds" if "step_seconds" in result["rounds"] else "epoch_seconds"
-        now, then = result["rounds"], before["rounds"]
-        compared[result["key"]] = ratio(now[name], then[name])
-        if "floor_seconds" in now:
-            over = [[s / f for s, f in zip(r[name], r["floor_seconds"])] for r in (now, then)]
-            compared[result["key"]]["over_floor"] = ratio(*over)
-    if not compared:
-        raise InputError("baseline: it measured none of these cases; expected the same suite and flags")
-    return compared
-
-
-def ratio(now: Sequence[float], then: Sequence[float]) -> dict[str, Any]:
-    """Geometric mean of now / then, paired, with its 95 % confidence interval; None with fewer than two pairs."""
-    logs = [math.log(a / b) for a, b in zip(now, then)]
-    mean = statistics.fmean(logs)
-    interval = None
-    if len(logs) > 1:
-        reach = float(stats.t.ppf(0.975, len(logs) - 1)) * statistics.stdev(logs) / math.sqrt(len(logs))
-        interval = [math.exp(mean - reach), math.exp(mean + reach)]
-    return {"ratio": math.exp(mean), "interval": interval, "n": len(logs)}
 
 
 def machine() -> Mapping[str, Any]:
@@ -284,7 +162,7 @@ def machine() -> Mapping[str, Any]:
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     return {
         "cpu": cpu,
-        "cores": cores(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_before": os.getloadavg()[0],
         "driver": _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
         "commit": _said("git", "describe", "--always", "--dirty"),
