@@ -91,7 +91,7 @@ def measure(half: ModuleType, case: Case, imported: float, others: Callable[[], 
     if case.kind == "loss":
         record |= _test_loss(half, config, case, imported) | _peaks(half, config)
     else:
-        start = _start(half, config, case.parallel_seeds, imported) if case.kind == "step" else {}
+        start = _start(half, config, case, imported) if case.kind == "step" else {}
         on_cpu = half.environment(case.device)["device"].startswith("cpu")
         steps = _steps_of(case, on_cpu)
         epochs = _epochs(half, config, case, steps, 3 if case.kind == "step" else case.rounds)
@@ -139,12 +139,12 @@ def _state(half: ModuleType, config: Config, seeds: int) -> Any:
     return half.stack_states([half.create_state(dataclasses.replace(config, seed=seed)) for seed in range(seeds)])
 
 
-def _start(half: ModuleType, config: Config, seeds: int, imported: float) -> dict[str, Any]:
+def _start(half: ModuleType, config: Config, case: Case, imported: float) -> dict[str, Any]:
     """What passes before the first step is done, in its parts."""
     marks = [time.perf_counter()]
-    images = half.place_images(synthetic_images(config, config.training.batch_size), config)
-    state = _state(half, config, seeds)
-    draws = half.state_draws(state, 0, len(images))
+    images = half.place_images(synthetic_images(config, _steps_of(case, True) * case.batch_size), config)
+    state = _state(half, config, case.parallel_seeds)
+    draws = half.state_draws(state, 0, case.batch_size)  # an epoch of one step
     half.synchronize((images, draws))
     marks.append(time.perf_counter())
     program = half.compile_epoch(state, images, draws)
