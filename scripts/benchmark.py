@@ -33,7 +33,7 @@ class Arguments:
     dataset: str = "digits"
     """Whose test loss is held against seconds, in the full suite."""
     data_dir: str = "data"
-    rounds: int = 8
+    rounds: int = 5
     """Turns of floor and step in each process, after one that warms up."""
     processes: int = 1
     """Fresh ones for each case; all cases take turns."""

@@ -1,4 +1,4 @@
-"""The flags of every script that trains, and how the two halves and the data are found."""
+"""The flags of every script that trains, and how its data are found."""
 
 from __future__ import annotations
 

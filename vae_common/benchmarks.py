@@ -182,19 +182,19 @@ def _steps(
     repeats = max(2, min(steps, 120 * 128 // batch) // 8) if on_cpu else 60
     run = _epoch_run(half, config, seeds, steps)
     implementations = others() if on_cpu and config.training.precision in ("float32", "float64") else {"own": half}
+    # On a CPU as much as weights, gradient and moments, so as deep in the caches; else more than any cache holds.
+    elements = 4 * costs.parameters(config) // 3 if on_cpu else 2**26
     candidates: dict[str, Run] = {}
     for name, other in implementations.items():
         eager = dataclasses.replace(config, training=dataclasses.replace(config.training, execution="eager"))
         products, adam = _measures(other).matrix_products(eager), _measures(other).adam_updates(eager)
         candidates |= {f"floor {name}": _one_after_the_other(products, adam, on_cpu)}
-        candidates |= {f"products {name}": products, f"adam {name}": adam}
+        streaming = _measures(other).streaming(eager, elements)
+        candidates |= {f"products {name}": products, f"adam {name}": adam, f"streaming {name}": streaming}
     if "torch" in implementations:
         candidates["products numpy"] = _numpy_products(config)
         candidates["floor numpy"] = _one_after_the_other(candidates["products numpy"], candidates["adam torch"], on_cpu)
-    # On a CPU as much as weights, gradient and moments, so as deep in the caches; else more than any cache holds.
-    elements = 4 * costs.parameters(config) // 3 if on_cpu else 2**26
     turns = {name: (function, repeats) for name, function in candidates.items()}
-    turns["streaming"] = (_measures(half).streaming(config, elements), repeats)
     turns |= {f"part {name}": (part, repeats) for name, part in _measures(half).step_parts(config).items()}
     turns["step"] = (lambda _: run(), steps * seeds)
     seconds: dict[str, list[float]] = {name: [] for name in turns}
@@ -209,13 +209,13 @@ def _steps(
     counted = {name: values[1:] for name, values in seconds.items()}  # the first round warms up
     fastest = {
         part: min((name for name in candidates if name.startswith(part)), key=lambda n: statistics.median(counted[n]))
-        for part in ("floor", "products", "adam")
+        for part in ("floor", "products", "adam", "streaming")
     }
     floor = counted[fastest["floor"]]
     apart = [p + a for p, a in zip(counted[fastest["products"]], counted[fastest["adam"]])]
     step = counted["step"]
     flops, moved = costs.step_flops(config), costs.step_bytes(config)
-    products, stream = (statistics.median(counted[name]) for name in (fastest["products"], "streaming"))
+    products, stream = (statistics.median(counted[name]) for name in (fastest["products"], fastest["streaming"]))
     return {
         "steps": steps,
         "step_seconds": spread(step),
