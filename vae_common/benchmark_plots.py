@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from vae_common import plotting
 from vae_common.benchmark_results import chosen
@@ -56,9 +57,10 @@ def throughput(results: Iterable[Any]) -> Figure | None:
     axes.plot(
         *zip(*sorted(ceilings.items())), color="black", linestyle="--", label="ceiling: the matrix products alone"
     )
-    axes.set(xscale="log", yscale="log", xlabel="batch size", ylabel="images per second")
-    axes.set_xticks(sorted(ceilings), [str(batch) for batch in sorted(ceilings)])
-    axes.minorticks_off()
+    axes.set(xscale="log", ylim=(0, None), xlabel="batch size", ylabel="images per second")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xticks(sorted(ceilings), [f"{batch:,}" for batch in sorted(ceilings)])
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.legend(frameon=False)
     return figure
 
@@ -139,7 +141,7 @@ def growth(results: Iterable[Any], base: Mapping[str, Any]) -> Figure | None:
         axes.plot(last, y[-1] * last / last[-1], color="grey", linestyle=":", label="proportional")
         axes.set(xscale="log", yscale="log", xlabel=AXES[field], ylabel="seconds an epoch")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        axes.minorticks_off()
+        axes.xaxis.set_minor_locator(NullLocator())
         if field == "images":
             axes.legend(frameon=False)
         else:
