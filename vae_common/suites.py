@@ -130,7 +130,12 @@ def run(cases: Sequence[Case], processes: int, log: Path, programs: str | None) 
         for _ in range(processes):
             for case in cases:
                 bar.set_postfix_str(f"{case.kind} {case.framework} {case.execution} {case.precision}")
-                record = _measured(case, programs, fatal=not found)
+                try:
+                    record = _measured(case, programs)
+                except InputError as error:
+                    if case.precision == cases[0].precision:  # what was asked for; the rest a suite adds by itself
+                        raise
+                    record = {"case": dataclasses.asdict(case), "key": case.key, "error": str(error)}
                 if "environment" in record:
                     devices.add(record["environment"]["device"].split(":")[0].replace("gpu", "cuda"))
                 if len(devices) > 1:
@@ -144,14 +149,14 @@ def run(cases: Sequence[Case], processes: int, log: Path, programs: str | None) 
     return [merged(records) for records in found.values()]
 
 
-def _measured(case: Case, programs: str | None, fatal: bool) -> Record:
+def _measured(case: Case, programs: str | None) -> Record:
     text = json.dumps(dataclasses.asdict(case) | {"programs": programs})
     command = [sys.executable, "-m", "scripts.benchmark_worker", text]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode == 2 and fatal:  # InputError, before anything has been measured
-        raise InputError(result.stderr.strip().removeprefix("error: "))
     if result.returncode:
         last = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
+        if result.returncode == 2:
+            raise InputError(last.removeprefix("error: "))
         return {"case": dataclasses.asdict(case), "key": case.key, "error": last}
     return json.loads(result.stdout.splitlines()[-1])
 
