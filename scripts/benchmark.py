@@ -19,8 +19,8 @@ from vae_common.configs import Device, Execution, Precision
 class Arguments:
     """Measures both halves, each case in a fresh process; the last line carries step_over_floor."""
 
-    suite: Literal["quick", "full"] = "quick"
-    """quick: under 2 minutes on 2 cores. full: batch sizes, precisions, seeds, time to a test loss, growth."""
+    suite: Literal["quick", "recipe", "full"] = "quick"
+    """quick: under 2 minutes on 2 cores. recipe: whole MNIST-sized epochs beside a common recipe's. full: all."""
     frameworks: tuple[Framework, ...] = ("jax", "torch")
     executions: tuple[Execution, ...] = ()
     """Of PyTorch; by default eager and compile, and graph on a GPU. JAX runs an epoch as one program."""

@@ -76,7 +76,7 @@ def test_the_ratio_is_paired():
 
 def process(seconds):
     """A record as one process makes it, of one round."""
-    rounds = {"step_seconds": [seconds], "floor_seconds": [1.0], "parts_seconds": [0.5], "epoch_seconds": [3 * seconds]}
+    rounds = {"step_seconds": [seconds], "floor_seconds": [1.0], "turns_seconds": [0.5], "epoch_seconds": [3 * seconds]}
     case = {"batch_size": 10, "parallel_seeds": 2, "kind": "step"}
     return {"case": case, "steps": 3, "rounds": rounds, "key": "k", "environment": {"device": "cpu: cpu"}}
 
@@ -85,7 +85,7 @@ def test_processes_are_merged():
     merged = benchmark_results.merged([process(2.0), process(4.0), {"error": "lost"}])
     assert merged["processes"] == 2
     assert merged["step_seconds"]["median"] == merged["step_over_floor"]["median"] == 3.0
-    assert merged["step_over_parts"]["median"] == 6.0
+    assert merged["step_over_turns"]["median"] == 6.0
     assert merged["epoch_seconds"]["median"] == 9.0
     assert merged["images_per_second"] == pytest.approx(10 / 3)
     assert benchmark_results.merged([{"error": "lost"}]) == {"error": "lost"}
@@ -124,6 +124,7 @@ def test_one_case_in_this_process(half, seeds):
     case = dataclasses.replace(SMALL, framework=name, parallel_seeds=seeds)
     record = measure(half, case, 0.0, lambda: HALVES)
     assert record["step_seconds"]["median"] > 0
+    assert ("parallel_seeds_cost" in record) == (seeds > 1)
     assert record["fastest"]["products"] in ("jax", "torch", "numpy")
     assert record["part_seconds"]["part backward"] > 0
     epochs = measure(half, dataclasses.replace(case, kind="epoch"), 0.0, lambda: HALVES)

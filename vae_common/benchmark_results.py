@@ -41,7 +41,7 @@ def merged(records: Sequence[Record]) -> Record:
     if "step_seconds" in rounds:
         result["step_seconds"] = spread(rounds["step_seconds"])
         result["images_per_second"] = batch / result["step_seconds"]["median"]
-        for name, below in (("step_over_floor", "floor_seconds"), ("step_over_parts", "parts_seconds")):
+        for name, below in (("step_over_floor", "floor_seconds"), ("step_over_turns", "turns_seconds")):
             result[name] = spread([step / least for step, least in zip(rounds["step_seconds"], rounds[below])])
     return result
 
@@ -58,13 +58,10 @@ def summary(results: Sequence[Record], base: Case) -> dict[str, Any]:
     at = {name: getattr(base, name) for name in ("batch_size", "precision", "model", "latent_dim")}
     at |= {"hidden": list(base.hidden)}
     results = json.loads(json.dumps(list(results)))  # tuples as lists, as in a file
-    found: dict[str, Any] = {"step_over_floor": {}, "step_over_parts": {}, "times_the_recipe": {}}
+    found: dict[str, Any] = {"step_over_floor": {}, "step_over_turns": {}, "times_the_recipe": {}}
     found["parallel_seeds_cost"] = {}
-    single = {}
     for result in chosen(results, kind="step", parallel_seeds=1, **at):
-        name = _name(result)
-        single[name] = result["step_seconds"]["median"]
-        for kind in ("step_over_floor", "step_over_parts"):
+        for kind in ("step_over_floor", "step_over_turns"):
             by_execution = found[kind].setdefault(result["case"]["framework"], {})
             by_execution[result["case"]["execution"]] = round(result[kind]["median"], 3)
     recipe = [r["images_per_second"] for r in chosen(results, framework="recipe")]
@@ -72,10 +69,9 @@ def summary(results: Sequence[Record], base: Case) -> dict[str, Any]:
         if result["case"]["framework"] != "recipe":
             found["times_the_recipe"][_name(result)] = round(result["images_per_second"] / recipe[0], 2)
     for result in chosen(results, kind="step", **at):
-        seeds, name = result["case"]["parallel_seeds"], _name(result)
-        if seeds > 1 and name in single:
-            cost = seeds * result["step_seconds"]["median"] / single[name]
-            found["parallel_seeds_cost"].setdefault(name, {})[str(seeds)] = round(cost, 2)
+        if "parallel_seeds_cost" in result:
+            by_seeds = found["parallel_seeds_cost"].setdefault(_name(result), {})
+            by_seeds[str(result["case"]["parallel_seeds"])] = round(result["parallel_seeds_cost"]["median"], 2)
     found["precisions"] = _precisions(results, at)
     return {name: values for name, values in found.items() if values}
 

@@ -1,16 +1,15 @@
 """One benchmark case, measured in a process of its own: what a start costs, and what a step costs.
 
-A step is held against the floor of the same machine in the same process: its matrix products and then Adam's
-update, in turn, by the fastest libraries at hand. (`step_over_parts` holds it against the same two each run
-by itself over and over, its operands in the nearest cache: less than any step could take.) Floor and step take
-turns, so that the drift of a shared machine hits both alike. Steps are warmed up, waited for, and read back
-outside the timed regions; whole epochs include the drawing of their numbers and the reading of their losses.
+A step is held against the floor of the same machine in the same process: its matrix products plus Adam's update,
+each by the fastest library at hand, run over and over. (`step_over_turns` holds it against the two in turn, by the
+fastest library for both, with caches as they are in a step.) Floor and step take turns, so that the drift of a
+shared machine hits both alike. Steps are warmed up, waited for, and read back outside the timed regions; whole
+epochs include the drawing of their numbers and the reading of their losses.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import itertools
 import resource
 import statistics
@@ -23,10 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from vae_common import costs, datasets
+from vae_common import costs, datasets, floors
 from vae_common.configs import Config, InputError, NetworkConfig, TrainingConfig
 
-Run = Callable[[int], None]
 WARM_UP = 0.04
 """Seconds that a turn runs before its clock starts: the threads of the library before it still spin for some
 time, and its own have to be woken and spread over the cores."""
@@ -115,7 +113,7 @@ def _steps_of(case: Case, on_cpu: bool) -> int:
     """Steps of an epoch: those of the images asked for, or as many as a round needs to be timed well."""
     if case.images:
         return case.images // case.batch_size
-    return max(8, min(120, 120 * 128 // (case.batch_size * case.parallel_seeds))) if on_cpu else 468
+    return max(8, min(120 if case.parallel_seeds == 1 else 60, 120 * 128 // case.batch_size)) if on_cpu else 468
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -127,10 +125,6 @@ def spread(values: list[float]) -> dict[str, float]:
 def synthetic_images(config: Config, count: int) -> np.ndarray:
     """uint8 noise: what a step costs does not depend on what the images show."""
     return np.random.default_rng(0).integers(0, 256, (count, *config.image_shape), np.uint8)
-
-
-def _measures(half: ModuleType) -> ModuleType:
-    return importlib.import_module(f"{half.__name__}.measures")
 
 
 def _state(half: ModuleType, config: Config, seeds: int) -> Any:
@@ -181,27 +175,20 @@ def _steps(
     batch, seeds = config.training.batch_size, case.parallel_seeds
     repeats = max(2, min(steps, 120 * 128 // batch) // 8) if on_cpu else 60
     run = _epoch_run(half, config, seeds, steps)
-    implementations = others() if on_cpu and config.training.precision in ("float32", "float64") else {"own": half}
     # On a CPU as much as weights, gradient and moments, so as deep in the caches; else more than any cache holds.
     elements = 4 * costs.parameters(config) // 3 if on_cpu else 2**26
-    candidates: dict[str, Run] = {}
-    for name, other in implementations.items():
-        eager = dataclasses.replace(config, training=dataclasses.replace(config.training, execution="eager"))
-        products, adam = _measures(other).matrix_products(eager), _measures(other).adam_updates(eager)
-        candidates |= {f"floor {name}": _one_after_the_other(products, adam, on_cpu)}
-        streaming = _measures(other).streaming(eager, elements)
-        candidates |= {f"products {name}": products, f"adam {name}": adam, f"streaming {name}": streaming}
-    if "torch" in implementations:
-        candidates["products numpy"] = _numpy_products(config)
-        candidates["floor numpy"] = _one_after_the_other(candidates["products numpy"], candidates["adam torch"], on_cpu)
+    candidates = floors.candidates(half, others, config, elements, on_cpu)
     turns = {name: (function, repeats) for name, function in candidates.items()}
-    turns |= {f"part {name}": (part, repeats) for name, part in _measures(half).step_parts(config).items()}
+    turns |= {f"part {name}": (part, repeats) for name, part in floors.measures(half).step_parts(config).items()}
     turns["step"] = (lambda _: run(), steps * seeds)
+    if seeds > 1:
+        single = _epoch_run(half, config, 1, steps)
+        turns["single"] = (lambda _: single(), steps)
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(case.rounds + 1):
         for name, (function, count) in turns.items():
             end = time.perf_counter() + WARM_UP
-            while name != "step" and time.perf_counter() < end:  # the parts of a step have warmed up for it
+            while name not in ("step", "single") and time.perf_counter() < end:  # its parts have warmed up for it
                 function(1)
             start = time.perf_counter()
             function(count)
@@ -209,11 +196,11 @@ def _steps(
     counted = {name: values[1:] for name, values in seconds.items()}  # the first round warms up
     fastest = {
         part: min((name for name in candidates if name.startswith(part)), key=lambda n: statistics.median(counted[n]))
-        for part in ("floor", "products", "adam", "streaming")
+        for part in ("turns", "products", "adam", "streaming")
     }
-    floor = counted[fastest["floor"]]
-    apart = [p + a for p, a in zip(counted[fastest["products"]], counted[fastest["adam"]])]
-    step = counted["step"]
+    floor = [p + a for p, a in zip(counted[fastest["products"]], counted[fastest["adam"]])]
+    in_turn, step = counted[fastest["turns"]], counted["step"]
+    of_single = [seeds * s / one for s, one in zip(step, counted["single"])] if seeds > 1 else []
     flops, moved = costs.step_flops(config), costs.step_bytes(config)
     products, stream = (statistics.median(counted[name]) for name in (fastest["products"], fastest["streaming"]))
     return {
@@ -221,43 +208,17 @@ def _steps(
         "step_seconds": spread(step),
         "images_per_second": batch / statistics.median(step),
         "step_over_floor": spread([s / f for s, f in zip(step, floor)]),
-        "step_over_parts": spread([s / f for s, f in zip(step, apart)]),
+        "step_over_turns": spread([s / f for s, f in zip(step, in_turn)]),
         "fastest": {part: name.split()[1] for part, name in fastest.items()},
         "part_seconds": {name: statistics.median(values) for name, values in counted.items()},
         "model_flops": flops,
-        "framework_flops": _measures(half).counted_flops(config),
+        "framework_flops": floors.measures(half).counted_flops(config),
         "model_bytes": moved,
         "ceilings": {"flops_per_second": flops / products, "bytes_per_second": 12 * elements / stream},
         "of_product_ceiling": products / statistics.median(step),
         "of_streaming_ceiling": moved / statistics.median(step) / (12 * elements / stream),
-        "rounds": {"step_seconds": step, "floor_seconds": floor, "parts_seconds": apart},
-    }
-
-
-def _one_after_the_other(products: Run, adam: Run, on_cpu: bool) -> Run:
-    """Products, then Adam, as often as there are steps: on a CPU in turn, so that caches are as in a step."""
-
-    def run(repeats: int) -> None:
-        for part in [repeats] if not on_cpu else [1] * repeats:
-            products(part)
-            adam(part)
-
-    return run
-
-
-def _numpy_products(config: Config) -> Run:
-    draw, batch, operands = np.random.default_rng(0), config.training.batch_size, []
-    for inputs, outputs, needed in costs.products(config):
-        shapes = ((batch, inputs), (outputs, inputs), (batch, outputs))
-        x, weight, gradient = (draw.random(shape).astype(config.training.dtype) for shape in shapes)
-        operands.append((x, weight, gradient, needed))
-
-    def run(repeats: int) -> None:
-        for _ in range(repeats):
-            for x, weight, gradient, needed in operands:
-                _ = x @ weight.T, gradient.T @ x, gradient @ weight if needed else None
-
-    return run
+        "rounds": {"step_seconds": step, "floor_seconds": floor, "turns_seconds": in_turn},
+    } | ({"parallel_seeds_cost": spread(of_single)} if of_single else {})
 
 
 def _epochs(half: ModuleType, config: Config, case: Case, steps: int, rounds: int) -> dict[str, Any]:

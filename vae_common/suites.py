@@ -46,7 +46,7 @@ def benchmark(
 
     Args:
         base: what every case has, but for what the suite changes.
-        suite: `quick` or `full`.
+        suite: `quick`, `recipe` or `full`.
         executions: of PyTorch; none stands for all that the device has.
         programs: where compiled programs are found and kept; None keeps none, so that every start is a cold one.
         baseline: an earlier `benchmark.json`, to compare with.
@@ -61,7 +61,7 @@ def benchmark(
     if processes < 1 or not variants:
         raise InputError(f"processes, frameworks: received {processes}, {list(frameworks)}; expected at least one each")
     where = machine()
-    cases = quick(base, variants) if suite == "quick" else full(base, variants, gpu)
+    cases = full(base, variants, gpu) if suite == "full" else {"quick": quick, "recipe": recipe}[suite](base, variants)
     results = run(cases, processes, folder / "records.jsonl", programs)
     if all("error" in result for result in results):
         raise InputError(f"benchmark: no case could be run; the first said: {results[0]['error']}")
@@ -84,6 +84,11 @@ def quick(base: Case, variants: Sequence[tuple[str, str]]) -> list[Case]:
     return cases + _recipe(base, variants, images=6400, rounds=3)
 
 
+def recipe(base: Case, variants: Sequence[tuple[str, str]]) -> list[Case]:
+    """Whole epochs of 60,000 images against the recipe's."""
+    return _recipe(base, variants, images=60000, rounds=3)
+
+
 def full(base: Case, variants: Sequence[tuple[str, str]], gpu: bool) -> list[Case]:
     """Batch sizes, precisions, models, seeds, the recipe, test loss against seconds, and growth."""
 
@@ -103,7 +108,7 @@ def full(base: Case, variants: Sequence[tuple[str, str]], gpu: bool) -> list[Cas
         cases += each(first, kind="loss", precision=precision, epochs=PRECISION_EPOCHS, dataset="digits")
     cases += each(model="ae")
     cases += each(parallel_seeds=4) + each(parallel_seeds=16)
-    cases += _recipe(base, variants, images=60000, rounds=3)
+    cases += recipe(base, variants)
     cases += each(kind="loss", epochs=LOSS_EPOCHS)
     for field, values in GROWTH.items():
         for value in values:
