@@ -15,8 +15,18 @@ from .device import (
 from .execution import compile_epoch, train_epoch
 from .fitting import fit
 from .inference import decode, encode, evaluate, forward, interpolate, prepare_images, reconstruct, sample
-from .losses import bernoulli, gaussian_kl, loss_terms, pixel_means, squared_error, tutorial_kl
-from .models import AE, VAE, Autoencoder, create_model
+from .likelihoods import (
+    bernoulli,
+    continuous_bernoulli,
+    discretized_logistic,
+    gaussian,
+    optimal_gaussian,
+    pixel_means,
+    squared_error,
+)
+from .losses import gaussian_kl, log_ratio, loss_terms, reconstruction_terms, tutorial_kl
+from .models import CLASSES, Autoencoder, create_model
+from .objectives import batch_loss
 from .parallel import seed_configs, stack_states, state_draws, unstack_states
 from .parameters import load_arrays, parameter_dtype, parameter_shapes, to_arrays
 from .training import (
@@ -26,24 +36,26 @@ from .training import (
     epoch_draws,
     gradients,
     place_images,
+    place_labels,
     state_from_arrays,
     state_to_arrays,
     train_step,
 )
 
 __all__ = [
-    "AE",
-    "VAE",
     "Autoencoder",
     "State",
     "apply_gradients",
+    "batch_loss",
     "bernoulli",
     "cache_programs",
     "compile_epoch",
+    "continuous_bernoulli",
     "create_model",
     "create_state",
     "decode",
     "device_for",
+    "discretized_logistic",
     "encode",
     "environment",
     "epoch_draws",
@@ -51,19 +63,24 @@ __all__ = [
     "execution_for",
     "fit",
     "forward",
+    "gaussian",
     "gaussian_kl",
     "gradients",
     "interpolate",
     "load_arrays",
+    "log_ratio",
     "loss_terms",
+    "optimal_gaussian",
     "parameter_dtype",
     "parameter_shapes",
     "peak_memory",
     "pixel_means",
     "place_images",
+    "place_labels",
     "precision",
     "prepare_images",
     "reconstruct",
+    "reconstruction_terms",
     "sample",
     "seed_configs",
     "select_device",
@@ -81,3 +98,6 @@ __all__ = [
     "tutorial_kl",
     "unstack_states",
 ]
+# jax_vae.VAE and all others that are registered
+globals().update(CLASSES)
+__all__ += list(CLASSES)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,35 +18,37 @@ from .device import device_for, execution_for, precision
 from .inference import prepare_images
 from .training import State, _step
 
-EpochProgram = Callable[[Any, Any, Draws], tuple[State, Terms]]
+EpochProgram = Callable[..., tuple[State, Terms]]
+"""(state, images, draws[, labels]), as `train_epoch`."""
 
 
-def train_epoch(state: State, images, draws: Draws) -> tuple[State, Terms]:
+def train_epoch(state: State, images, draws: Draws, labels=None) -> tuple[State, Terms]:
     """One pass over resident images, as the config's `execution` says: one scan over its steps, unless `eager`.
 
     Args:
         state: consumed.
         images: uint8 on the device, (N, height, width, channels), from `place_images`.
         draws: the epoch's order, noise and thresholds, from `epoch_draws`.
+        labels: int32 on the device, (N,), where the model is given classes.
 
     Returns:
         The next state, and every step's terms, (steps,) each (of a stacked state (steps, seeds)), the mean per image.
     """
     with precision(state.config.training.precision):
-        return _program(state)(state, images, draws)
+        return _program(state)(state, images, draws, labels)
 
 
-def compile_epoch(state: State, images, draws: Draws) -> EpochProgram:
+def compile_epoch(state: State, images, draws: Draws, labels=None) -> EpochProgram:
     """`train_epoch` for arguments of these shapes, compiled ahead of time; nothing is run or consumed.
 
     With `execution` other than `eager` any argument may be made of `jax.ShapeDtypeStruct`, and the result is a
     `jax.stages.Compiled`.
     """
-    program = _program(state)
+    program, labels = _program(state), [] if labels is None else [labels]
     if program is _eager_epoch:
         return train_epoch  # its step is compiled where it is first called
     with precision(state.config.training.precision):
-        return program.lower(state, images, draws).compile(compiler_options=_options(state))
+        return program.lower(state, images, draws, *labels).compile(compiler_options=_options(state))
 
 
 def _options(state):
@@ -56,39 +57,40 @@ def _options(state):
     return {"xla_cpu_copy_insertion_use_region_analysis": True} if on_cpu else {}
 
 
-def _batch_step(state, images, draw):
+def _batch_step(state, images, draw, labels=None):
     """One step on the batch that these draws, one entry of an epoch's, take from the resident images."""
 
     def step(state, draw):
         batch = images[draw.order].reshape(-1, *state.config.image_shape)
-        return _step(state, prepare_images(batch, draw.thresholds, state.config.training.dtype), draw.noise)
+        batch = prepare_images(batch, draw.thresholds, state.config.training.dtype)
+        return _step(state, batch, draw.noise, None if labels is None else labels[draw.order])
 
     return jax.vmap(step)(state, draw) if state.seeds else step(state, draw)
 
 
-def _epoch(state, images, draws):
+def _epoch(state, images, draws, labels=None):
     # Rows, and that before the scan: a TPU would lay out all small images anew at every step.
     rows = jax.lax.optimization_barrier(images.reshape(len(images), -1))
-    return jax.lax.scan(lambda state, draw: _batch_step(state, rows, draw), state, draws)
+    return jax.lax.scan(lambda state, draw: _batch_step(state, rows, draw, labels), state, draws)
 
 
-def _seeds_in_turn(state, images, draws):
+def _seeds_in_turn(state, images, draws, labels=None):
     """The epoch of a stacked state, seed after seed: on a CPU faster, as one seed's weights stay in the cache."""
 
     def epoch(place):
         member, own = jax.tree.map(lambda a: a[place], state), jax.tree.map(lambda a: a[:, place], draws)
-        member, terms = _epoch(replace(member, seeds=()), images, own)
+        member, terms = _epoch(replace(member, seeds=()), images, own, labels)
         return replace(member, seeds=state.seeds), terms
 
     state, terms = jax.lax.map(epoch, jnp.arange(len(state.seeds)))
     return state, jax.tree.map(jnp.transpose, terms)
 
 
-def _eager_epoch(state, images, draws):
+def _eager_epoch(state, images, draws, labels=None):
     steps = []
     for step in range(len(draws.order)):
         draw = Draws._make(None if draw is None else draw[step] for draw in draws)
-        state, means = _jitted_batch_step(state, images, draw)
+        state, means = _jitted_batch_step(state, images, draw, labels)
         steps.append(means)
     return state, Terms(*(jnp.stack(term) for term in zip(*steps)))
 

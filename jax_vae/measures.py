@@ -17,7 +17,8 @@ from vae_common.configs import Config
 from .device import device_for, precision, synchronize, to_device
 from .execution import _batch_step
 from .inference import prepare_images
-from .training import _batch_loss, _gradients, _update, create_state, epoch_draws, place_images
+from .objectives import batch_loss
+from .training import _gradients, _update, create_state, epoch_draws, place_images
 
 Run = Callable[[int], None]
 
@@ -93,7 +94,9 @@ def step_parts(config: Config) -> dict[str, Run]:
         return prepare_images(images[draws.order[0]], None, config.training.dtype)
 
     def forward(state, images, draws):
-        return _batch_loss(state.model, config, gather(state, images, draws), draws.noise[0])
+        return batch_loss(
+            state.model, config, gather(state, images, draws), draws.noise[0], None, state.optimizer.count
+        )
 
     def backward(state, images, draws):
         return _gradients(state, gather(state, images, draws), draws.noise[0])

@@ -19,46 +19,54 @@ from .device import to_device, to_numpy
 
 M = TypeVar("M", bound=nnx.Module)
 
-_CANONICAL = {"kernel": "weight"}
+_CANONICAL = {"kernel": "weight", "embedding": "weight"}
 
 
 def parameter_shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
     """Canonical name -> canonical shape, also of a model that has no values yet."""
-    return {name: tuple(leaf.shape[::-1]) for name, leaf in _named(model).items()}
+    return {name: tuple(leaf.shape[axis] for axis in axes) for name, (leaf, axes) in _named(model).items()}
 
 
 def parameter_dtype(model: nnx.Module) -> str:
     """`float32` or `float64`."""
-    return next(iter(_named(model).values())).dtype.name
+    return next(iter(_named(model).values()))[0].dtype.name
 
 
 def to_arrays(model: nnx.Module) -> dict[str, np.ndarray]:
     """A copy of every parameter as a C-contiguous NumPy array."""
-    return {name: _transpose(to_numpy(leaf)) for name, leaf in _named(model).items()}
+    named = _named(model).items()
+    return {name: np.ascontiguousarray(to_numpy(leaf).transpose(axes)) for name, (leaf, axes) in named}
 
 
 def load_arrays(model: M, arrays: Mapping[str, np.ndarray], dtype: str, device: jax.Device) -> M:
     """The model with these canonical values; raises InputError listing every one that does not fit."""
     check_arrays(parameter_shapes(model), arrays)
-    named = {name: _transpose(array.astype(dtype)) for name, array in arrays.items()}
     leaves, structure = jax.tree_util.tree_flatten_with_path(model)
-    values = [to_device(named[_name(path)], device) for path, _ in leaves]
+    values = []
+    for path, leaf in leaves:
+        array = arrays[_name(path)].astype(dtype)
+        values.append(to_device(np.ascontiguousarray(array.transpose(np.argsort(_axes(path, leaf)))), device))
     return jax.tree_util.tree_unflatten(structure, values)
 
 
-def _named(model: nnx.Module) -> dict[str, jax.Array]:
+def _named(model: nnx.Module) -> dict[str, tuple[jax.Array, tuple[int, ...]]]:
+    """By canonical name each leaf, and its axes in the canonical order."""
     leaves = jax.tree_util.tree_flatten_with_path(model)[0]
-    return dict(sorted((_name(path), leaf) for path, leaf in leaves))
+    return dict(sorted((_name(path), (leaf, _axes(path, leaf))) for path, leaf in leaves))
+
+
+def _keys(path: tuple) -> list[str]:
+    keys = [str(getattr(key, "name", getattr(key, "idx", getattr(key, "key", "")))) for key in path]
+    return keys[:-1] if keys[-1] == "value" else keys  # the content of an nnx.Param
 
 
 def _name(path: tuple) -> str:
     """The canonical name of a leaf of a module: `encoder.hidden.0.weight`."""
-    keys = [str(getattr(key, "name", getattr(key, "idx", getattr(key, "key", "")))) for key in path]
-    if keys[-1] == "value":  # the content of an nnx.Param
-        keys.pop()
-    return ".".join(_CANONICAL.get(key, key) for key in keys)
+    return ".".join(_CANONICAL.get(key, key) for key in _keys(path))
 
 
-def _transpose(array: np.ndarray) -> np.ndarray:
-    """Between (in, out) and (out, in). Contiguous: safetensors corrupts a transposed view."""
-    return np.ascontiguousarray(array.T)
+def _axes(path: tuple, leaf: jax.Array) -> tuple[int, ...]:
+    """Flax keeps a dense kernel as (in, out), a convolution's as (height, width, in, out)."""
+    if _keys(path)[-1] != "kernel":
+        return tuple(range(leaf.ndim))
+    return (1, 0) if leaf.ndim == 2 else (3, 2, 0, 1)

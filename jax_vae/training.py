@@ -17,18 +17,21 @@ import numpy as np
 import optax
 
 from vae_common import randomness
-from vae_common.checkpoints import FIRST, SECOND, STEP, check_state, part_of, weights_of
+from vae_common.checkpoints import AVERAGE, FIRST, SECOND, STEP, check_state, part_of, weights_of
 from vae_common.configs import Config
 from vae_common.contracts import Terms
 from vae_common.randomness import Draws
 
 from .device import device_for, precision, to_device
-from .losses import loss_terms
 from .models import Autoencoder, create_model, empty_model
+from .objectives import batch_loss
+from .optimizers import adam, averaged, clipped
 from .parameters import load_arrays, parameter_shapes, to_arrays
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["model", "optimizer"], meta_fields=["config", "seeds"])
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["model", "optimizer", "average"], meta_fields=["config", "seeds"]
+)
 @dataclass
 class State:
     """A model, Adam's two moments and step count, and the experiment that they belong to."""
@@ -36,45 +39,60 @@ class State:
     model: Autoencoder
     optimizer: Any
     config: Config = field(metadata={"static": True})
+    average: Any = None
+    """The model with the moving average of the weights, if the config keeps one."""
     seeds: tuple[int, ...] = field(default=(), metadata={"static": True})
     """Where given, several experiments at once: every array has a leading axis of seeds (see parallel.py)."""
 
     @property
     def step(self) -> int:
         """Updates so far."""
-        return int(np.ravel(self.optimizer[0].count)[0])
+        return int(np.ravel(self.optimizer.count)[0])
+
+    @property
+    def evaluated(self) -> Autoencoder:
+        """The model that evaluations use: the averaged one, where there is one."""
+        return self.model if self.average is None else self.average
 
 
-def create_state(config: Config) -> State:
-    """The experiment before its first step, on its device; equal in both halves."""
+def create_state(config: Config, images: np.ndarray | None = None) -> State:
+    """The experiment before its first step, on its device; equal in both halves.
+
+    `images` are the training images, uint8; only an `output_bias` of `data_mean` reads them, and cannot do without.
+    """
     model = create_model(config)
+    if config.network.output_bias == "data_mean":
+        biased = randomness.with_mean_bias(to_arrays(model), images)
+        model = load_arrays(model, biased, config.training.dtype, device_for(config))
     with precision(config.training.precision):
-        return State(model, _adam(config).init(model), config)
+        average = jax.tree.map(jnp.copy, model) if config.optimizer.average else None
+        return State(model, adam(config).init(model), config, average)
 
 
-def train_step(state: State, images, noise) -> tuple[State, Terms]:
+def train_step(state: State, images, noise, labels=None) -> tuple[State, Terms]:
     """One update on a batch.
 
     Args:
         state: consumed.
         images: what the model sees, in [0, 1], (batch, height, width, channels), of the state's dtype.
-        noise: standard normal, (batch, noise_dim): (batch, latent_dim) for a VAE, (batch, 0) for an AE.
+        noise: standard normal, (batch, *config.noise_shape): (batch, latent_dim) for a VAE, (batch, 0) for an AE.
+        labels: integers (batch,) where the model is given classes.
             NumPy arrays are copied to the device first; write into them as soon as this returns.
 
     Returns:
         The next state, and the batch's terms before the update, each the mean per image.
     """
     with precision(state.config.training.precision):
-        return _jitted_step(state, *_on_device(state.config, images, noise))
+        return _jitted_step(state, *_on_device(state.config, images, noise, labels))
 
 
-def gradients(state: State, images, noise) -> tuple[dict[str, np.ndarray], Terms]:
+def gradients(state: State, images, noise, labels=None) -> tuple[dict[str, np.ndarray], Terms]:
     """The gradient of every parameter on a batch, as canonical arrays, and the batch's mean terms.
 
     Takes what `train_step` takes; the state is not consumed. `train_step` is this and `apply_gradients`.
     """
     with precision(state.config.training.precision):
-        computed, terms = _jitted_gradients(state, *_on_device(state.config, images, noise))
+        computed, terms = _jitted_gradients(state, *_on_device(state.config, images, noise, labels))
         return to_arrays(computed), terms
 
 
@@ -88,6 +106,11 @@ def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
 def place_images(images: np.ndarray, config: Config) -> jax.Array:
     """uint8 images as they stay on the device for a whole fit."""
     return to_device(images, device_for(config))
+
+
+def place_labels(labels: np.ndarray, config: Config) -> jax.Array:
+    """Labels as they stay on the device for a whole fit, where the model is given classes."""
+    return to_device(labels.astype(np.int32), device_for(config))
 
 
 def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
@@ -104,10 +127,13 @@ def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
 
 def state_to_arrays(state: State) -> dict[str, np.ndarray]:
     """The state as a checkpoint's canonical arrays: weights, both moments, step."""
-    adam = state.optimizer[0]
-    first = {FIRST + name: array for name, array in to_arrays(adam.mu).items()}
-    second = {SECOND + name: array for name, array in to_arrays(adam.nu).items()}
-    return to_arrays(state.model) | first | second | {STEP: np.array(state.step, np.int64)}
+    parts = {FIRST: state.optimizer.mu, SECOND: state.optimizer.nu}
+    if state.average is not None:
+        parts[AVERAGE] = state.average
+    arrays = to_arrays(state.model) | {STEP: np.array(state.step, np.int64)}
+    for prefix, part in parts.items():
+        arrays |= {prefix + name: array for name, array in to_arrays(part).items()}
+    return arrays
 
 
 def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State:
@@ -115,44 +141,41 @@ def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State
     dtype, device = config.training.dtype, device_for(config)
     with precision(dtype):
         model = empty_model(config)
-        check_state(parameter_shapes(model), arrays, dtype)
+        check_state(parameter_shapes(model), arrays, dtype, bool(config.optimizer.average))
         model = load_arrays(model, weights_of(arrays), dtype, device)
-        adam, *rest = _adam(config).init(model)
-        adam = adam._replace(
-            count=jnp.asarray(arrays[STEP], adam.count.dtype),
-            mu=load_arrays(adam.mu, part_of(arrays, FIRST), dtype, device),
-            nu=load_arrays(adam.nu, part_of(arrays, SECOND), dtype, device),
+        optimizer = adam(config).init(model)
+        optimizer = optimizer._replace(
+            count=jnp.asarray(arrays[STEP], optimizer.count.dtype),
+            mu=load_arrays(optimizer.mu, part_of(arrays, FIRST), dtype, device),
+            nu=load_arrays(optimizer.nu, part_of(arrays, SECOND), dtype, device),
         )
-        return State(model, (adam, *rest), config)
+        average = load_arrays(model, part_of(arrays, AVERAGE), dtype, device) if config.optimizer.average else None
+        return State(model, optimizer, config, average)
 
 
-def _on_device(config, *arrays):
+def _on_device(config, images, noise, labels):
     """Copies of NumPy arrays: what runs asynchronously must not read a buffer that is overwritten meanwhile."""
     device, dtype = device_for(config), config.training.dtype
-    return (to_device(a.astype(dtype), device) if isinstance(a, np.ndarray) else a for a in arrays)
+    if isinstance(labels, np.ndarray):
+        labels = to_device(labels.astype(np.int32), device)
+    return *(to_device(a.astype(dtype), device) if isinstance(a, np.ndarray) else a for a in (images, noise)), labels
 
 
-def _adam(config):
-    return optax.adam(config.training.learning_rate)
-
-
-def _batch_loss(model, config, images, noise):
-    terms = loss_terms(config.loss, model(images, noise), images)
-    means = Terms(*(term.mean() for term in terms))
-    return means.total if config.loss.reduction == "mean" else terms.total.sum(), means
-
-
-def _gradients(state, images, noise):
-    return jax.grad(_batch_loss, has_aux=True)(state.model, state.config, images, noise)
+def _gradients(state, images, noise, labels=None):
+    step = state.optimizer.count
+    return jax.grad(batch_loss, has_aux=True)(state.model, state.config, images, noise, labels, step)
 
 
 def _update(state, gradients):
-    updates, optimizer = _adam(state.config).update(gradients, state.optimizer, state.model)
-    return replace(state, model=optax.apply_updates(state.model, updates), optimizer=optimizer)
+    gradients = clipped(state.config, gradients)
+    updates, optimizer = adam(state.config).update(gradients, state.optimizer, state.model)
+    model = optax.apply_updates(state.model, updates)
+    average = None if state.average is None else averaged(state.config, state.average, model)
+    return replace(state, model=model, optimizer=optimizer, average=average)
 
 
-def _step(state, images, noise):
-    gradients, means = _gradients(state, images, noise)
+def _step(state, images, noise, labels=None):
+    gradients, means = _gradients(state, images, noise, labels)
     return _update(state, gradients), means
 
 
@@ -163,7 +186,7 @@ def _native_draws(config, epoch, images):
     seed = jax.random.fold_in(jax.random.key(np.uint32(low)), high)
     keys = jax.random.split(jax.random.fold_in(seed, epoch), 3)
     order = jax.random.permutation(keys[0], images)[: steps * batch].reshape(steps, batch)
-    noise = jax.random.normal(keys[1], (steps, batch, config.noise_dim), config.training.dtype)
+    noise = jax.random.normal(keys[1], (steps, batch, *config.noise_shape), config.training.dtype)
     thresholds = None
     if config.data.binarization == "dynamic":
         thresholds = jax.random.randint(keys[2], (steps, batch, *config.image_shape), 0, 255, jnp.uint8)

@@ -12,7 +12,7 @@ from scripts.halves import CACHE, Framework
 from vae_common import benchmark_plots, runs, suites
 from vae_common.benchmarks import Case
 from vae_common.command_line import run
-from vae_common.configs import Device, Execution, Precision
+from vae_common.config_parts import Device, Execution, Precision
 
 
 @dataclass(frozen=True)

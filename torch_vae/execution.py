@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import torch
 
@@ -17,79 +16,98 @@ from vae_common.randomness import Draws
 
 from .device import execution_for, precision
 from .inference import prepare_images
-from .training import State, _batch_loss, _gradients, _update
+from .objectives import batch_loss
+from .training import State, _count, _gradients, _update
 
-EpochProgram = Callable[[Any, Any, Draws], tuple[State, Terms]]
+EpochProgram = Callable[..., tuple[State, Terms]]
+"""(state, images, draws[, labels]), as `train_epoch`."""
 
 
-def train_epoch(state: State, images, draws: Draws) -> tuple[State, Terms]:
+def train_epoch(state: State, images, draws: Draws, labels=None) -> tuple[State, Terms]:
     """One pass over resident images, as the config's `execution` says; nothing is read back between the steps.
 
     Args:
         state: consumed.
         images: uint8 on the device, (N, height, width, channels), from `place_images`.
         draws: the epoch's order, noise and thresholds, from `epoch_draws`.
+        labels: int32 on the device, (N,), where the model is given classes.
 
     Returns:
         The next state, and every step's terms, (steps,) each (of a stacked state (steps, seeds)), the mean per image.
     """
-    return compile_epoch(state, images, draws)(state, images, draws)
+    return _program(state, images, draws, labels)(state, images, draws, labels)
 
 
-def compile_epoch(state: State, images, draws: Draws) -> EpochProgram:
+def compile_epoch(state: State, images, draws: Draws, labels=None) -> EpochProgram:
     """`train_epoch` for arguments of these shapes, compiled ahead of time; nothing is run or consumed.
 
     A graph is captured for this very state and these images: keep the program, and give it no others.
     """
-    mode = execution_for(state.config)
-    if mode == "graph":
-        return _captured_epoch(state, images, draws)
-    if mode == "compile":
+    if execution_for(state.config) == "compile":
         with precision(state.config.training.precision):
-            _gradient_function(state, mode)(state, images, _at(draws, 0))  # compiles; the gradients are let go
+            _gradient_function(state)(state, images, _at(draws, 0), labels)  # compiles; the gradients are let go
+    return _program(state, images, draws, labels)
 
-    def program(state, images, draws):
+
+def _program(state, images, draws, labels):
+    """What runs an epoch of this state."""
+    if execution_for(state.config) == "graph":
+        return _captured_epoch(state, images, draws, labels)
+
+    def program(state, images, draws, labels=None):
         with precision(state.config.training.precision):
-            return _epoch(state, images, draws, _gradient_function(state, mode))
+            return _epoch(state, images, draws, labels, _gradient_function(state))
 
     return program
 
 
-def _gradient_function(state, mode):
+def _gradient_function(state):
     """The gradients and mean terms on the batch that an epoch's draws, at one step, take from the images."""
-    if mode == "compile" or state.seeds:
+    compiled = execution_for(state.config) == "compile"
+    if compiled or state.seeds:
         function = _seeds_gradients if state.seeds else _batch_gradients
-        function = _compiled(function) if mode == "compile" else function
-        parameters = {name: parameter.detach() for name, parameter in state.model.named_parameters()}
+        function = _compiled(function) if compiled else function
+        loss = _Loss(state.model)
+        parameters = {f"model.{name}": parameter.detach() for name, parameter in state.model.named_parameters()}
 
-        def functional(state, images, draw):
-            return function(parameters, state.model, state.config, images, draw)
+        def functional(state, images, draw, labels):
+            computed, means = function(parameters, loss, state.config, images, draw, labels, _count(state))
+            return {name.removeprefix("model."): gradient for name, gradient in computed.items()}, means
 
         return functional
 
-    def eager(state, images, draw):
+    def eager(state, images, draw, labels):
         batch = prepare_images(images[draw.order], draw.thresholds, getattr(torch, state.config.training.dtype))
-        return _gradients(state, batch, draw.noise)
+        return _gradients(state, batch, draw.noise, None if labels is None else labels[draw.order])
 
     return eager
 
 
-def _batch_gradients(parameters, model, config, images, draw):
+class _Loss(torch.nn.Module):
+    """`batch_loss` as a module's call, which `functional_call` wants."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *arguments):
+        return batch_loss(self.model, *arguments)
+
+
+def _batch_gradients(parameters, loss, config, images, draw, labels, step):
     batch = prepare_images(images[draw.order], draw.thresholds, getattr(torch, config.training.dtype))
+    arguments = config, batch, draw.noise, None if labels is None else labels[draw.order], step
 
-    def loss(parameters):
-        def call(*inputs):
-            return torch.func.functional_call(model, parameters, inputs)
+    def of_parameters(parameters):
+        return torch.func.functional_call(loss, parameters, arguments)
 
-        return _batch_loss(call, config, batch, draw.noise)
-
-    return torch.func.grad(loss, has_aux=True)(parameters)
+    return torch.func.grad(of_parameters, has_aux=True)(parameters)
 
 
-def _seeds_gradients(parameters, model, config, images, draw):
+def _seeds_gradients(parameters, loss, config, images, draw, labels, step):
     own = Draws(0, 0, None if draw.thresholds is None else 0)
-    return torch.func.vmap(_batch_gradients, in_dims=(0, None, None, None, own))(
-        parameters, model, config, images, draw
+    return torch.func.vmap(_batch_gradients, in_dims=(0, None, None, None, own, None, None))(
+        parameters, loss, config, images, draw, labels, step
     )
 
 
@@ -99,10 +117,10 @@ def _compiled(function):
     return torch.compile(function, fullgraph=True, dynamic=False)
 
 
-def _epoch(state, images, draws, gradients):
+def _epoch(state, images, draws, labels, gradients):
     steps = []
     for step in range(len(draws.order)):
-        computed, means = gradients(state, images, _at(draws, step))
+        computed, means = gradients(state, images, _at(draws, step), labels)
         state = _update(state, computed)
         steps.append(means)
     return state, Terms(*(torch.stack(term) for term in zip(*steps)))
@@ -112,9 +130,9 @@ def _at(draws, step):
     return Draws._make(None if draw is None else draw[step] for draw in draws)
 
 
-def _captured_epoch(state, images, draws):
+def _captured_epoch(state, images, draws, labels):
     """Gather, forward, backward and Adam as one CUDA graph, replayed for each step of an epoch."""
-    gradients, resident = _gradient_function(state, "graph"), images
+    gradients, resident = _gradient_function(state), images
     own = Draws._make(None if draw is None else draw.clone() for draw in draws)
     shape = (len(draws.order), len(state.seeds)) if state.seeds else (len(draws.order),)
     means = torch.zeros((len(Terms._fields), *shape), dtype=draws.noise.dtype, device=images.device)
@@ -122,7 +140,7 @@ def _captured_epoch(state, images, draws):
 
     def step():
         draw = Draws._make(None if draw is None else draw.index_select(0, place)[0] for draw in own)
-        computed, terms = gradients(state, images, draw)
+        computed, terms = gradients(state, images, draw, labels)
         _update(state, computed)
         means.index_copy_(1, place, torch.stack(list(terms)).unsqueeze(1))
         place.add_(1).remainder_(len(own.order))
@@ -130,7 +148,7 @@ def _captured_epoch(state, images, draws):
     with precision(state.config.training.precision), _kept(state):
         replay = _capture(step)
 
-    def program(given, images, draws):
+    def program(given, images, draws, labels=None):
         if given.model is not state.model or images is not resident or draws.order.shape != own.order.shape:
             raise ValueError("a captured epoch belongs to one state and its images; compile_epoch makes another")
         for buffer, draw in zip(own, draws):
@@ -147,7 +165,8 @@ def _captured_epoch(state, images, draws):
 @contextlib.contextmanager
 def _kept(state):
     """Puts weights, moments and step back in place after its block, which may take steps."""
-    weights = [(parameter, parameter.detach().clone()) for parameter in state.model.parameters()]
+    averages = [] if state.average is None else list(state.average.parameters())
+    weights = [(parameter, parameter.detach().clone()) for parameter in (*state.model.parameters(), *averages)]
     moments = {p: {k: v.clone() for k, v in of.items()} for p, of in state.optimizer.state.items()}
     try:
         yield
@@ -155,11 +174,9 @@ def _kept(state):
         with torch.no_grad():
             for parameter, value in weights:
                 parameter.copy_(value)
-                for name, tensor in state.optimizer.state[parameter].items():
-                    if parameter in moments:
-                        tensor.copy_(moments[parameter][name])
-                    else:
-                        tensor.zero_()
+            for parameter, of in moments.items():
+                for name, tensor in of.items():
+                    state.optimizer.state[parameter][name].copy_(tensor)
 
 
 def _capture(step):

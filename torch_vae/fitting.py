@@ -17,7 +17,7 @@ from .device import synchronize, to_numpy
 from .execution import compile_epoch
 from .inference import evaluate
 from .parallel import state_draws, unstack_states
-from .training import State, place_images
+from .training import State, place_images, place_labels
 
 
 def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecord], None] | None = None) -> State:
@@ -34,24 +34,27 @@ def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecor
     """
     config = state.config
     dataset.require_shape(config.image_shape)
+    dataset.require_labels(config.network.classes)
     images = place_images(training_images(dataset, config.data.binarization), config)
     split, held_out = evaluation_images(dataset, config.data.binarization)
+    labels = [place_labels(dataset.train.labels, config)] if config.network.classes else []
+    held_out_labels = getattr(dataset, split).labels if config.network.classes else None
     steps = randomness.steps_per_epoch(len(images), config.training.batch_size)
     program = None
     for epoch in range(state.step // steps, config.training.epochs):
         draws = state_draws(state, epoch, len(images))
-        program = program or compile_epoch(state, images, draws)
+        program = program or compile_epoch(state, images, draws, *labels)
         last_good = _copy(state)
         synchronize((draws, last_good))  # the clock sees the steps alone
         start = time.perf_counter()
-        state, terms = program(state, images, draws)
+        state, terms = program(state, images, draws, *labels)
         values = np.stack([to_numpy(term) for term in terms]).astype(np.float64)  # the epoch's only wait
         seconds = time.perf_counter() - start
         members = unstack_states(state) if state.seeds else [state]
         records = []
         for place, member in enumerate(members):
             own = Terms(*(values[..., place] if state.seeds else values))
-            evaluation = evaluate(member.model, held_out, config)
+            evaluation = evaluate(member.evaluated, held_out, config, held_out_labels)
             try:
                 records.append(epoch_record(epoch, member.config, own, split, evaluation, seconds))
             except NonFiniteLoss as error:

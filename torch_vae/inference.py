@@ -13,11 +13,12 @@ import torch
 
 from vae_common import randomness
 from vae_common.configs import Config, InputError, require_count
-from vae_common.contracts import Outputs, Posterior, Terms
+from vae_common.contracts import Outputs, Posterior, Terms, map_arrays
 from vae_common.datasets import as_unit_images
 
 from .device import precision
-from .losses import loss_terms, pixel_means
+from .likelihoods import pixel_means
+from .losses import loss_terms
 from .models import Autoencoder
 from .parameters import parameter_dtype
 
@@ -34,90 +35,128 @@ def prepare_images(images, thresholds, dtype):
     return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
 
 
-def forward(model: Autoencoder, images: np.ndarray, noise: np.ndarray) -> Outputs:
-    """Everything that a forward pass computes, as NumPy arrays; `noise` has shape (N, noise_dim)."""
-    images = as_unit_images(images, model.decoder.image_shape)
-    if noise.shape not in ((len(images), model.decoder.latent_dim), (len(images), 0)):
-        raise InputError(f"noise: received shape {noise.shape}, expected ({len(images)}, {model.decoder.latent_dim})")
-    logits, mean, log_std, latents = _in_batches(_forward, model, images, noise.astype(parameter_dtype(model)))
-    return Outputs(logits, Posterior(mean, log_std), latents)
+def forward(model: Autoencoder, images: np.ndarray, noise: np.ndarray, labels: np.ndarray | None = None) -> Outputs:
+    """Everything that a forward pass computes, as NumPy arrays; `noise` has shape (N[, samples], noise_dim)."""
+    images, labels = as_unit_images(images, model.image_shape), _labels(model, labels, len(images))
+    if noise.shape[:1] + noise.shape[-1:] != (len(images), model.noise_dim) or noise.ndim > 3:
+        raise InputError(f"noise: received shape {noise.shape}, expected ({len(images)}, {model.noise_dim})")
+    return _in_batches(_forward, model, images, labels, noise.astype(parameter_dtype(model)))
 
 
-def encode(model: Autoencoder, images: np.ndarray) -> Posterior:
+def encode(model: Autoencoder, images: np.ndarray, labels: np.ndarray | None = None) -> Posterior:
     """The posterior's mean and log_std, (N, latent_dim) each; an AE's code is `mean`, log_std None."""
-    images = as_unit_images(images, model.decoder.image_shape)
-    mean, log_std = _in_batches(_encode, model, images)
-    return Posterior(mean, log_std)
+    images = as_unit_images(images, model.image_shape)
+    return _in_batches(_encode, model, images, _labels(model, labels, len(images)))
 
 
-def decode(model: Autoencoder, latents: np.ndarray) -> np.ndarray:
+def decode(model: Autoencoder, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """Pixel means in [0, 1], (N, height, width, channels), of latents (N, latent_dim)."""
     latents = np.asarray(latents)
-    latent_dim = model.decoder.latent_dim
-    if latents.ndim != 2 or latents.shape[1] != latent_dim:
-        raise InputError(f"latents: received shape {latents.shape}, expected (N, {latent_dim})")
-    return _in_batches(_decode, model, latents.astype(parameter_dtype(model)))
+    if latents.ndim != 2 or latents.shape[1] != model.latent_dim:
+        raise InputError(f"latents: received shape {latents.shape}, expected (N, {model.latent_dim})")
+    labels = _labels(model, labels, len(latents))
+    return _in_batches(_decode, model, latents.astype(parameter_dtype(model)), labels)
 
 
-def reconstruct(model: Autoencoder, images: np.ndarray) -> np.ndarray:
+def reconstruct(model: Autoencoder, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """The decoded posterior means, in [0, 1]: no noise is drawn."""
-    return decode(model, encode(model, images).mean)
+    return decode(model, encode(model, images, labels).mean, labels)
 
 
-def sample(model: Autoencoder, count: int, seed: int = 0) -> np.ndarray:
-    """Decoded draws from the standard-normal prior; the same latents in both halves."""
+def sample(model: Autoencoder, count: int, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
+    """Decoded draws from the prior; made of the same noise in both halves.
+
+    Where the model is given classes and there are no labels here, the images go through the classes in turn.
+    """
     require_count("count", count)
     require_count("seed", seed)
-    return decode(model, randomness.prior_samples(seed, count, model.decoder.latent_dim))
+    if model.classes and labels is None:
+        labels = np.arange(count) % model.classes
+    noise = randomness.prior_samples(seed, count, model.prior_dim).astype(parameter_dtype(model))
+    return decode(model, _in_batches(_generate, model, noise), labels)
 
 
-def interpolate(model: Autoencoder, first: np.ndarray, second: np.ndarray, steps: int = 12) -> np.ndarray:
+def interpolate(
+    model: Autoencoder,
+    first: np.ndarray,
+    second: np.ndarray,
+    steps: int = 12,
+    labels: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Decoded points on the line between two images' posterior means, ends included.
 
-    Takes one image each, (height, width, channels) or flat; returns (steps, height, width, channels).
+    Takes one image each, (height, width, channels) or flat, and their labels where the model is given classes (all
+    points are decoded with the first); returns (steps, height, width, channels).
     """
     require_count("steps", steps)
-    start, end = (encode(model, np.asarray(image)[None]).mean[0] for image in (first, second))
-    return decode(model, start + np.linspace(0, 1, steps)[:, None] * (end - start))
+    own = None if labels is None else np.asarray(labels)
+    ends = zip((first, second), [None] * 2 if own is None else own[:, None])
+    start, end = (encode(model, np.asarray(image)[None], label).mean[0] for image, label in ends)
+    points = start + np.linspace(0, 1, steps)[:, None] * (end - start)
+    return decode(model, points, None if own is None else np.repeat(own[:1], steps))
 
 
-def evaluate(model: Autoencoder, images: np.ndarray, config: Config) -> Terms:
-    """Each image's total, reconstruction and KL, float64 (N,), from one posterior draw per image.
+def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.ndarray | None = None) -> Terms:
+    """Each image's total, reconstruction and KL, float64 (N,), from one posterior draw per image: the negative ELBO
+    where beta is 1, whatever the objective was.
 
     Every image counts. Grey images of a binarized experiment have to be binarized first (see
     `datasets.binarize`). The draws are fixed, so the result is a function of the weights.
     """
-    images = as_unit_images(images, model.decoder.image_shape)
-    if config.network.latent_dim != model.decoder.latent_dim:
-        expected = f"the model's {model.decoder.latent_dim}"
+    images, labels = as_unit_images(images, model.image_shape), _labels(model, labels, len(images))
+    if config.network.latent_dim != model.latent_dim:
+        expected = f"the model's {model.latent_dim}"
         raise InputError(f"config: received latent_dim {config.network.latent_dim}, expected {expected}")
     if not len(images):
         raise InputError("images: received none, expected at least one")
     noise = randomness.evaluation_noise(len(images), config.noise_dim).astype(parameter_dtype(model))
-    terms = _in_batches(partial(_evaluate, loss=config.loss), model, images, noise)
-    return Terms(*(np.asarray(term, np.float64) for term in terms))
+    terms = _in_batches(partial(_evaluate, loss=config.loss), model, images, labels, noise)
+    return map_arrays(lambda term: np.asarray(term, np.float64), terms)
+
+
+def _labels(model, labels, count):
+    """The labels as the model takes them; InputError where they do not fit it."""
+    if (labels is None) != (not model.classes):
+        given, expected = "none" if labels is None else "some", "some" if model.classes else "none"
+        raise InputError(f"labels: received {given}, expected {expected}: the model has {model.classes} classes")
+    if labels is None:
+        return None
+    labels = np.asarray(labels)
+    if (
+        labels.shape != (count,)
+        or labels.dtype.kind not in "iu"
+        or not ((labels >= 0) & (labels < model.classes)).all()
+    ):
+        raise InputError(
+            f"labels: received {labels.dtype} {labels.shape}, expected {count} from 0 to {model.classes - 1}"
+        )
+    return labels.astype(np.int32)
 
 
 @torch.no_grad()
-def _forward(model, images, noise):
-    outputs = model(prepare_images(images, None, _dtype(model)), noise)
-    return outputs.logits, *outputs.posterior, outputs.latents
+def _forward(model, images, labels, noise):
+    return model(prepare_images(images, None, _dtype(model)), noise, labels)
 
 
 @torch.no_grad()
-def _encode(model, images):
-    return tuple(model.encode(prepare_images(images, None, _dtype(model))))
+def _encode(model, images, labels):
+    return model.encode(prepare_images(images, None, _dtype(model)), labels)
 
 
 @torch.no_grad()
-def _decode(model, latents):
-    return pixel_means(model.decode(latents))
+def _decode(model, latents, labels):
+    return pixel_means(model.decode(latents, labels), model.reconstruction)
 
 
 @torch.no_grad()
-def _evaluate(model, images, noise, loss):
+def _generate(model, noise):
+    return model.generate(noise)
+
+
+@torch.no_grad()
+def _evaluate(model, images, labels, noise, loss):
     images = prepare_images(images, None, _dtype(model))
-    return tuple(loss_terms(loss, model(images, noise), images))
+    return loss_terms(loss, model(images, noise, labels), images)
 
 
 def _dtype(model):
@@ -125,12 +164,10 @@ def _dtype(model):
 
 
 def _in_batches(function, model, *arrays):
-    """Calls it on slices of the arrays; joins its results, each an array, a tuple of them or None."""
+    """Calls it on slices of the arrays; joins its results, each an array or (nested) tuples of them and None."""
     device = next(model.parameters()).device
     with precision(parameter_dtype(model)):
         starts = range(0, max(len(arrays[0]), 1), BATCH)
-        slices = ([torch.tensor(a[i : i + BATCH], device=device) for a in arrays] for i in starts)
-        results = [function(model, *tensors) for tensors in slices]
-        if isinstance(results[0], tuple):
-            return tuple(None if p[0] is None else torch.cat(p).cpu().numpy() for p in zip(*results))
-        return torch.cat(results).cpu().numpy()
+        put = partial(torch.tensor, device=device)
+        results = [function(model, *(None if a is None else put(a[i : i + BATCH]) for a in arrays)) for i in starts]
+        return map_arrays(lambda *parts: torch.cat(parts).cpu().numpy(), *results)

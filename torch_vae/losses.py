@@ -1,54 +1,94 @@
 """The loss, per example and per term. Twin: jax_vae/losses.py.
 
-Every function gives one number per image, summed over its pixels or its latents; the mean over the
-batch is taken once, in training.py. Conformance is against `vae_common.reference`.
+Every function gives one number per image, summed over its pixels (likelihoods.py) or its latents; the mean over the
+batch is taken once, in objectives.py. Conformance is against `vae_common.reference`.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch.nn import functional as F
 
 from vae_common.configs import LossConfig
-from vae_common.contracts import Outputs, Terms
+from vae_common.contracts import Outputs, Posterior, Terms
+
+from .likelihoods import LIKELIHOODS
 
 
-def pixel_means(logits):
-    """The decoder's pixel means, the sigmoid of its logits, in (0, 1). Any shape."""
-    return torch.sigmoid(logits)
-
-
-def bernoulli(logits, images):
-    """Bernoulli negative log-likelihood in nats (Kingma and Welling 2014, appendix C.1).
-
-    Computed from logits, so it stays finite where a probability rounds to 0 or 1. On grey pixels it
-    is a cross-entropy and not a likelihood.
-    """
-    return F.binary_cross_entropy_with_logits(logits, images, reduction="none").sum((1, 2, 3))
-
-
-def squared_error(logits, images):
-    """The tutorial's reconstruction: a Gaussian NLL with variance 1/2, less its constant."""
-    return ((images - pixel_means(logits)) ** 2).sum((1, 2, 3))
+def latent_kls(mean, log_std):
+    """KL of each latent's N(mean, exp(log_std)^2) to N(0, 1) in nats (Kingma and Welling 2014, appendix B)."""
+    return (torch.exp(2 * log_std) + mean**2 - 1) / 2 - log_std
 
 
 def gaussian_kl(mean, log_std):
-    """KL of N(mean, exp(log_std)^2) to N(0, 1) in nats (Kingma and Welling 2014, appendix B)."""
-    return ((torch.exp(2 * log_std) + mean**2 - 1) / 2 - log_std).sum(1)
+    """KL of N(mean, exp(log_std)^2) to N(0, 1) in nats, summed over the latents."""
+    return latent_kls(mean, log_std).sum(-1)
 
 
 def tutorial_kl(mean, log_std):
     """The tutorial's penalty. Not a KL: its minimum is at a standard deviation of 0.71, not 1."""
-    return (torch.exp(2 * log_std) + mean**2 - log_std - 0.5).sum(1)
+    return (torch.exp(2 * log_std) + mean**2 - log_std - 0.5).sum(-1)
 
 
-RECONSTRUCTIONS = {"bernoulli": bernoulli, "squared_error": squared_error}
 KLS = {"gaussian": gaussian_kl, "tutorial": tutorial_kl}
 
 
+LOG_ROOT = math.log(2 * math.pi) / 2
+
+
+def log_normal(latents, distribution: Posterior | None):
+    """Log density in nats of latents (batch[, samples], n) under a prior; None is the standard normal."""
+    if distribution is None:
+        return (-(latents**2) / 2 - LOG_ROOT).sum(-1)
+    mean, log_std = distribution
+    return (-(((latents - mean) / torch.exp(log_std)) ** 2) / 2 - log_std - LOG_ROOT).sum(-1)
+
+
+def log_posterior(noise, posterior: Posterior):
+    """Log density in nats of latents mean + sigma * noise, by that noise: (latents - mean) / sigma would cancel."""
+    log_std = posterior.log_std[:, None] if noise.ndim > posterior.log_std.ndim else posterior.log_std
+    return (-(noise**2) / 2 - log_std - LOG_ROOT).sum(-1)
+
+
+def log_ratio(outputs: Outputs):
+    """log q(latents | images) - log p(latents) in nats, over all stochastic layers, (batch[, samples]).
+
+    Its mean over draws is the KL.
+    """
+    ratio = log_posterior(outputs.noise, outputs.posterior) - log_normal(outputs.latents, outputs.prior)
+    if outputs.above is not None:
+        above = outputs.above
+        ratio = ratio + log_posterior(above.noise, above.posterior) - log_normal(above.latents, None)
+    return ratio
+
+
+def reconstruction_terms(loss: LossConfig, outputs: Outputs, images):
+    """The negative log-likelihood (or squared error) of every draw, (batch[, samples])."""
+    logits, log_scale = outputs.logits, outputs.log_scale
+    if loss.reconstruction == "gaussian":
+        log_scale = torch.full_like(logits[..., :1, :1, :1], math.log(loss.sigma))
+    if logits.ndim > images.ndim:
+        images = images[:, None]
+    return LIKELIHOODS[loss.reconstruction](logits, images, log_scale)
+
+
 def loss_terms(loss: LossConfig, outputs: Outputs, images) -> Terms:
-    """Total, reconstruction and KL, shape (batch,) each; an AE's KL is 0."""
-    reconstruction = RECONSTRUCTIONS[loss.reconstruction](outputs.logits, images)
+    """Total, reconstruction and KL, shape (batch,) each: the negative ELBO where beta is 1; an AE's KL is 0.
+
+    Several draws are averaged. The KL is exact for one Gaussian layer and for codes, and estimated from the draws
+    for two layers.
+    """
+    reconstruction = reconstruction_terms(loss, outputs, images)
     mean, log_std = outputs.posterior
-    kl = torch.zeros_like(reconstruction) if log_std is None else KLS[loss.kl](mean, log_std)
+    if outputs.codes is not None:
+        kl = outputs.codes.nats
+    elif log_std is None:
+        kl = torch.zeros_like(mean[:, 0])
+    elif outputs.above is not None:
+        kl = log_ratio(outputs)
+    else:
+        kl = KLS[loss.kl](mean, log_std)
+    if reconstruction.ndim > 1:
+        reconstruction, kl = reconstruction.mean(1), kl.mean(1) if kl.ndim > 1 else kl
     return Terms(reconstruction + loss.beta * kl, reconstruction, kl)

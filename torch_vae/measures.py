@@ -17,7 +17,8 @@ from vae_common.configs import Config
 from .device import device_for, precision, synchronize, to_device
 from .execution import _at
 from .inference import prepare_images
-from .training import _batch_loss, _gradients, create_state, epoch_draws, place_images
+from .objectives import batch_loss
+from .training import _count, _gradients, create_state, epoch_draws, place_images
 
 Run = Callable[[int], None]
 
@@ -82,7 +83,7 @@ def step_parts(config: Config) -> dict[str, Run]:
         return prepare_images(images[draws.order[0]], None, getattr(torch, config.training.dtype))
 
     def forward(state, images, draws):
-        return _batch_loss(state.model, config, gather(state, images, draws), draws.noise[0])
+        return batch_loss(state.model, config, gather(state, images, draws), draws.noise[0], None, _count(state))
 
     def backward(state, images, draws):
         return _gradients(state, gather(state, images, draws), draws.noise[0])

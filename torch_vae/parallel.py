@@ -15,34 +15,38 @@ from vae_common.configs import Config, require_stackable
 from vae_common.randomness import Draws
 
 from .models import empty_model
-from .training import State, _adam, epoch_draws
+from .optimizers import adam
+from .training import State, epoch_draws
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def stack_states(states: Sequence[State]) -> State:
     """One state of many, which are not consumed; InputError where they differ in more than their seed."""
     require_stackable([state.config for state in states], [state.step for state in states])
     first, seeds = states[0].config, tuple(state.config.seed for state in states)
-    each = [[parameter.detach() for parameter in state.model.parameters()] for state in states]
-    stacked = _with_parameters(states[0], [torch.stack(same) for same in zip(*each)], first)
-    for place, parameter in enumerate(stacked.model.parameters()):
-        moments = [state.optimizer.state.get(list(state.model.parameters())[place]) for state in states]
-        if moments[0]:
-            own = {name: torch.stack([of[name] for of in moments]) for name in ("exp_avg", "exp_avg_sq")}
-            stacked.optimizer.state[parameter] = own | {"step": moments[0]["step"].clone()}
-    return dataclasses.replace(stacked, seeds=seeds)
+    model = _stacked([state.model for state in states], first)
+    optimizer = adam(model, first)
+    for parameter, *own in zip(model.parameters(), *(state.model.parameters() for state in states)):
+        moments = [state.optimizer.state[member] for state, member in zip(states, own)]
+        stacked = {name: torch.stack([of[name] for of in moments]) for name in MOMENTS}
+        optimizer.state[parameter] = stacked | {"step": moments[0]["step"].clone()}
+    average = None if states[0].average is None else _stacked([state.average for state in states], first)
+    return State(model, optimizer, first, average, seeds)
 
 
 def unstack_states(state: State) -> list[State]:
     """The states of a stacked one, in the order of its seeds, each on its own; it is not consumed."""
     members = []
     for place, config in enumerate(seed_configs(state)):
-        tensors = [parameter.detach()[place].clone() for parameter in state.model.parameters()]
-        member = _with_parameters(state, tensors, config)
-        for parameter, stacked in zip(member.model.parameters(), state.model.parameters()):
-            if moments := state.optimizer.state.get(stacked):
-                own = {name: moments[name][place].clone() for name in ("exp_avg", "exp_avg_sq")}
-                member.optimizer.state[parameter] = own | {"step": moments["step"].clone()}
-        members.append(member)
+        model = _member(state.model, place, config)
+        optimizer = adam(model, config)
+        for parameter, stacked in zip(model.parameters(), state.model.parameters()):
+            moments = state.optimizer.state[stacked]
+            own = {name: moments[name][place].clone() for name in MOMENTS}
+            optimizer.state[parameter] = own | {"step": moments["step"].clone()}
+        average = None if state.average is None else _member(state.average, place, config)
+        members.append(State(model, optimizer, config, average))
     return members
 
 
@@ -59,11 +63,19 @@ def seed_configs(state: State) -> list[Config]:
     return [dataclasses.replace(state.config, seed=seed) for seed in state.seeds]
 
 
-def _with_parameters(state, tensors, config):
-    """A state whose model is this one's with other tensors in its layers, and whose moments are yet to be put."""
+def _stacked(models, config):
+    return _with_parameters([torch.stack(same) for same in zip(*(model.parameters() for model in models))], config)
+
+
+def _member(model, place, config):
+    return _with_parameters([parameter[place].clone() for parameter in model.parameters()], config)
+
+
+def _with_parameters(tensors, config):
+    """The config's model with these tensors in its layers, in the order of its parameters."""
     model = empty_model(config)
-    names = [name for name, _ in state.model.named_parameters()]
+    names = [name for name, _ in model.named_parameters()]
     for name, tensor in zip(names, tensors):
         layer, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(layer), attribute, torch.nn.Parameter(tensor))
-    return State(model, _adam(model, config), config)
+        setattr(model.get_submodule(layer), attribute, torch.nn.Parameter(tensor.detach()))
+    return model

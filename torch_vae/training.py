@@ -6,22 +6,25 @@ given is consumed (it is updated in place); go on with the one it returns.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from vae_common import randomness
-from vae_common.checkpoints import FIRST, SECOND, STEP, check_state, part_of, weights_of
+from vae_common.checkpoints import AVERAGE, FIRST, SECOND, STEP, check_state, part_of, weights_of
 from vae_common.configs import Config
 from vae_common.contracts import Terms
 from vae_common.randomness import Draws
 
-from .device import device_for, execution_for, precision, to_device, to_numpy
-from .losses import loss_terms
+from .device import device_for, precision, to_device, to_numpy
 from .models import Autoencoder, create_model, empty_model
+from .objectives import batch_loss
+from .optimizers import adam, averaged, clipped, learning_rate
 from .parameters import load_arrays, parameter_shapes, to_arrays
 
 
@@ -32,44 +35,59 @@ class State:
     model: Autoencoder
     optimizer: Any
     config: Config
+    average: Any = None
+    """The model with the moving average of the weights, if the config keeps one."""
     seeds: tuple[int, ...] = ()
     """Where given, several experiments at once: every array has a leading axis of seeds (see parallel.py)."""
 
     @property
     def step(self) -> int:
         """Updates so far."""
-        return int(next((moments["step"] for moments in self.optimizer.state.values()), 0))
+        return int(_count(self))
+
+    @property
+    def evaluated(self) -> Autoencoder:
+        """The model that evaluations use: the averaged one, where there is one."""
+        return self.model if self.average is None else self.average
 
 
-def create_state(config: Config) -> State:
-    """The experiment before its first step, on its device; equal in both halves."""
+def create_state(config: Config, images: np.ndarray | None = None) -> State:
+    """The experiment before its first step, on its device; equal in both halves.
+
+    `images` are the training images, uint8; only an `output_bias` of `data_mean` reads them, and cannot do without.
+    """
     model = create_model(config)
-    return State(model, _adam(model, config), config)
+    if config.network.output_bias == "data_mean":
+        biased = randomness.with_mean_bias(to_arrays(model), images)
+        model = load_arrays(model, biased, config.training.dtype, device_for(config))
+    average = copy.deepcopy(model) if config.optimizer.average else None
+    return State(model, adam(model, config), config, average)
 
 
-def train_step(state: State, images, noise) -> tuple[State, Terms]:
+def train_step(state: State, images, noise, labels=None) -> tuple[State, Terms]:
     """One update on a batch.
 
     Args:
         state: consumed.
         images: what the model sees, in [0, 1], (batch, height, width, channels), of the state's dtype.
-        noise: standard normal, (batch, noise_dim): (batch, latent_dim) for a VAE, (batch, 0) for an AE.
+        noise: standard normal, (batch, *config.noise_shape): (batch, latent_dim) for a VAE, (batch, 0) for an AE.
+        labels: integers (batch,) where the model is given classes.
             NumPy arrays are copied to the device first; write into them as soon as this returns.
 
     Returns:
         The next state, and the batch's terms before the update, each the mean per image.
     """
     with precision(state.config.training.precision):
-        return _step(state, *_on_device(state.config, images, noise))
+        return _step(state, *_on_device(state.config, images, noise, labels))
 
 
-def gradients(state: State, images, noise) -> tuple[dict[str, np.ndarray], Terms]:
+def gradients(state: State, images, noise, labels=None) -> tuple[dict[str, np.ndarray], Terms]:
     """The gradient of every parameter on a batch, as canonical arrays, and the batch's mean terms.
 
     Takes what `train_step` takes; the state is not consumed. `train_step` is this and `apply_gradients`.
     """
     with precision(state.config.training.precision):
-        computed, terms = _gradients(state, *_on_device(state.config, images, noise))
+        computed, terms = _gradients(state, *_on_device(state.config, images, noise, labels))
         return {name: to_numpy(computed[name]) for name in sorted(computed)}, terms
 
 
@@ -86,6 +104,11 @@ def place_images(images: np.ndarray, config: Config) -> torch.Tensor:
     return to_device(images, device_for(config))
 
 
+def place_labels(labels: np.ndarray, config: Config) -> torch.Tensor:
+    """Labels as they stay on the device for a whole fit, where the model is given classes."""
+    return to_device(labels.astype(np.int32), device_for(config))
+
+
 def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
     """The random numbers of epoch 0, 1, ... on the device: NumPy's, or PyTorch's own if `native`."""
     device = device_for(config)
@@ -98,63 +121,67 @@ def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
 
 def state_to_arrays(state: State) -> dict[str, np.ndarray]:
     """The state as a checkpoint's canonical arrays: weights, both moments, step."""
-    first, second = {}, {}
+    arrays = to_arrays(state.model) | {STEP: np.array(state.step, np.int64)}
     for name, parameter in state.model.named_parameters():
-        moments = state.optimizer.state.get(parameter, {})
-        zeros = torch.zeros_like(parameter)  # PyTorch makes the moments at the first step
-        first[FIRST + name] = to_numpy(moments.get("exp_avg", zeros))
-        second[SECOND + name] = to_numpy(moments.get("exp_avg_sq", zeros))
-    return to_arrays(state.model) | first | second | {STEP: np.array(state.step, np.int64)}
+        moments = state.optimizer.state[parameter]
+        arrays[FIRST + name] = to_numpy(moments["exp_avg"])
+        arrays[SECOND + name] = to_numpy(moments["exp_avg_sq"])
+    if state.average is not None:
+        arrays |= {AVERAGE + name: array for name, array in to_arrays(state.average).items()}
+    return arrays
 
 
 def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State:
     """The inverse of `state_to_arrays`, whichever half wrote them; InputError lists what does not fit."""
     dtype, device = config.training.dtype, device_for(config)
     model = empty_model(config)
-    check_state(parameter_shapes(model), arrays, dtype)
+    check_state(parameter_shapes(model), arrays, dtype, bool(config.optimizer.average))
     first = load_arrays(model, part_of(arrays, FIRST), dtype, device).state_dict()
     second = load_arrays(model, part_of(arrays, SECOND), dtype, device).state_dict()
     model = load_arrays(model, weights_of(arrays), dtype, device)
-    optimizer = _adam(model, config)
+    optimizer = adam(model, config)
     for name, parameter in model.named_parameters():
         step = torch.tensor(float(arrays[STEP]), dtype=torch.float32, device=device)
         optimizer.state[parameter] = {"step": step, "exp_avg": first[name], "exp_avg_sq": second[name]}
-    return State(model, optimizer, config)
+    average = load_arrays(model, part_of(arrays, AVERAGE), dtype, device) if config.optimizer.average else None
+    return State(model, optimizer, config, average)
 
 
-def _on_device(config, *arrays):
+def _on_device(config, images, noise, labels):
     """Copies of NumPy arrays: what runs asynchronously must not read a buffer that is overwritten meanwhile."""
     device, dtype = device_for(config), config.training.dtype
-    return (to_device(a.astype(dtype), device) if isinstance(a, np.ndarray) else a for a in arrays)
+    if isinstance(labels, np.ndarray):
+        labels = to_device(labels.astype(np.int32), device)
+    return *(to_device(a.astype(dtype), device) if isinstance(a, np.ndarray) else a for a in (images, noise)), labels
 
 
-def _adam(model, config):
-    capturable = execution_for(config) == "graph"  # a CUDA graph needs its step count on the device
-    return torch.optim.Adam(model.parameters(), config.training.learning_rate, fused=True, capturable=capturable)
+def _count(state):
+    """Updates so far, a scalar tensor on the device (of a stacked state, too: its seeds take their steps together)."""
+    return next(iter(state.optimizer.state.values()))["step"]
 
 
-def _batch_loss(model, config, images, noise):
-    terms = loss_terms(config.loss, model(images, noise), images)
-    means = Terms(*(term.mean() for term in terms))
-    return means.total if config.loss.reduction == "mean" else terms.total.sum(), means
-
-
-def _gradients(state, images, noise):
-    loss, means = _batch_loss(state.model, state.config, images, noise)
+def _gradients(state, images, noise, labels=None):
+    loss, means = batch_loss(state.model, state.config, images, noise, labels, _count(state))
     parameters = dict(state.model.named_parameters())
-    computed = torch.autograd.grad(loss, list(parameters.values()))
+    computed = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
     return dict(zip(parameters, computed)), Terms(*(mean.detach() for mean in means))
 
 
 def _update(state, gradients):
+    clip = partial(clipped, state.config)
+    gradients = torch.func.vmap(clip)(gradients) if state.seeds else clip(gradients)
     for name, parameter in state.model.named_parameters():
         parameter.grad = gradients[name].detach().contiguous()  # fused Adam takes them as if their strides were equal
+    rate = learning_rate(state.config, _count(state))
+    (group,) = state.optimizer.param_groups
+    group["lr"] = float(rate) if not group["capturable"] else rate
     state.optimizer.step()
-    return state
+    average = None if state.average is None else averaged(state.config, state.average, state.model)
+    return replace(state, average=average)
 
 
-def _step(state, images, noise):
-    gradients, means = _gradients(state, images, noise)
+def _step(state, images, noise, labels=None):
+    gradients, means = _gradients(state, images, noise, labels)
     return _update(state, gradients), means
 
 
@@ -164,7 +191,7 @@ def _native_draws(config, epoch, images, device):
     generator = torch.Generator(device)
     generator.manual_seed(int(randomness.seed_sequence(config.seed, epoch).generate_state(1, np.uint64)[0] >> 1))
     order = torch.randperm(images, generator=generator, device=device)[: steps * batch].reshape(steps, batch)
-    shape, dtype = (steps, batch, config.noise_dim), getattr(torch, config.training.dtype)
+    shape, dtype = (steps, batch, *config.noise_shape), getattr(torch, config.training.dtype)
     noise = torch.randn(shape, generator=generator, device=device, dtype=dtype)
     thresholds = None
     if config.data.binarization == "dynamic":

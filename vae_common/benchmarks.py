@@ -66,7 +66,9 @@ class Case:
             name: getattr(self, name) for name in ("execution", "precision", "batch_size", "device", "epochs")
         }
         return Config(
-            self.model, network=NetworkConfig(self.hidden, self.latent_dim), training=TrainingConfig(**training)
+            self.model,
+            network=NetworkConfig(self.hidden, latent_dim=self.latent_dim),
+            training=TrainingConfig(**training),
         )
 
     def checked(self) -> Case:

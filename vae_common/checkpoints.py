@@ -2,6 +2,7 @@
 
     encoder.hidden.0.weight ...     weights under PyTorch's names and layouts
     adam.first.<name>, adam.second.<name>, adam.step
+    average.<name>                  where the config keeps a moving average of the weights
     metadata "twin_vae"             JSON: format version, config, framework, epoch, history, digest
 
 Written atomically: a reader sees the old file or the new one, never a part. Nothing is pickled.
@@ -29,6 +30,7 @@ PART = ".part"
 FRAMEWORKS = ("jax", "torch")
 MOST_STEPS = 2**24  # PyTorch counts Adam's steps in float32, which is exact up to there
 FIRST, SECOND, STEP = "adam.first.", "adam.second.", "adam.step"
+AVERAGE = "average."
 
 Arrays = dict[str, np.ndarray]
 """By canonical name."""
@@ -51,13 +53,13 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
-        """The model's parameters alone."""
-        return weights_of(self.arrays)
+        """The model's parameters alone: those that evaluations use, so their moving average where one was kept."""
+        return part_of(self.arrays, AVERAGE) or weights_of(self.arrays)
 
 
 def weights_of(arrays: Mapping[str, np.ndarray]) -> Arrays:
     """The parameters of a training state's canonical arrays."""
-    return {name: a for name, a in arrays.items() if not name.startswith("adam.")}
+    return {name: a for name, a in arrays.items() if not name.startswith(("adam.", AVERAGE))}
 
 
 def moments_of(arrays: Mapping[str, np.ndarray]) -> Arrays:
@@ -89,14 +91,18 @@ def check_arrays(
         raise InputError(f"weights do not fit the model: {'; '.join(faults)}")
 
 
-def check_state(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray], dtype: str) -> None:
+def check_state(
+    shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray], dtype: str, average: bool = False
+) -> None:
     """Raises InputError where arrays are not a training state of the model with these parameter shapes."""
     if STEP not in arrays:
         raise InputError(f"checkpoint: received no {STEP}, expected a training state; it holds weights only")
     step = arrays[STEP]
     if step.shape != () or step.dtype.kind not in "iu" or not 0 <= int(step) <= MOST_STEPS:
         raise InputError(f"checkpoint: {STEP} is {step!r}, expected one integer from 0 to {MOST_STEPS}")
-    expected = {prefix + name: shape for prefix in ("", FIRST, SECOND) for name, shape in shapes.items()}
+    expected = {
+        prefix + name: shape for prefix in ("", FIRST, SECOND, *[AVERAGE] * average) for name, shape in shapes.items()
+    }
     check_arrays(expected, {name: array for name, array in arrays.items() if name != STEP}, dtype)
     lost = [name for name in shapes if not np.isfinite(arrays[name]).all()]
     if lost:

@@ -19,7 +19,7 @@ from vae_common import randomness
 from vae_common.checkpoints import STEP, Arrays, weights_of
 from vae_common.configs import Config, InputError
 from vae_common.contracts import Terms
-from vae_common.probes import Probe, probes
+from vae_common.probes import Data, Probe, data_for, probes
 from vae_common.tiers import (
     Halves,
     epoch_checks,
@@ -29,23 +29,28 @@ from vae_common.tiers import (
     state_checks,
 )
 from vae_common.tolerances import Check, compare_arrays, difference, lockstep_tolerances
+from vae_common.voices import voice_for
 
 
-def tier_checks(halves: Halves, config: Config, images: np.ndarray, steps: int = 10) -> Iterator[Check]:
+def tier_checks(
+    halves: Halves, config: Config, images: np.ndarray, steps: int = 10, labels: np.ndarray | None = None
+) -> Iterator[Check]:
     """Every check from T0 to T5, in order; lockstep over that many steps.
 
     Args:
         halves: two, by name.
         images: uint8 (N, height, width, channels), at least one batch.
+        labels: integers (N,); made up where there are none and the model is given classes.
     """
-    yield from input_checks(halves, config, images)
-    yield from operation_checks(halves, config, images)
-    for probe in probes(config, images):
+    data = data_for(config, images, labels)
+    yield from input_checks(halves, config, data)
+    yield from operation_checks(halves, config)
+    for probe in probes(voice_for(halves, config), config, data):
         yield from state_checks(halves, config, probe)
         if probe.label == "warm":
             yield from inference_checks(halves, config, probe)
-    yield from lockstep(halves, config, images, steps).checks()
-    yield from epoch_checks(halves, config, images, steps)
+    yield from lockstep(halves, config, images, steps, labels).checks()
+    yield from epoch_checks(halves, config, data, steps)
 
 
 @dataclass(frozen=True)
@@ -78,17 +83,20 @@ class Lockstep:
         return checks
 
 
-def lockstep(halves: Halves, config: Config, images: np.ndarray, steps: int) -> Lockstep:
+def lockstep(
+    halves: Halves, config: Config, images: np.ndarray, steps: int, labels: np.ndarray | None = None
+) -> Lockstep:
     """Trains both halves from the config's seed, step by step, and compares after each.
 
     Where a tolerance is exceeded the state before that step is injected into both halves, and the tiers
     from T0 up say where they part: the first one that fails is the result's `culprit`.
     """
     a, b = halves
+    data = data_for(config, images, labels)
     limits = lockstep_tolerances(config.training.dtype, steps)
     first_excess, culprit = None, None
     differences = {name: np.zeros(steps) for name in ("total", "reconstruction", "kl", "parameters")}
-    trained = {name: _steps(half, config, images, steps) for name, half in halves.items()}
+    trained = {name: _steps(half, config, data, steps) for name, half in halves.items()}
     previous: Arrays = {}
     ends: dict[str, Arrays] = {}
     for step, ((a_terms, a_arrays), (b_terms, b_arrays)) in enumerate(zip(trained[a], trained[b])):
@@ -98,37 +106,40 @@ def lockstep(halves: Halves, config: Config, images: np.ndarray, steps: int) -> 
         gaps = compare_arrays("T5", "", ends[a], ends[b], 0, config.training.learning_rate)
         differences["parameters"][step] = max(check.measured for check in gaps)
         if first_excess is None and any(differences[name][step] > limit[step] for name, limit in limits.items()):
-            first_excess, culprit = step + 1, _culprit(halves, config, images, step, previous)
+            first_excess, culprit = step + 1, _culprit(halves, config, data, step, previous)
         previous = b_arrays
     return Lockstep(config.training.dtype, differences, first_excess, culprit, ends)
 
 
-def _steps(half: ModuleType, config: Config, images: np.ndarray, steps: int) -> Iterator[tuple[Terms, Arrays]]:
+def _steps(half: ModuleType, config: Config, data: Data, steps: int) -> Iterator[tuple[Terms, Arrays]]:
     """Each step's mean terms, and the whole state after it."""
-    state, placed = half.create_state(config), half.place_images(images, config)
+    state, placed = half.create_state(config), half.place_images(data.images, config)
+    labels = None if data.labels is None else half.place_labels(data.labels, config)
     done, epoch = 0, 0
     while done < steps:
-        draws = half.epoch_draws(config, epoch, len(images))
+        draws = half.epoch_draws(config, epoch, len(data.images))
         for step in range(min(len(draws.order), steps - done)):
             thresholds = None if draws.thresholds is None else draws.thresholds[step]
             with half.precision(config.training.dtype):
                 batch = half.prepare_images(placed[draws.order[step]], thresholds, draws.noise.dtype)
                 noise = draws.noise[step]
-            state, terms = half.train_step(state, batch, noise)
+            own = None if labels is None else labels[draws.order[step]]
+            state, terms = half.train_step(state, batch, noise, own)
             yield Terms(*(half.to_numpy(term) for term in terms)), half.state_to_arrays(state)
         done, epoch = done + len(draws.order), epoch + 1
 
 
-def _culprit(halves: Halves, config: Config, images: np.ndarray, step: int, previous: Arrays) -> Check | None:
+def _culprit(halves: Halves, config: Config, data: Data, step: int, previous: Arrays) -> Check | None:
     """The first check that fails, from the state before the step."""
-    checks = [*input_checks(halves, config, images), *operation_checks(halves, config, images)]
-    probe = next(probes(config, images))  # the state before the first step
+    checks = [*input_checks(halves, config, data), *operation_checks(halves, config)]
+    probe = next(probes(voice_for(halves, config), config, data))  # the state before the first step
     if previous:
-        per_epoch = randomness.steps_per_epoch(len(images), config.training.batch_size)
-        draws = randomness.epoch_draws(config, step // per_epoch, len(images))
+        per_epoch = randomness.steps_per_epoch(len(data.images), config.training.batch_size)
+        draws = randomness.epoch_draws(config, step // per_epoch, len(data.images))
         order, noise = draws.order[step % per_epoch], draws.noise[step % per_epoch]
         arrays = {name: a if name == STEP else a.astype(np.float64) for name, a in previous.items()}
-        probe = Probe(f"before step {step + 1}", arrays, images[order], noise)
+        labels = None if data.labels is None else data.labels[order]
+        probe = Probe(f"before step {step + 1}", arrays, data.images[order], noise, labels)
     checks += state_checks(halves, config, probe)
     return next((check for check in checks if not check.passed), None)
 

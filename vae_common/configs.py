@@ -11,165 +11,39 @@ import json
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from vae_common.config_parts import (
+    Checked,
+    DataConfig,
+    InputError,
+    LossConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    TrainingConfig,
+    is_count,
+    require,
+    require_count,
+)
+from vae_common.registry import MODELS
 
-class InputError(ValueError):
-    """What a user gave cannot be used. One line: what was received, what was expected, the mend."""
-
-
-class ModelEntry(NamedTuple):
-    """A model's class name and whether its forward pass draws latents from a posterior."""
-
-    class_name: str
-    posterior: bool
-
-
-# One line per model; the key is also the name of its file in `jax_vae/models` and `torch_vae/models`.
-MODELS: dict[str, ModelEntry] = {
-    "ae": ModelEntry("AE", posterior=False),
-    "vae": ModelEntry("VAE", posterior=True),
-}
-
-Activation = Literal["relu", "tanh", "softplus", "gelu", "silu"]
-Reconstruction = Literal["bernoulli", "squared_error"]
-KL = Literal["gaussian", "tutorial"]
-Reduction = Literal["mean", "sum"]
-Binarization = Literal["none", "threshold", "static", "dynamic"]
-Precision = Literal["float64", "float32", "tf32", "bfloat16"]
-Execution = Literal["auto", "eager", "compile", "graph"]
-Randomness = Literal["shared", "native"]
-Device = Literal["auto", "cpu", "cuda", "tpu", "mps"]
-
-
-def _require(ok: bool, name: str, received: object, expected: str) -> None:
-    if not ok:
-        raise InputError(f"{name}: received {received!r}, expected {expected}")
-
-
-def _is_count(value: object, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def require_count(name: str, value: object) -> None:
-    """Raises InputError where an argument is not an integer of at least 0."""
-    _require(_is_count(value, 0), name, value, "an integer >= 0")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-class _Checked:
-    """Checks every `Literal` field against its choices, then the class's own `_check`."""
-
-    def __post_init__(self) -> None:
-        for name, hint in typing.get_type_hints(type(self)).items():
-            if typing.get_origin(hint) is Literal:
-                choices, value = typing.get_args(hint), getattr(self, name)
-                _require(value in choices, name, value, f"one of {', '.join(choices)}")
-        self._check()
-
-    def _check(self) -> None:
-        pass
+__all__ = [
+    "MODELS",
+    "PRESETS",
+    "Config",
+    "DataConfig",
+    "InputError",
+    "LossConfig",
+    "NetworkConfig",
+    "OptimizerConfig",
+    "TrainingConfig",
+    "require_count",
+    "require_stackable",
+]
 
 
 @dataclass(frozen=True)
-class NetworkConfig(_Checked):
-    """The encoder's and the decoder's shape."""
-
-    hidden: tuple[int, ...] = (512,)
-    """Widths of the encoder's hidden layers; the decoder has them in reverse."""
-    latent_dim: int = 2
-    """Number of latent dimensions."""
-    activation: Activation = "relu"
-    """Non-linearity after each hidden layer."""
-
-    def _check(self) -> None:
-        valid = isinstance(self.hidden, tuple) and all(_is_count(width) for width in self.hidden)
-        _require(valid, "hidden", self.hidden, "widths of at least 1, for example 512 256")
-        _require(_is_count(self.latent_dim), "latent_dim", self.latent_dim, "an integer >= 1")
-
-
-@dataclass(frozen=True)
-class LossConfig(_Checked):
-    """The terms of the loss and how they add up: reconstruction + beta * KL."""
-
-    reconstruction: Reconstruction = "bernoulli"
-    """Bernoulli negative log-likelihood from logits, or the tutorial's squared error."""
-    beta: float = 1.0
-    """Weight of the KL term."""
-    kl: KL = "gaussian"
-    """The KL to the standard normal, or the tutorial's formula (which is not a KL)."""
-    reduction: Reduction = "mean"
-    """Over the batch, for the gradient only; reports are always per image."""
-
-    def _check(self) -> None:
-        valid = _is_number(self.beta) and 0 <= self.beta < float("inf")
-        _require(valid, "beta", self.beta, "a finite number >= 0")
-
-
-@dataclass(frozen=True)
-class DataConfig(_Checked):
-    """Which images, and as what the model sees them."""
-
-    dataset: str = "digits"
-    """`digits`, a TensorFlow Datasets name such as `mnist`, an .npz file or a folder of IDX files."""
-    data_dir: str = "data"
-    """Where prepared and decoded sets are kept."""
-    manual_dir: str | None = None
-    """Folder that already holds the set's original files (no download then)."""
-    binarization: Binarization = "none"
-    """none: grey in [0, 1]; threshold: at 1/2; static: one draw per image; dynamic: one per step."""
-    validation_size: int = 0
-    """Training images set aside; 0 reports the test split after every epoch."""
-
-    def _check(self) -> None:
-        _require(bool(self.dataset), "dataset", self.dataset, "a name or a path")
-        valid = _is_count(self.validation_size, 0)
-        _require(valid, "validation_size", self.validation_size, "an integer >= 0")
-
-
-@dataclass(frozen=True)
-class TrainingConfig(_Checked):
-    """The optimisation: Adam on shuffled mini-batches."""
-
-    epochs: int = 20
-    """Passes over the training images."""
-    batch_size: int = 128
-    """Images per step; a partial last batch is dropped in training, never in evaluation."""
-    learning_rate: float = 1e-3
-    """Adam's step size."""
-    precision: Precision = "float32"
-    """Of all arithmetic; tf32 (CUDA) and bfloat16: of the matrix products, the rest and all parameters in float32."""
-    execution: Execution = "auto"
-    """How an epoch's steps run. PyTorch: eager, torch.compile, or a captured CUDA graph; auto is graph on CUDA, else
-    eager. JAX: eager is one jitted call a step, all others one program an epoch."""
-    randomness: Randomness = "shared"
-    """shared: NumPy draws, equal in both halves; native: each framework's own generator."""
-    device: Device = "auto"
-    """auto: the accelerator that the framework finds, else the CPU."""
-
-    def _check(self) -> None:
-        _require(_is_count(self.epochs, 0), "epochs", self.epochs, "an integer >= 0")
-        _require(_is_count(self.batch_size), "batch_size", self.batch_size, "an integer >= 1")
-        rate = self.learning_rate
-        valid = _is_number(rate) and 0 < rate < float("inf")
-        _require(valid, "learning_rate", rate, "a finite number > 0")
-
-    @property
-    def dtype(self) -> str:
-        """Of parameters and optimiser: `float64` or `float32`."""
-        return "float64" if self.precision == "float64" else "float32"
-
-    @property
-    def product_dtype(self) -> str | None:
-        """What the operands of matrix products are rounded to, where that is not their own dtype."""
-        return "bfloat16" if self.precision == "bfloat16" else None
-
-
-@dataclass(frozen=True)
-class Config(_Checked):
+class Config(Checked):
     """One experiment: a model, a seed, and everything that decides the numbers."""
 
     model: str = "vae"
@@ -180,13 +54,49 @@ class Config(_Checked):
     loss: LossConfig = field(default_factory=LossConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def _check(self) -> None:
-        _require(self.model in MODELS, "model", self.model, f"one of {', '.join(MODELS)}")
-        _require(_is_count(self.seed, 0) and self.seed < 2**63, "seed", self.seed, "an integer from 0 to 2^63 - 1")
+        require(self.model in MODELS, "model", self.model, f"one of {', '.join(MODELS)}")
+        require(is_count(self.seed, 0) and self.seed < 2**63, "seed", self.seed, "an integer from 0 to 2^63 - 1")
         shape = self.image_shape
-        valid = isinstance(shape, tuple) and len(shape) == 3 and all(_is_count(n) for n in shape)
-        _require(valid, "image_shape", shape, "(height, width, channels), each >= 1")
+        valid = isinstance(shape, tuple) and len(shape) == 3 and all(is_count(n) for n in shape)
+        require(valid, "image_shape", shape, "(height, width, channels), each >= 1")
+        for refused, received, expected in self._refusals():
+            require(not refused, f"model {self.model}", received, expected)
+
+    def _refusals(self) -> list[tuple[bool, str, str]]:
+        """What does not go together: whether it is asked for, how, and what to ask for instead."""
+        latents, loss, network = MODELS[self.model].latents, self.loss, self.network
+        stride = 2 ** len(network.channels)
+        height, width, _ = self.image_shape
+        single = latents == "gaussian"
+        sampled = latents in ("gaussian", "hierarchical")
+        return [
+            (
+                bool(height % stride or width % stride),
+                f"channels {network.channels} on images of {height}x{width}",
+                f"a height and width that {len(network.channels)} halvings leave whole",
+            ),
+            (loss.objective != "elbo" and not sampled, f"objective {loss.objective}", "elbo: nothing is drawn in it"),
+            (
+                loss.objective == "dreg" and not single,
+                "objective dreg",
+                "iwae or elbo: the doubly reparameterised gradient is made for one stochastic layer",
+            ),
+            (loss.samples > 1 and not sampled, f"samples {loss.samples}", "1: nothing is drawn in it"),
+            (loss.free_bits > 0 and not single, f"free_bits {loss.free_bits}", "0: it has no KL per latent dimension"),
+            (
+                loss.kl == "tutorial" and latents in ("hierarchical", "quantized"),
+                "kl tutorial",
+                "gaussian: the tutorial's formula is for one Gaussian layer",
+            ),
+            (
+                latents == "quantized" and network.latent_dim % network.code_dim > 0,
+                f"code_dim {network.code_dim} with latent_dim {network.latent_dim}",
+                "a divisor of latent_dim",
+            ),
+        ]
 
     @property
     def pixels(self) -> int:
@@ -195,9 +105,30 @@ class Config(_Checked):
         return height * width * channels
 
     @property
+    def grid_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels behind the encoder's convolutions: the image's own where there are none."""
+        height, width, channels = self.image_shape
+        stride = 2 ** len(self.network.channels)
+        return height // stride, width // stride, (channels, *self.network.channels)[-1]
+
+    @property
     def noise_dim(self) -> int:
-        """Standard-normal numbers that one image's forward pass takes: 0 for an AE."""
+        """Standard-normal numbers that one posterior draw takes: 0 for an AE."""
+        if MODELS[self.model].latents == "hierarchical":
+            return self.network.latent_dim + self.network.top_dim
         return self.network.latent_dim if MODELS[self.model].posterior else 0
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Of one image's noise in a training step: (noise_dim,), or (samples, noise_dim) where there are several."""
+        return (self.noise_dim,) if self.loss.samples == 1 else (self.loss.samples, self.noise_dim)
+
+    @property
+    def prior_dim(self) -> int:
+        """Standard-normal numbers that one draw from the prior takes."""
+        if MODELS[self.model].latents == "quantized":
+            return self.network.latent_dim // self.network.code_dim
+        return self.noise_dim or self.network.latent_dim
 
     @property
     def comparable(self) -> Config:
@@ -207,17 +138,26 @@ class Config(_Checked):
         return dataclasses.replace(self, seed=0, training=training, data=data)
 
     @property
+    def is_likelihood(self) -> bool:
+        """Whether the reconstruction is the negative logarithm of a normalised probability or density of the data."""
+        grey = self.data.binarization == "none"
+        return self.loss.reconstruction not in ("squared_error", "optimal_gaussian") and not (
+            self.loss.reconstruction == "bernoulli" and grey
+        )
+
+    @property
     def reconstruction_unit(self) -> str:
         """What one unit of the reconstruction term is, for records and axis labels."""
-        if self.loss.reconstruction == "squared_error":
-            return "squared error (nats of a Gaussian with variance 1/2, less its constant)"
-        if self.data.binarization == "none":
-            return "cross-entropy on grey pixels (nats, not a likelihood)"
-        return f"nats, {self.data.binarization} binarization"
+        seen = "" if self.data.binarization == "none" else f", {self.data.binarization} binarization"
+        if self.loss.reconstruction == "bernoulli":
+            return f"nats{seen}" if seen else "cross-entropy on grey pixels (nats, not a likelihood)"
+        return RECONSTRUCTION_UNITS[self.loss.reconstruction] + seen
 
     @property
     def kl_unit(self) -> str:
         """What the KL term is, for records and axis labels."""
+        if MODELS[self.model].latents == "quantized":
+            return "nats to a uniform prior over the codes (constant)"
         return "nats" if self.loss.kl == "gaussian" else "the tutorial's penalty (not a KL)"
 
     def to_json(self) -> dict[str, Any]:
@@ -262,6 +202,15 @@ def require_stackable(configs: Sequence[Config], steps: Sequence[int]) -> None:
         raise InputError(f"states: received states after {list(steps)} steps, expected the same number")
 
 
+RECONSTRUCTION_UNITS = {
+    "squared_error": "squared error (nats of a Gaussian with variance 1/2, less its constant)",
+    "gaussian": "nats of a density on pixels in [0, 1], fixed sigma",
+    "learned_gaussian": "nats of a density on pixels in [0, 1], learned sigma",
+    "optimal_gaussian": "nats at each image's own best sigma (a bound on a density, not one)",
+    "continuous_bernoulli": "nats of a density on pixels in [0, 1]",
+    "discretized_logistic": "nats of the probability of 8-bit pixels",
+}
+
 PRESETS: dict[str, Config] = {
     "default": Config(),
     # The tutorial as its text describes it, its own KL formula included.
@@ -273,5 +222,20 @@ PRESETS: dict[str, Config] = {
     "bernoulli50": Config(
         network=NetworkConfig(hidden=(400,), latent_dim=50, activation="softplus"),
         data=DataConfig(dataset="mnist", binarization="dynamic"),
+    ),
+    # Flax's own VAE example: test negative ELBO 119.74, 103.60, 101.83 after 1, 10, 20 epochs.
+    "flax_example": Config(
+        network=NetworkConfig(hidden=(500,), latent_dim=20, initializer="lecun_normal"),
+        data=DataConfig(dataset="mnist", binarization="static"),
+    ),
+    # Burda et al. 2016, one stochastic layer (scripts.paper_table has its schedule).
+    "iwae": Config(
+        network=NetworkConfig(
+            hidden=(200, 200), latent_dim=50, activation="tanh", initializer="glorot_uniform", output_bias="data_mean"
+        ),
+        loss=LossConfig(objective="iwae", samples=5),
+        data=DataConfig(dataset="mnist", binarization="dynamic", validation_size=400),
+        training=TrainingConfig(batch_size=20),
+        optimizer=OptimizerConfig(eps=1e-4),
     ),
 }

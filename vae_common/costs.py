@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 from vae_common import reference
-from vae_common.configs import Config
+from vae_common.configs import Config, InputError
 
 
 class Product(NamedTuple):
@@ -24,7 +24,9 @@ class Product(NamedTuple):
 
 
 def products(config: Config) -> list[Product]:
-    """The layers of the model, in the order of the forward pass."""
+    """The layers of the model, in the order of the forward pass; InputError where some are convolutions."""
+    if config.network.channels:
+        raise InputError(f"channels: received {config.network.channels}, expected none: only dense layers are counted")
     weights = {name: shape for name, shape in reference.shapes(config).items() if name.endswith(".weight")}
     first = "encoder.hidden.0.weight"
     reads_images = [first] if first in weights else [name for name in weights if name.startswith("encoder.")]

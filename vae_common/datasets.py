@@ -73,6 +73,15 @@ class Dataset:
                 "make the config with image_shape=dataset.image_shape"
             )
 
+    def require_labels(self, classes: int) -> None:
+        """Raises InputError where a model is given classes and these images have no such labels."""
+        labels = self.train.labels
+        if classes and not 0 <= labels.min() <= labels.max() < classes:
+            have = f"labels from {labels.min()} to {labels.max()}" if labels.min() >= 0 else "no labels"
+            raise InputError(
+                f"classes: received {classes}, but {self.name} has {have}; expected one more than the last"
+            )
+
     def hold_out(self, size: int) -> Dataset:
         """This set with `size` training images, a fixed draw, as its validation split."""
         if size == 0:

@@ -15,6 +15,7 @@ from typing import Any
 
 from vae_common import checkpoints, claims, datasets, figures, latents, plotting, report, runs, same_seed, trainings
 from vae_common.configs import MODELS, Config, InputError
+from vae_common.probes import Data
 
 Halves = Mapping[str, ModuleType]
 CHECKPOINT_EVERY = 10
@@ -155,7 +156,8 @@ def compare(
             found += claims.independent(model, losses, described, means, pilot)
         elif wanted.check == "lockstep":
             images = datasets.training_images(dataset, config.data.binarization)
-            about, drift = same_seed.lockstep(halves, model, config, images, wanted.lockstep_steps)
+            data = Data(images, dataset.train.labels if config.network.classes else None)
+            about, drift = same_seed.lockstep(halves, model, config, data, wanted.lockstep_steps)
             found += about
             models[model]["drift"] = drift
             figure = plotting.drift(drift, f"{MODELS[model].class_name}: the halves apart, step by step")
@@ -236,10 +238,11 @@ def _compare_model(
     saved = {name: [runs.Run(group[seed][name]).checkpoint() for seed in seeds] for name in halves}
     config = saved[next(iter(halves))][0].config
     images = datasets.evaluation_images(dataset, config.data.binarization, "test")[1]
+    labels = dataset.test.labels if config.network.classes else None
     encoded, trained = {}, {}
     for name, half in halves.items():
         networks = [runs.load_model(half, checkpoint) for checkpoint in saved[name]]
-        encoded[name] = [half.encode(network, images) for network in networks]
+        encoded[name] = [half.encode(network, images, labels) for network in networks]
         histories = [checkpoint.history for checkpoint in saved[name]]
         trained[figures.NAMES[name]] = figures.Trained(half, networks[0], histories)
     pictures = figures.draw(trained, config, dataset, folder / "figures" / model, options)

@@ -76,9 +76,11 @@ def draw(
     first, second = _ends(options, classes)
     stochastic = MODELS[config.model].posterior
     label = f"{MODELS[config.model].class_name} on {dataset.name}, {config.network.latent_dim} latent dimensions"
-    means = {name: t.half.encode(t.model, images).mean for name, t in trained.items()}
+    labels = classes if config.network.classes else None
+    means = {name: t.half.encode(t.model, images, labels).mean for name, t in trained.items()}
     origin = np.zeros(config.network.latent_dim) if stochastic else None
     planes = {name: latents.plane_of(mean, origin) for name, mean in means.items()}
+    ends = None if labels is None else (int(labels[first]), int(labels[second]))
     clouds, grids, strips, decoded, samples = {}, {}, {}, {}, {}
     for name, t in trained.items():
         plane, points = planes[name], planes[name].project(means[name])
@@ -86,10 +88,11 @@ def draw(
         window = options.window or (latents.prior_window() if stochastic else latents.data_window(points))
         window = _non_empty(window)
         lifted = plane.lift(latents.grid_points(window, options.grid_side))
-        grids[name] = plotting.Grid(t.half.decode(t.model, lifted), window, plane.labels)
-        strips[name] = t.half.interpolate(t.model, images[first], images[second], options.steps)
-        decoded[name] = t.half.reconstruct(t.model, images[:10])
-        if stochastic:
+        shown = None if labels is None else np.full(len(lifted), labels[first])
+        grids[name] = plotting.Grid(t.half.decode(t.model, lifted, shown), window, plane.labels)
+        strips[name] = t.half.interpolate(t.model, images[first], images[second], options.steps, ends)
+        decoded[name] = t.half.reconstruct(t.model, images[:10], None if labels is None else labels[:10])
+        if MODELS[config.model].latents != "none":
             samples[name] = t.half.sample(t.model, 100)
     originals = images.astype(np.float32) / 255
     turned = {}

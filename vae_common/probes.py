@@ -11,12 +11,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vae_common import randomness, reference
-from vae_common.checkpoints import FIRST, SECOND, STEP, Arrays, weights_of
+from vae_common import randomness, reference_training
+from vae_common.checkpoints import AVERAGE, FIRST, SECOND, STEP, Arrays, weights_of
 from vae_common.configs import Config
+from vae_common.voices import Voice
 
 WARM_STEPS = 20
 EXTREMES = {"encoder.mean.bias": (-30, 30), "encoder.log_std.bias": (-14, 5), "decoder.logits.bias": (-300, 300)}
+
+
+class Data(NamedTuple):
+    """What the tiers train on."""
+
+    images: np.ndarray
+    """uint8, (N, height, width, channels)."""
+    labels: np.ndarray | None
+    """Integers (N,), or None where the model is given none."""
 
 
 class Probe(NamedTuple):
@@ -24,11 +34,12 @@ class Probe(NamedTuple):
 
     label: str
     arrays: Arrays
-    """Weights, moments and step, as a checkpoint holds them; float64."""
+    """Weights, moments, average and step, as a checkpoint holds them; float64."""
     images: np.ndarray
     """uint8, (batch, height, width, channels)."""
     noise: np.ndarray
-    """float64, (batch, noise_dim)."""
+    """float64, (batch, *noise_shape)."""
+    labels: np.ndarray | None
     updates: bool = True
     """Whether steps from here can be compared: where gradients vanish, Adam makes whole steps of their rounding."""
 
@@ -37,43 +48,61 @@ class Probe(NamedTuple):
         """The parameters alone."""
         return weights_of(self.arrays)
 
+    @property
+    def step(self) -> int:
+        """Updates before this batch."""
+        return int(self.arrays[STEP])
 
-def probes(config: Config, images: np.ndarray) -> Iterator[Probe]:
-    """A cold, a warm and an extreme state, trained by the reference, each with its next batch."""
+
+def data_for(config: Config, images: np.ndarray, labels: np.ndarray | None = None) -> Data:
+    """The images with their labels, which are made up where there are none and the model is given some."""
+    classes = config.network.classes
+    if classes and labels is None:
+        labels = np.arange(len(images)) % classes
+    return Data(images, None if labels is None or not classes else labels)
+
+
+def probes(voice: Voice, config: Config, data: Data) -> Iterator[Probe]:
+    """A cold, a warm and an extreme state, trained by the voice, each with its next batch."""
     rounded = np.dtype(config.training.dtype)
-    weights = {
-        name: w.astype(rounded).astype(np.float64)
-        for name, w in randomness.initial_weights(reference.shapes(config), config.seed).items()
-    }
-    first = second = {name: np.zeros_like(w) for name, w in weights.items()}
-    steps_in_epoch = randomness.steps_per_epoch(len(images), config.training.batch_size)
+    drawn = randomness.initial_weights(voice.shapes, config.seed, config.network.initializer)
+    weights = {name: w.astype(rounded).astype(np.float64) for name, w in drawn.items()}
+    first = {name: np.zeros_like(w) for name, w in weights.items()}
+    second = {name: zeros + config.optimizer.second_moment_start for name, zeros in first.items()}
+    average = dict(weights)
+    steps_in_epoch = randomness.steps_per_epoch(len(data.images), config.training.batch_size)
     for step in range(WARM_STEPS + 1):
-        draws = randomness.epoch_draws(config, step // steps_in_epoch, len(images))
+        draws = randomness.epoch_draws(config, step // steps_in_epoch, len(data.images))
         order, noise = draws.order[step % steps_in_epoch], draws.noise[step % steps_in_epoch]
         noise = noise.astype(rounded).astype(np.float64)
+        images, labels = data.images[order], None if data.labels is None else data.labels[order]
         if step in (0, WARM_STEPS):
-            arrays = weights | {FIRST + k: v for k, v in first.items()} | {SECOND + k: v for k, v in second.items()}
+            parts = {"": weights, FIRST: first, SECOND: second} | (
+                {AVERAGE: average} if config.optimizer.average else {}
+            )
+            arrays = {prefix + name: a for prefix, part in parts.items() for name, a in part.items()}
             arrays = {name: a.astype(rounded).astype(np.float64) for name, a in arrays.items()}
             arrays[STEP] = np.array(step, np.int64)
-            yield Probe("warm" if step else "cold", arrays, images[order], noise)
-        gradients = reference.gradients(config, weights, images[order] / 255, noise)
-        rate = config.training.learning_rate
-        weights, first, second = reference.adam(weights, gradients, first, second, step + 1, rate)
+            yield Probe("warm" if step else "cold", arrays, images, noise, labels)
+        _, gradients = voice.of_batch(config, weights, images / 255, noise, labels, step)
+        weights, first, second = reference_training.adam(config, weights, gradients, first, second, step + 1)
+        average = reference_training.averaged(config, average, weights)
     far = {name: np.linspace(*ends, arrays[name].size) for name, ends in EXTREMES.items() if name in arrays}
-    first_layer = next(name for name in weights if name.startswith("decoder.") and name.endswith(".weight"))
-    far[first_layer] = arrays[first_layer] / 1000  # or every unit behind it would saturate
+    for part in {name.partition(".")[0] for name in weights} - {"encoder", "codebook"}:
+        first_layer = next(name for name in weights if name.startswith(f"{part}.") and name.endswith(".weight"))
+        far[first_layer] = arrays[first_layer] / 1000  # or every unit behind it would saturate
     far = {name: array.astype(rounded).astype(np.float64) for name, array in far.items()}
-    yield Probe("extreme", arrays | far, images[order], noise, updates=False)
+    yield Probe("extreme", arrays | far, images, noise, labels, updates=False)
 
 
-def adam_probe(weights: Arrays, t: int) -> tuple[Arrays, Arrays]:
+def adam_probe(probe: Probe, t: int) -> tuple[Arrays, Arrays]:
     """A state just before Adam's step t with made-up moments, and made-up gradients.
 
     The gradients range over twelve decades, so that eps counts and a clip would show, and hold exact zeros.
     """
     draw = np.random.default_rng(t)
-    arrays, gradients = dict(weights), {}
-    for name, weight in weights.items():
+    arrays, gradients = dict(probe.arrays), {}
+    for name, weight in probe.weights.items():
         scale = 10.0 ** draw.uniform(-8, 4, weight.shape)
         gradient = draw.normal(size=weight.shape) * scale * (draw.random(weight.shape) > 0.1)
         gradients[name] = gradient.astype(np.float32).astype(np.float64)

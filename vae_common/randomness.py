@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special, stats
 
 from vae_common.configs import Config, InputError
 
@@ -23,6 +24,7 @@ _STREAMS = {
 }
 # Draws that belong to a data set and not to an experiment have this in place of the seed.
 _DATA_KEY = 0
+LOG_SCALE = -2.0  # exp(-2) = 0.14 of the pixels' range, about what is left to explain
 
 
 def generator(seed: int, stream: str, *indices: int) -> np.random.Generator:
@@ -46,24 +48,58 @@ class Draws(NamedTuple):
     order: np.ndarray
     """Image indices, int32, shape (steps, batch)."""
     noise: np.ndarray
-    """Standard normal, shape (steps, batch, noise_dim)."""
+    """Standard normal, shape (steps, batch[, samples], noise_dim)."""
     thresholds: np.ndarray | None
     """Uniform on 0..254, uint8, shape (steps, batch, height, width, channels), or None."""
 
 
-def initial_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
-    """Uniform on +-1/sqrt(fan_in) for weights and biases: the tutorial's, which is PyTorch's.
+def initial_weights(
+    shapes: Mapping[str, tuple[int, ...]], seed: int, initializer: str = "torch_uniform"
+) -> dict[str, np.ndarray]:
+    """An experiment's initial weights, float64.
 
     `shapes` maps canonical names (`encoder.mean.weight`) to canonical shapes, (out, in, ...). Each
-    tensor has its own stream, so a new layer leaves the draws of the others alone. Float64.
+    tensor has its own stream, so a new layer leaves the draws of the others alone.
+
+    - torch_uniform: uniform on +-1/sqrt(fan_in) for weights and biases, the tutorial's, which is PyTorch's;
+    - glorot_uniform: uniform on +-sqrt(6 / (fan_in + fan_out)), zero biases (Glorot and Bengio 2010, eq. 16);
+    - lecun_normal: normal with variance 1/fan_in, truncated at two standard deviations, zero biases; Flax's.
+
+    A parameter that belongs to no layer, such as `decoder.log_scale`, starts at -2.
     """
     weights = {}
     for name, shape in shapes.items():
-        weight_shape = shapes[name.removesuffix(".bias") + ".weight"] if name.endswith(".bias") else shape
-        bound = 1 / math.sqrt(math.prod(weight_shape[1:]))
-        draw = generator(seed, "weights", zlib.crc32(name.encode()))
-        weights[name] = draw.uniform(-bound, bound, shape)
+        layer, _, kind = name.rpartition(".")
+        if kind not in ("weight", "bias"):
+            weights[name] = np.full(shape, LOG_SCALE)
+            continue
+        draw, weight_shape = generator(seed, "weights", zlib.crc32(name.encode())), shapes[f"{layer}.weight"]
+        fan_in, field = math.prod(weight_shape[1:]), math.prod(weight_shape[2:])
+        if kind == "bias" and initializer != "torch_uniform":
+            weights[name] = np.zeros(shape)
+        elif initializer == "lecun_normal":
+            # A normal that is cut at 2 has 0.8796 of its standard deviation.
+            drawn = stats.truncnorm.ppf(draw.random(shape), -2, 2)
+            weights[name] = drawn / (stats.truncnorm.std(-2, 2) * math.sqrt(fan_in))
+        else:
+            bound = 1 / math.sqrt(fan_in)
+            if initializer == "glorot_uniform":
+                bound = math.sqrt(6 / (fan_in + weight_shape[0] * field))
+            weights[name] = draw.uniform(-bound, bound, shape)
     return weights
+
+
+def with_mean_bias(weights: Mapping[str, np.ndarray], images: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Weights whose output bias is the logit of the mean of uint8 images (N, height, width, channels).
+
+    Of each pixel, or of each channel where the last layer is a convolution; means are kept off 0 and 1.
+    """
+    if images is None:
+        raise InputError("output_bias: received data_mean and no images, expected create_state(config, images)")
+    bias = weights["decoder.logits.bias"]
+    means = images.mean(0, dtype=np.float64) / 255
+    means = means.ravel() if bias.size == means.size else means.mean((0, 1))
+    return {**weights, "decoder.logits.bias": special.logit(means.clip(0.001, 0.999)).astype(bias.dtype)}
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
@@ -78,7 +114,7 @@ def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
     batch = config.training.batch_size
     steps = steps_per_epoch(images, batch)
     order = generator(config.seed, "order", epoch).permutation(images)[: steps * batch]
-    noise = generator(config.seed, "noise", epoch).standard_normal((steps, batch, config.noise_dim))
+    noise = generator(config.seed, "noise", epoch).standard_normal((steps, batch, *config.noise_shape))
     thresholds = None
     if config.data.binarization == "dynamic":
         shape = (steps, batch, *config.image_shape)

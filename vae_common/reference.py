@@ -1,195 +1,235 @@
-"""The same maths once more, by hand, in float64 NumPy: the third voice beside the two halves.
+"""The same maths once more, in float64 NumPy: the third voice beside the two halves.
 
-Nothing is differentiated automatically here. Weights are dicts of canonical names and layouts
-(`encoder.hidden.0.weight`, shape (out, in)). Slow on purpose: read it to know what the halves compute.
+Written apart from them, with other formulas where there are any, and differentiated by HIPS autograd, which is
+neither framework. Weights are dicts of canonical names and layouts (`encoder.hidden.0.weight`, shape (out, in)).
+Slow on purpose: read it to know what the halves compute. The likelihoods are in reference_likelihoods.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from typing import Any
 
-import numpy as np
-from scipy import special
+import autograd
+import autograd.numpy as np
+from autograd.scipy import special
+from autograd.tracer import getval
+from scipy.special import ndtr
 
-from vae_common import randomness
-from vae_common.configs import MODELS, Config, LossConfig
-from vae_common.contracts import Outputs, Posterior, Terms
+from vae_common.configs import Config, LossConfig
+from vae_common.contracts import Above, Codes, Outputs, Posterior, Terms
+from vae_common.reference_likelihoods import negative_log_likelihood, pixel_means
+from vae_common.reference_networks import Weights, activate, decoder, dense, encoder, linear, shapes
 
-Weights = Mapping[str, np.ndarray]
-Tape = dict[str, tuple[np.ndarray, ...]]
-
-
-def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Canonical name -> canonical shape of every parameter, in the order of the forward pass."""
-    heads = ("mean", "log_std") if MODELS[config.model].posterior else ("code",)
-    hidden, latent_dim = config.network.hidden, config.network.latent_dim
-    layers = []
-    width = config.pixels
-    for i, next_width in enumerate(hidden):
-        layers.append((f"encoder.hidden.{i}", next_width, width))
-        width = next_width
-    layers += [(f"encoder.{head}", latent_dim, width) for head in heads]
-    width = latent_dim
-    for i, next_width in enumerate(reversed(hidden)):
-        layers.append((f"decoder.hidden.{i}", next_width, width))
-        width = next_width
-    layers.append(("decoder.logits", config.pixels, width))
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, outputs, inputs in layers:
-        shapes[f"{name}.weight"] = (outputs, inputs)
-        shapes[f"{name}.bias"] = (outputs,)
-    return shapes
+__all__ = [
+    "activate", "batch_loss", "decode", "encode", "forward", "gradients", "knows", "loss_terms", "of_batch",
+    "pixel_means", "sample", "shapes",
+]  # fmt: skip
 
 
-def forward(config: Config, weights: Weights, images: np.ndarray, noise: np.ndarray) -> Outputs:
-    """The forward pass on images in [0, 1], shape (batch, height, width, channels)."""
-    return _forward(config, weights, images, noise)[0]
+def knows(config: Config) -> bool:
+    """Whether there is a third voice for the config's model."""
+    return config.model in FORWARDS
 
 
-def decode(config: Config, weights: Weights, latents: np.ndarray) -> np.ndarray:
+def forward(config: Config, weights: Weights, images: Any, noise: Any, labels: Any = None) -> Outputs:
+    """The forward pass on images in [0, 1], (batch, height, width, channels); noise (batch[, samples], noise_dim)."""
+    return FORWARDS[config.model](config, weights, np.asarray(images, float), noise, labels)
+
+
+def encode(config: Config, weights: Weights, images: Any, labels: Any = None) -> Posterior:
+    """What the latents of images in [0, 1] are drawn from."""
+    noise = np.zeros((len(images), config.noise_dim))
+    return forward(config, weights, images, noise, labels).posterior
+
+
+def decode(config: Config, weights: Weights, latents: Any, labels: Any = None) -> Any:
     """Pixel means in (0, 1), (N, height, width, channels), of latents (N, latent_dim)."""
-    return special.expit(_logits(config, weights, latents, {}))
+    return pixel_means(decoder(config, weights, latents, labels), config.loss.reconstruction)
 
 
-def loss_terms(loss: LossConfig, outputs: Outputs, images: np.ndarray) -> Terms:
-    """Total, reconstruction and KL of each example, shape (batch,)."""
-    batch = len(images)
-    logits, x = outputs.logits.reshape(batch, -1), np.asarray(images, np.float64).reshape(batch, -1)
-    if loss.reconstruction == "bernoulli":
-        reconstruction = (np.logaddexp(0, logits) - x * logits).sum(1)
-    else:
-        reconstruction = ((x - special.expit(logits)) ** 2).sum(1)
+def sample(config: Config, weights: Weights, noise: Any, labels: Any = None) -> Any:
+    """Pixel means of draws from the prior, made of standard-normal noise (N, prior_dim)."""
+    latents = noise
+    if config.model == "two_layer_vae":
+        lower = config.network.latent_dim
+        mean, log_std = _gaussian_layer(config, weights, "top_decoder", noise[:, lower:])
+        latents = mean + np.exp(log_std) * noise[:, :lower]
+    if config.model == "vq_vae":
+        book = weights["codebook.weight"]
+        latents = book[np.floor(ndtr(noise) * len(book)).astype(int)].reshape(len(noise), -1)
+    return decode(config, weights, latents, labels)
+
+
+def loss_terms(loss: LossConfig, outputs: Outputs, images: Any) -> Terms:
+    """Total, reconstruction and KL of each example, shape (batch,); several draws are averaged."""
+    reconstruction = negative_log_likelihood(loss, outputs, images)
     mean, log_std = outputs.posterior
-    if log_std is None:
-        kl = np.zeros(batch)
+    if outputs.codes is not None:
+        kl = outputs.codes.nats
+    elif log_std is None:
+        kl = np.zeros(len(mean))
+    elif outputs.above is not None:
+        kl = _log_ratio(outputs)
     elif loss.kl == "gaussian":
-        kl = ((np.exp(2 * log_std) + mean**2 - 1) / 2 - log_std).sum(1)
+        kl = np.sum((np.exp(2 * log_std) + mean**2 - 1) / 2 - log_std, 1)
     else:
-        kl = (np.exp(2 * log_std) + mean**2 - log_std - 0.5).sum(1)
+        kl = np.sum(np.exp(2 * log_std) + mean**2 - log_std - 0.5, 1)
+    if reconstruction.ndim > 1:
+        reconstruction, kl = np.mean(reconstruction, 1), np.mean(kl, 1) if kl.ndim > 1 else kl
     return Terms(reconstruction + loss.beta * kl, reconstruction, kl)
 
 
-def gradients(config: Config, weights: Weights, images: np.ndarray, noise: np.ndarray) -> dict[str, np.ndarray]:
+def batch_loss(
+    config: Config, weights: Weights, images: Any, noise: Any, labels: Any = None, step: int = 0
+) -> tuple[Any, Terms]:
+    """What a training step differentiates, and the batch's mean terms; for `dreg` its gradient is another."""
+    loss, outputs = config.loss, forward(config, weights, images, noise, labels)
+    means = Terms(*(np.mean(term) for term in loss_terms(loss, outputs, images)))
+    if loss.objective == "elbo":
+        cost, weight = means.kl, loss.beta
+        if loss.free_bits:
+            mean, log_std = outputs.posterior
+            each = np.mean((np.exp(2 * log_std) + mean**2 - 1) / 2 - log_std, 0)
+            cost = np.sum(np.where(each > loss.free_bits, each, loss.free_bits))
+        if loss.kl_warmup:
+            weight = loss.beta * min(1.0, (step + 1) / loss.kl_warmup)
+        total = means.reconstruction + weight * cost
+        if outputs.codes is not None:
+            inputs, vectors = outputs.codes.inputs, outputs.codes.vectors
+            apart = np.sum((getval(inputs) - vectors) ** 2) + loss.commitment * np.sum((inputs - getval(vectors)) ** 2)
+            total = total + apart / len(images)
+    else:
+        log_weights = _log_weights(loss, outputs, images)
+        total = -np.mean(special.logsumexp(log_weights, 1) - math.log(loss.samples))
+    return total * (len(images) if loss.reduction == "sum" else 1), means._replace(total=total)
+
+
+def gradients(
+    config: Config, weights: Weights, images: Any, noise: Any, labels: Any = None, step: int = 0
+) -> dict[str, Any]:
     """The gradient of the batch's loss (its mean or sum, as configured) for every parameter."""
-    outputs, tape = _forward(config, weights, images, noise)
-    loss, batch = config.loss, len(images)
-    scale = 1 / batch if loss.reduction == "mean" else 1.0
-    logits, x = outputs.logits.reshape(batch, -1), np.asarray(images, np.float64).reshape(batch, -1)
-    p = special.expit(logits)
-    d_logits = p - x if loss.reconstruction == "bernoulli" else 2 * (p - x) * p * (1 - p)
-    grads: dict[str, np.ndarray] = {}
-
-    def linear_back(name: str, inputs: np.ndarray, d_outputs: np.ndarray) -> np.ndarray:
-        grads[f"{name}.weight"] = d_outputs.T @ inputs
-        grads[f"{name}.bias"] = d_outputs.sum(0)
-        return d_outputs @ weights[f"{name}.weight"]
-
-    def hidden_back(part: str, d_features: np.ndarray) -> np.ndarray:
-        for i in reversed(range(len(config.network.hidden))):
-            inputs, preactivations = tape[f"{part}.hidden.{i}"]
-            slope = _activate(config.network.activation, preactivations)[1]
-            d_features = linear_back(f"{part}.hidden.{i}", inputs, d_features * slope)
-        return d_features
-
-    d_features = linear_back("decoder.logits", tape["decoder.features"][0], scale * d_logits)
-    d_latents = hidden_back("decoder", d_features)
-    features = tape["encoder.features"][0]
-    mean, log_std = outputs.posterior
-    if log_std is None:
-        d_features = linear_back("encoder.code", features, d_latents)
-    else:
-        variance = np.exp(2 * log_std)
-        if loss.kl == "gaussian":
-            d_mean_kl, d_log_std_kl = mean, variance - 1
-        else:
-            d_mean_kl, d_log_std_kl = 2 * mean, 2 * variance - 1
-        d_mean = d_latents + scale * loss.beta * d_mean_kl
-        d_log_std = d_latents * noise * np.exp(log_std) + scale * loss.beta * d_log_std_kl
-        d_features = linear_back("encoder.mean", features, d_mean)
-        d_features = d_features + linear_back("encoder.log_std", features, d_log_std)
-    hidden_back("encoder", d_features)
-    return {name: grads[name] for name in weights}
+    if config.loss.objective == "dreg":
+        return _doubly_reparameterised(config, weights, images, noise, labels)
+    return autograd.grad(lambda w: batch_loss(config, w, images, noise, labels, step)[0])(dict(weights))
 
 
-def adam(
-    weights: Weights, grads: Weights, first: Weights, second: Weights, step: int, learning_rate: float
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """One update of Adam (Kingma and Ba 2015, algorithm 1) as step 1, 2, ...; new weights and moments."""
-    beta1, beta2, eps = 0.9, 0.999, 1e-8
-    new_first = {k: beta1 * first[k] + (1 - beta1) * g for k, g in grads.items()}
-    new_second = {k: beta2 * second[k] + (1 - beta2) * g**2 for k, g in grads.items()}
-    new = {}
-    for k, w in weights.items():
-        mean, square = new_first[k] / (1 - beta1**step), new_second[k] / (1 - beta2**step)
-        new[k] = w - learning_rate * mean / (np.sqrt(square) + eps)
-    return new, new_first, new_second
+def _doubly_reparameterised(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> dict[str, Any]:
+    """Tucker et al. 2019, eq. 8, term by term: the decoder's gradient at fixed draws, the encoder's along them."""
+    loss = config.loss
+    outputs = forward(config, weights, images, noise, labels)
+    log_weights = _log_weights(loss, outputs, images)
+    shares = np.exp(log_weights - special.logsumexp(log_weights, 1, keepdims=True))
+    scale = 1 / (len(images) if loss.reduction == "mean" else 1)
+
+    std = np.exp(outputs.posterior.log_std)
+    std = std if outputs.latents.ndim == 2 else std[:, None]
+
+    def at(w: Weights, latents: Any) -> Any:
+        """The log weights as a function of the decoder and of the draws alone."""
+        noise = outputs.noise + (latents - outputs.latents) / std
+        moved = outputs._replace(logits=decoder(config, w, latents, labels), latents=latents, noise=noise)
+        if outputs.log_scale is not None:
+            moved = moved._replace(log_scale=_log_scale(w, latents))
+        return _log_weights(loss, moved, images)
+
+    of_decoder = autograd.grad(lambda w: -scale * np.sum(shares * at(w, outputs.latents)))(dict(weights))
+    pull = autograd.grad(lambda latents: -scale * np.sum(shares**2 * at(weights, latents)))(outputs.latents)
+    of_encoder = autograd.grad(lambda w: np.sum(pull * forward(config, w, images, noise, labels).latents))(
+        dict(weights)
+    )
+    return {name: of_decoder[name] + of_encoder[name] for name in weights}
 
 
-def train(config: Config, images: np.ndarray, epochs: int) -> tuple[Terms, dict[str, np.ndarray]]:
-    """The experiment's first epochs by hand: every step's mean terms, (steps,) each, and the last weights.
-
-    `images` are uint8; initial weights, order, noise and thresholds are the seed's, the first and the noise
-    rounded to the config's dtype.
-    """
-    dtype = config.training.dtype
-    drawn = randomness.initial_weights(shapes(config), config.seed)
-    weights = {name: weight.astype(dtype).astype(np.float64) for name, weight in drawn.items()}
-    first = second = {name: np.zeros_like(weight) for name, weight in weights.items()}
-    steps: list[list[float]] = []
-    for epoch in range(epochs):
-        draws = randomness.epoch_draws(config, epoch, len(images))
-        for step, order in enumerate(draws.order):
-            batch = images[order] / 255 if draws.thresholds is None else images[order] > draws.thresholds[step]
-            noise = draws.noise[step].astype(dtype).astype(np.float64)
-            outputs = forward(config, weights, batch, noise)
-            steps.append([float(term.mean()) for term in loss_terms(config.loss, outputs, batch)])
-            grads = gradients(config, weights, batch, noise)
-            rate = config.training.learning_rate
-            weights, first, second = adam(weights, grads, first, second, len(steps), rate)
-    return Terms(*np.array(steps).T), weights
+def _log_weights(loss: LossConfig, outputs: Outputs, images: Any) -> Any:
+    """log p(images, latents) - log q(latents | images), (batch, samples)."""
+    log_weights = -negative_log_likelihood(loss, outputs, images) - _log_ratio(outputs)
+    return log_weights if log_weights.ndim == 2 else log_weights[:, None]
 
 
-def _forward(config: Config, weights: Weights, images: np.ndarray, noise: np.ndarray) -> tuple[Outputs, Tape]:
-    tape: Tape = {}
-    features = _hidden(config, weights, "encoder", np.asarray(images, np.float64).reshape(len(images), -1), tape)
-    if MODELS[config.model].posterior:
-        posterior = Posterior(_linear(weights, "encoder.mean", features), _linear(weights, "encoder.log_std", features))
-        latents = posterior.mean + np.exp(posterior.log_std) * noise
-    else:
-        posterior = Posterior(_linear(weights, "encoder.code", features), None)
-        latents = posterior.mean
-    return Outputs(_logits(config, weights, latents, tape), posterior, latents), tape
+def _log_ratio(outputs: Outputs) -> Any:
+    ratio = _log_posterior(outputs.noise, outputs.posterior) - _log_density(outputs.latents, outputs.prior)
+    if outputs.above is not None:
+        top = outputs.above
+        ratio = ratio + _log_posterior(top.noise, top.posterior) - _log_density(top.latents, None)
+    return ratio
 
 
-def _logits(config: Config, weights: Weights, latents: np.ndarray, tape: Tape) -> np.ndarray:
-    features = _hidden(config, weights, "decoder", np.asarray(latents, np.float64), tape)
-    return _linear(weights, "decoder.logits", features).reshape(len(latents), *config.image_shape)
+def _log_posterior(noise: Any, posterior: Posterior) -> Any:
+    """By the change of variables from the noise: a standard normal's density over the product of the sigmas."""
+    volume = np.sum(posterior.log_std, -1)
+    return _log_density(noise, None) - (volume[:, None] if noise.ndim > posterior.log_std.ndim else volume)
 
 
-def _hidden(config: Config, weights: Weights, part: str, features: np.ndarray, tape: Tape) -> np.ndarray:
-    """The encoder's or decoder's hidden layers; their inputs go onto the tape."""
-    for i in range(len(config.network.hidden)):
-        preactivations = _linear(weights, f"{part}.hidden.{i}", features)
-        tape[f"{part}.hidden.{i}"] = features, preactivations
-        features = _activate(config.network.activation, preactivations)[0]
-    tape[f"{part}.features"] = (features,)
-    return features
+def _log_density(latents: Any, distribution: Posterior | None) -> Any:
+    mean, log_std = distribution or (np.zeros_like(getval(latents)), np.zeros_like(getval(latents)))
+    variance = np.exp(2 * log_std)
+    return -np.sum((latents - mean) ** 2 / variance + 2 * log_std + math.log(2 * math.pi), -1) / 2
 
 
-def _linear(weights: Weights, name: str, inputs: np.ndarray) -> np.ndarray:
-    return inputs @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+def of_batch(
+    config: Config, weights: Weights, images: Any, noise: Any, labels: Any = None, step: int = 0
+) -> tuple[Terms, dict[str, Any]]:
+    """A batch's mean terms and the gradient of every parameter."""
+    batch = images, noise, labels, step
+    return batch_loss(config, weights, *batch)[1], gradients(config, weights, *batch)
 
 
-def _activate(name: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The activation and its derivative."""
-    sigmoid = special.expit(x)
-    if name == "relu":
-        return np.maximum(x, 0), (x > 0).astype(x.dtype)
-    if name == "tanh":
-        return np.tanh(x), 1 - np.tanh(x) ** 2
-    if name == "softplus":
-        return np.logaddexp(0, x), sigmoid
-    if name == "silu":
-        return x * sigmoid, sigmoid * (1 + x * (1 - sigmoid))
-    normal_cdf = special.ndtr(x)  # gelu, exact
-    return x * normal_cdf, normal_cdf + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+def _ae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
+    code = linear(weights, "encoder.code", encoder(config, weights, images, labels))
+    return _decoded(config, weights, Posterior(code, None), code, labels)
+
+
+def _vae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
+    posterior = _heads(weights, "encoder", encoder(config, weights, images, labels))
+    return _decoded(config, weights, posterior, _draw(posterior, noise), labels, noise=noise)
+
+
+def _two_layer_vae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
+    lower = config.network.latent_dim
+    posterior = _heads(weights, "encoder", encoder(config, weights, images, labels))
+    own, upper = noise[..., :lower], noise[..., lower:]
+    latents = _draw(posterior, own)
+    above = _gaussian_layer(config, weights, "top_encoder", latents)
+    top = _draw(above, upper)
+    prior = _gaussian_layer(config, weights, "top_decoder", top)
+    return _decoded(config, weights, posterior, latents, labels, noise=own, prior=prior, above=Above(above, top, upper))
+
+
+def _vq_vae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
+    code = linear(weights, "encoder.code", encoder(config, weights, images, labels))
+    book, groups = weights["codebook.weight"], code.reshape(len(images), -1, config.network.code_dim)
+    far = np.linalg.norm(getval(groups)[:, :, None] - getval(book), axis=-1)
+    indices = np.argmin(far, -1)
+    vectors = book[indices].reshape(code.shape)
+    latents = code + getval(vectors) - getval(code)
+    nats = np.full(len(images), indices.shape[1] * math.log(config.network.codes))
+    codes = Codes(code, vectors, indices, nats)
+    return _decoded(config, weights, Posterior(vectors, None), latents, labels, codes=codes)
+
+
+FORWARDS = {"ae": _ae, "vae": _vae, "two_layer_vae": _two_layer_vae, "vq_vae": _vq_vae}
+
+
+def _heads(weights: Weights, part: str, features: Any) -> Posterior:
+    return Posterior(linear(weights, f"{part}.mean", features), linear(weights, f"{part}.log_std", features))
+
+
+def _gaussian_layer(config: Config, weights: Weights, part: str, latents: Any) -> Posterior:
+    return _heads(weights, part, dense(config, weights, part, latents, len(config.network.top_hidden)))
+
+
+def _draw(posterior: Posterior, noise: Any) -> Any:
+    mean, std = posterior.mean, np.exp(posterior.log_std)
+    if noise.ndim > mean.ndim:
+        mean, std = mean[:, None], std[:, None]
+    return mean + std * noise
+
+
+def _log_scale(weights: Weights, latents: Any) -> Any:
+    return weights["decoder.log_scale"] * np.ones((*latents.shape[:-1], 1, 1, 1))
+
+
+def _decoded(config: Config, weights: Weights, posterior: Posterior, latents: Any, labels: Any, **more: Any) -> Outputs:
+    log_scale = _log_scale(weights, latents) if config.loss.learns_scale else None
+    return Outputs(decoder(config, weights, latents, labels), posterior, latents, log_scale=log_scale, **more)

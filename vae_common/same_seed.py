@@ -15,6 +15,7 @@ from vae_common import comparison, latents
 from vae_common.claims import ROWS, Claim
 from vae_common.configs import Config
 from vae_common.contracts import Posterior
+from vae_common.probes import Data
 from vae_common.tiers import Halves, epoch_checks
 from vae_common.tolerances import Check, difference
 
@@ -24,16 +25,16 @@ FLOAT32_MOST_DISPARITY = 0.003
 
 
 def lockstep(
-    halves: Halves, model: str, config: Config, images: np.ndarray, steps: int
+    halves: Halves, model: str, config: Config, data: Data, steps: int
 ) -> tuple[list[Claim], dict[str, dict[str, list[float]]]]:
     """The float64 claim, the claim on float32 latents (L1), and the drift per step in both for the figure."""
     found = {}
     for dtype in ("float64", "float32"):
         typed = dataclasses.replace(config, training=dataclasses.replace(config.training, precision=dtype))
-        found[dtype] = comparison.lockstep(halves, typed, images, steps)
+        found[dtype] = comparison.lockstep(halves, typed, data.images, steps, data.labels)
     double = dataclasses.replace(config, training=dataclasses.replace(config.training, precision="float64"))
-    exact, by_epoch = found["float64"], list(epoch_checks(halves, double, images, steps))
-    first, second = _encoded(halves, double, exact.weights, images[:ROWS])
+    exact, by_epoch = found["float64"], list(epoch_checks(halves, double, data, steps))
+    first, second = _encoded(halves, double, exact.weights, data)
     gap = max(difference(a, b) for a, b in zip(first, second) if b is not None)
     checks = [*exact.checks(), Check("L1", "latents", gap, LATENT_TOLERANCE), *by_epoch]
     numbers = {
@@ -53,7 +54,7 @@ def lockstep(
         claim["culprit"] = f"{culprit.tier}: {culprit.name}" if culprit else "not found from the state before"
     elif claim["verdict"] == "different":
         claim["culprit"] = next(f"{check.tier}: {check.name}" for check in checks if not check.passed)
-    rounded = _float32_latents(halves, model, config, found["float32"], images[:ROWS], steps)
+    rounded = _float32_latents(halves, model, config, found["float32"], data, steps)
     drift = {
         dtype: {name: values.tolist() for name, values in result.differences.items()} for dtype, result in found.items()
     }
@@ -61,11 +62,11 @@ def lockstep(
 
 
 def _float32_latents(
-    halves: Halves, model: str, config: Config, result: comparison.Lockstep, images: np.ndarray, steps: int
+    halves: Halves, model: str, config: Config, result: comparison.Lockstep, data: Data, steps: int
 ) -> Claim:
     """L1 in float32, where ReLU networks part: the latents keep one structure all the same."""
     single = dataclasses.replace(config, training=dataclasses.replace(config.training, precision="float32"))
-    a, b = (posterior.mean for posterior in _encoded(halves, single, result.weights, images))
+    a, b = (posterior.mean for posterior in _encoded(halves, single, result.weights, data))
     numbers = {name: float("nan") if value is None else value for name, value in latents.compare(a, b).items()}
     kept = all(numbers[name] >= least for name, least in FLOAT32_LEAST.items())
     kept = kept and numbers["procrustes_disparity"] <= FLOAT32_MOST_DISPARITY
@@ -79,12 +80,13 @@ def _float32_latents(
 
 
 def _encoded(
-    halves: Halves, config: Config, weights: Mapping[str, Mapping[str, np.ndarray]], images: np.ndarray
+    halves: Halves, config: Config, weights: Mapping[str, Mapping[str, np.ndarray]], data: Data
 ) -> list[Posterior]:
-    """Where each half's weights put the same images."""
+    """Where each half's weights put the first images."""
     device = {name: half.select_device(config.training.device) for name, half in halves.items()}
     models = {
         name: half.load_arrays(half.create_model(config), weights[name], config.training.dtype, device[name])
         for name, half in halves.items()
     }
-    return [half.encode(models[name], images) for name, half in halves.items()]
+    images, labels = (None if of is None else of[:ROWS] for of in data)
+    return [half.encode(models[name], images, labels) for name, half in halves.items()]

@@ -142,10 +142,15 @@ class _Training:
         """The state to go on from. Whatever can be refused is refused before anything is written or removed."""
         half, config, run, resume = self.half, self.config, self.run, self.resume
         self.dataset.require_shape(config.image_shape)
+        self.dataset.require_labels(config.network.classes)
         if resume:
             _require_continuity(run, config, self.dataset, resume)
         going_on = resume is not None and bool(resume.arrays)
-        state = half.state_from_arrays(config, resume.arrays) if resume and going_on else half.create_state(config)
+        state = (
+            half.state_from_arrays(config, resume.arrays)
+            if resume and going_on
+            else half.create_state(config, self.dataset.train.images)
+        )
         checkpoints.remove_parts(run.folder)
         for stale in ("summary.json", "weights.safetensors"):  # until this training has finished, too
             (run.folder / stale).unlink(missing_ok=True)
@@ -171,8 +176,9 @@ class _Training:
 
     def finish(self, state: Any) -> dict[str, Any]:
         half, config, dataset = self.half, self.config, self.dataset
-        checkpoints.write_weights(self.run.folder / "weights.safetensors", half.to_arrays(state.model))
+        checkpoints.write_weights(self.run.folder / "weights.safetensors", half.to_arrays(state.evaluated))
         split, images = datasets.evaluation_images(dataset, config.data.binarization, "test")
+        labels = dataset.test.labels if config.network.classes else None
         speeds = [record["images_per_second"] for record in self.history]
         summary = {
             "framework": self.framework,
@@ -182,9 +188,10 @@ class _Training:
             "source": dataset.source,
             "binarization": config.data.binarization,
             "reconstruction_unit": config.reconstruction_unit,
+            "is_likelihood": config.is_likelihood,
             "kl_unit": config.kl_unit,
             "epochs": config.training.epochs,
-            split: mean_terms(half.evaluate(state.model, images, config)),
+            split: mean_terms(half.evaluate(state.evaluated, images, config, labels)),
             "images": {"train": len(dataset.train), "test": len(dataset.test)},
             "median_images_per_second": statistics.median(speeds) if speeds else None,
             "seconds": time.perf_counter() - self.start,

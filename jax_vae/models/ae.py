@@ -12,15 +12,16 @@ class AE(Autoencoder):
     """The tutorial's autoencoder: each image has one code, and nothing is drawn."""
 
     def __init__(self, config: Config):
+        super().__init__(config)
         self.encoder = Encoder(config, heads=("code",))
         self.decoder = Decoder(config)
 
-    def encode(self, images) -> Posterior:
+    def encode(self, images, labels=None) -> Posterior:
         """The code as `mean`, shape (batch, latent_dim); `log_std` is None."""
-        (code,) = self.encoder(images)
+        (code,) = self.encoder(images, labels)
         return Posterior(code, None)
 
-    def __call__(self, images, noise) -> Outputs:
+    def __call__(self, images, noise, labels=None) -> Outputs:
         """`images` in [0, 1]; `noise` has shape (batch, 0) and is not read."""
-        posterior = self.encode(images)
-        return Outputs(self.decode(posterior.mean), posterior, posterior.mean)
+        posterior = self.encode(images, labels)
+        return self.outputs(posterior, posterior.mean, labels)

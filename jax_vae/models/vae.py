@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-
 from vae_common.configs import Config
 from vae_common.contracts import Outputs, Posterior
 
-from .networks import Autoencoder, Decoder, Encoder
+from .networks import Autoencoder, Decoder, Encoder, reparameterize
 
 
 class VAE(Autoencoder):
     """Gaussian posterior, standard-normal prior (Kingma and Welling 2014, appendix C)."""
 
     def __init__(self, config: Config):
+        super().__init__(config)
         self.encoder = Encoder(config, heads=("mean", "log_std"))
         self.decoder = Decoder(config)
 
-    def encode(self, images) -> Posterior:
+    def encode(self, images, labels=None) -> Posterior:
         """Mean and log standard deviation, shape (batch, latent_dim) each."""
-        return Posterior(*self.encoder(images))
+        return Posterior(*self.encoder(images, labels))
 
-    def __call__(self, images, noise) -> Outputs:
-        """`images` in [0, 1]; `noise` standard normal, shape (batch, latent_dim)."""
-        posterior = self.encode(images)
-        latents = posterior.mean + jnp.exp(posterior.log_std) * noise
-        return Outputs(self.decode(latents), posterior, latents)
+    def __call__(self, images, noise, labels=None) -> Outputs:
+        """`images` in [0, 1]; `noise` standard normal, shape (batch[, samples], latent_dim)."""
+        posterior = self.encode(images, labels)
+        return self.outputs(posterior, reparameterize(posterior, noise), labels, noise=noise)

@@ -1,4 +1,4 @@
-"""Adam with one thing wrong, for each framework, in place of a half's `_adam`."""
+"""Adam with one thing wrong, for each framework, in place of a half's `adam`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 def jax_adam(
     eps=1e-8, eps_inside=False, beta1=0.9, beta2=0.999, bias_correction=True, rate_scale=1.0, decay=0.0, decays=False
 ) -> Any:
-    """A replacement of `jax_vae.training._adam`; its state is Optax's."""
+    """A replacement of `jax_vae.training.adam`; its state is Optax's."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -32,9 +32,9 @@ def jax_adam(
             updates = jax.tree.map(direction, mu, nu)
             if decay:
                 updates = jax.tree.map(lambda u, p: u + decay * p, updates, parameters)
-            return updates, state._replace(count=count, mu=mu, nu=nu)
+            return jax.tree.map(lambda u: -rate * u, updates), state._replace(count=count, mu=mu, nu=nu)
 
-        return optax.chain(optax.GradientTransformation(reference.init, update), optax.scale(-rate))
+        return optax.GradientTransformation(reference.init, update)
 
     return make
 
@@ -42,7 +42,7 @@ def jax_adam(
 def torch_adam(
     eps=1e-8, eps_inside=False, beta1=0.9, beta2=0.999, bias_correction=True, rate_scale=1.0, decay=0.0, decays=False
 ) -> Any:
-    """A replacement of `torch_vae.training._adam`; its state is PyTorch's."""
+    """A replacement of `torch_vae.training.adam`; its state is PyTorch's."""
     import torch
 
     class Faulty(torch.optim.Optimizer):
@@ -50,9 +50,6 @@ def torch_adam(
         def step(self):
             for parameter in self.param_groups[0]["params"]:
                 state = self.state[parameter]
-                if not state:
-                    state |= {"step": torch.tensor(0.0)}
-                    state |= {k: torch.zeros_like(parameter) for k in ("exp_avg", "exp_avg_sq")}
                 gradient = parameter.grad
                 state["step"] = state["step"] + 1
                 state["exp_avg"] = beta1 * state["exp_avg"] + (1 - beta1) * gradient
@@ -63,9 +60,13 @@ def torch_adam(
                 if decays and t > 2000:
                     m = 0.1 * m
                 denominator = (v + eps).sqrt() if eps_inside else v.sqrt() + eps
-                parameter -= self.param_groups[0]["lr"] * (m / denominator + decay * parameter)
+                parameter -= self.param_groups[0]["lr"] * rate_scale * (m / denominator + decay * parameter)
 
     def make(model, config):
-        return Faulty(list(model.parameters()), {"lr": config.training.learning_rate * rate_scale})
+        made = Faulty(list(model.parameters()), {"lr": config.training.learning_rate, "capturable": False})
+        for parameter in model.parameters():
+            zeros = {k: torch.zeros_like(parameter, requires_grad=False) for k in ("exp_avg", "exp_avg_sq")}
+            made.state[parameter] = zeros | {"step": torch.tensor(0.0)}
+        return made
 
     return make

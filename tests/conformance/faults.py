@@ -54,13 +54,15 @@ FAULTS = [
     Fault(
         "reconstruction averaged over pixels",
         "T1",
-        reconstruction("bernoulli", lambda r, f: lambda logits, x: r(logits, x) / logits[0].reshape(-1).shape[0]),
+        reconstruction("bernoulli", lambda r, f: lambda logits, x, s: r(logits, x) / logits[0].reshape(-1).shape[0]),
     ),
-    Fault("reconstruction halved", "T1", reconstruction("bernoulli", lambda r, f: lambda logits, x: r(logits, x) / 2)),
+    Fault(
+        "reconstruction halved", "T1", reconstruction("bernoulli", lambda r, f: lambda logits, x, s: r(logits, x) / 2)
+    ),
     Fault(
         "squared error halved",
         "T1",
-        reconstruction("squared_error", lambda r, f: lambda logits, x: r(logits, x) / 2),
+        reconstruction("squared_error", lambda r, f: lambda logits, x, s: r(logits, x) / 2),
         {"loss": "squared"},
     ),
     Fault(
@@ -78,7 +80,7 @@ FAULTS = [
     Fault(
         "sigmoid applied twice",
         "T1",
-        reconstruction("bernoulli", lambda r, f: lambda logits, x: r(f.sigmoid(logits), x)),
+        reconstruction("bernoulli", lambda r, f: lambda logits, x, s: r(f.sigmoid(logits), x)),
     ),
     Fault("probabilities clipped at 1e-7", "T1", reconstruction("bernoulli", clipped)),
     Fault(

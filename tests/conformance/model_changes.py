@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from tests.conformance.plants import everywhere
-from vae_common.contracts import Outputs
 
 
 def kl(change):
@@ -15,7 +14,7 @@ def kl(change):
 
 def reconstruction(kind, change):
     def plant(half, f):
-        table = half.losses.RECONSTRUCTIONS
+        table = half.likelihoods.LIKELIHOODS
         return [(table, kind, change(table[kind], f))]
 
     return plant
@@ -24,7 +23,7 @@ def reconstruction(kind, change):
 def posterior(change):
     def plant(half, f):
         encode = half.VAE.encode
-        return [(half.VAE, "encode", lambda self, images: change(encode(self, images)))]
+        return [(half.VAE, "encode", lambda self, images, labels=None: change(encode(self, images, labels)))]
 
     return plant
 
@@ -33,10 +32,9 @@ def latents(change):
     """Another reparameterization: `change(posterior, noise, functions)` gives the latents."""
 
     def plant(half, f):
-        def forward(self, images, noise):
-            posterior = self.encode(images)
-            latents = change(posterior, noise, f)
-            return Outputs(self.decode(latents), posterior, latents)
+        def forward(self, images, noise, labels=None):
+            posterior = self.encode(images, labels)
+            return self.outputs(posterior, change(posterior, noise, f), labels, noise=noise)
 
         return [(half.VAE, f.call, forward)]
 
@@ -59,7 +57,9 @@ def clamped_logits(most):
     def plant(half, f):
         decoder = half.models.networks.Decoder
         original = getattr(decoder, f.call)
-        return [(decoder, f.call, lambda self, latents: f.clip(original(self, latents), -most, most))]
+        return [
+            (decoder, f.call, lambda self, latents, labels=None: f.clip(original(self, latents, labels), -most, most))
+        ]
 
     return plant
 
@@ -67,21 +67,21 @@ def clamped_logits(most):
 def encoding(change):
     def plant(half, f):
         original = half.encode
-        return everywhere(half, "encode", lambda model, images: change(original(model, images)))
+        return everywhere(half, "encode", lambda model, images, labels=None: change(original(model, images, labels)))
 
     return plant
 
 
 def without_sigmoid(half, f):
-    return [(half.inference, "pixel_means", lambda logits: logits)]
+    return [(half.inference, "pixel_means", lambda logits, reconstruction: logits)]
 
 
 def without_bias(half, f):
     decoder = half.models.networks.Decoder
     original = getattr(decoder, f.call)
 
-    def forward(self, latents):
-        return original(self, latents) - self.logits.bias.reshape(self.image_shape)
+    def forward(self, latents, labels=None):
+        return original(self, latents, labels) - self.logits.bias.reshape(self.image_shape)
 
     return [(decoder, f.call, forward)]
 
@@ -91,9 +91,9 @@ def channels_first(half, f):
     original = getattr(encoder, f.call)
     axes = (0, 3, 1, 2)
 
-    def forward(self, images):
+    def forward(self, images, labels=None):
         swapped = images.transpose(axes) if f.jax else images.permute(axes)
-        return original(self, swapped)
+        return original(self, swapped, labels)
 
     return [(encoder, f.call, forward)]
 
@@ -107,7 +107,7 @@ def at_the_mean(posterior, noise, f):
 
 
 def clipped(original, f):
-    def bernoulli(logits, images):
+    def bernoulli(logits, images, log_scale=None):
         p = f.clip(f.sigmoid(logits), 1e-7, 1 - 1e-7)
         return -(images * f.log(p) + (1 - images) * f.log(1 - p)).sum((1, 2, 3))
 

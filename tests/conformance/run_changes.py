@@ -13,7 +13,7 @@ from vae_common.contracts import Terms
 
 
 def optimizer(**faults):
-    return lambda half, f: [(half.training, "_adam", (jax_adam if f.jax else torch_adam)(**faults))]
+    return lambda half, f: [(half.training, "adam", (jax_adam if f.jax else torch_adam)(**faults))]
 
 
 def state_config(change):
@@ -21,9 +21,9 @@ def state_config(change):
 
     def plant(half, f):
         create, load = half.create_state, half.state_from_arrays
-        return everywhere(half, "create_state", lambda config: create(change(config))) + everywhere(
-            half, "state_from_arrays", lambda config, arrays: load(change(config), arrays)
-        )
+        return everywhere(
+            half, "create_state", lambda config, images=None: create(change(config), images)
+        ) + everywhere(half, "state_from_arrays", lambda config, arrays: load(change(config), arrays))
 
     return plant
 
@@ -47,10 +47,10 @@ def in_the_epoch(**changes):
     def plant(half, f):
         original = half.train_epoch
 
-        def train_epoch(state, images, draws):
+        def train_epoch(state, images, draws, labels=None):
             with half.precision(state.config.training.dtype):
                 taken = draws._replace(**{kind: change(getattr(draws, kind), f) for kind, change in changes.items()})
-            return original(state, images, taken)
+            return original(state, images, taken, labels)
 
         return everywhere(half, "train_epoch", train_epoch)
 
@@ -61,8 +61,8 @@ def clipped_gradients(most):
     def plant(half, f):
         original = half.training._gradients
 
-        def gradients(state, images, noise):
-            computed, terms = original(state, images, noise)
+        def gradients(state, images, noise, labels=None):
+            computed, terms = original(state, images, noise, labels)
             norm = sum((leaf**2).sum() for leaf in f.leaves(computed)) ** 0.5
             return f.map(lambda leaf: leaf * f.clip(most / norm, 0, 1), computed), terms
 
@@ -75,9 +75,9 @@ def clipped_gradients(most):
 def terms_after_the_update(half, f):
     original = half.train_step
 
-    def train_step(state, images, noise):
-        state, _ = original(state, images, noise)
-        return state, half.gradients(state, images, noise)[1]
+    def train_step(state, images, noise, labels=None):
+        state, _ = original(state, images, noise, labels)
+        return state, half.gradients(state, images, noise, labels)[1]
 
     return everywhere(half, "train_step", train_step)
 
@@ -86,7 +86,9 @@ def without_partial_batch(half, f):
     original, whole = half.inference._in_batches, half.inference.BATCH
 
     def in_batches(function, model, *arrays):
-        return original(function, model, *(a[: len(a) // whole * whole or len(a)] for a in arrays))
+        return original(
+            function, model, *(None if a is None else a[: len(a) // whole * whole or len(a)] for a in arrays)
+        )
 
     return [(half.inference, "_in_batches", in_batches)]
 
@@ -136,10 +138,10 @@ def evaluate_mean(half, f):
     original = half.evaluate
     from vae_common import randomness
 
-    def evaluate(model, images, config):
+    def evaluate(model, images, config, labels=None):
         draw, randomness.evaluation_noise = randomness.evaluation_noise, lambda n, d: np.zeros((n, d))
         try:
-            return original(model, images, config)
+            return original(model, images, config, labels)
         finally:
             randomness.evaluation_noise = draw
 
@@ -148,9 +150,7 @@ def evaluate_mean(half, f):
 
 def drop_last(half, f):
     original = half.evaluate
-    return everywhere(
-        half, "evaluate", lambda model, images, config: Terms(*(t[:-1] for t in original(model, images, config)))
-    )
+    return everywhere(half, "evaluate", lambda *given: Terms(*(t[:-1] for t in original(*given))))
 
 
 def weights_only(change):

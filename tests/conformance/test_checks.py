@@ -61,7 +61,7 @@ def test_a_tier_that_compares_nothing_fails(monkeypatch):
 def test_lockstep_says_where_the_halves_part(monkeypatch):
     """From step 5 on one half takes larger steps: found there, in Adam, by injecting the state before."""
     config, half = tiny_config(), HALVES["torch"]
-    original = half.training._adam
+    original = half.training.adam
 
     class Late:
         """Adam whose fifth update, and every later one, is one percent too long."""
@@ -78,7 +78,7 @@ def test_lockstep_says_where_the_halves_part(monkeypatch):
             optimizer.step = late
             return optimizer
 
-    monkeypatch.setattr(half.training, "_adam", Late)
+    monkeypatch.setattr(half.training, "adam", Late)
     result = comparison.lockstep(HALVES, config, images_for(config), 20)
     assert result.first_excess == 5
     assert result.culprit.tier == "T4a"
@@ -97,7 +97,7 @@ def test_lockstep_sees_another_seed():
 
         def __getattr__(self, name):
             if name == "create_state":
-                return lambda config: HALVES["torch"].create_state(replace(config, seed=config.seed + 1))
+                return lambda config, images=None: HALVES["torch"].create_state(replace(config, seed=config.seed + 1))
             return getattr(HALVES["torch"], name)
 
     result = comparison.lockstep({"jax": HALVES["jax"], "torch": Other()}, config, images_for(config), 5)

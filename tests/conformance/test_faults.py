@@ -42,7 +42,7 @@ KEY: pytest.StashKey = pytest.StashKey()
 @pytest.mark.parametrize("framework", HALVES)
 def test_a_right_adam_of_our_own_is_not_caught(framework):
     """The negative control of the planted optimisers: with nothing wrong they pass."""
-    right = Fault("none", "", lambda half, f: [(half.training, "_adam", (jax_adam if f.jax else torch_adam)())])
+    right = Fault("none", "", lambda half, f: [(half.training, "adam", (jax_adam if f.jax else torch_adam)())])
     with planted(right, HALVES[framework]):
         assert_conformant(checks(tiny_config()), "float64")
 

@@ -4,6 +4,7 @@ import re
 
 from tests.conftest import HALVES, small_config
 from vae_common import claims, same_seed
+from vae_common.probes import Data
 
 
 class Half:
@@ -18,7 +19,7 @@ class Half:
 
 def lockstep(small, **changes):
     halves = {"jax": HALVES["jax"], "torch": Half(**changes)}
-    return same_seed.lockstep(halves, "vae", small_config(), small.train.images, 12)
+    return same_seed.lockstep(halves, "vae", small_config(), Data(small.train.images, None), 12)
 
 
 def test_lockstep_claims_hold(small):
@@ -34,19 +35,19 @@ def test_lockstep_claims_that_are_false(small):
     """The KL alone, the weights alone, the epoch's loop alone, the encoder alone, and the float32 latents."""
     half = HALVES["torch"]
 
-    def kl(state, images, noise):
-        state, terms = half.train_step(state, images, noise)
+    def kl(state, images, noise, labels):
+        state, terms = half.train_step(state, images, noise, labels)
         return state, terms._replace(kl=terms.kl * (1 + 1e-8))
 
     def weights(state):
         arrays = half.state_to_arrays(state)
         return arrays | {"decoder.logits.bias": arrays["decoder.logits.bias"] + 1e-9}
 
-    def loop(state, images, draws):
-        return half.train_epoch(state, images, draws._replace(noise=draws.noise.flip(0)))
+    def loop(state, images, draws, labels):
+        return half.train_epoch(state, images, draws._replace(noise=draws.noise.flip(0)), labels)
 
-    def encode(model, images):
-        posterior = half.encode(model, images)
+    def encode(model, images, labels):
+        posterior = half.encode(model, images, labels)
         return posterior._replace(mean=posterior.mean + 1e-6)
 
     for changes, said in (
@@ -61,8 +62,8 @@ def test_lockstep_claims_that_are_false(small):
         assert re.search(said, exact["culprit"]), exact["culprit"]
         assert claims.failed([exact])
 
-    def turned(model, images):
-        posterior = half.encode(model, images)
+    def turned(model, images, labels):
+        posterior = half.encode(model, images, labels)
         return posterior._replace(mean=posterior.mean[::-1].copy())
 
     (_, rounded), _ = lockstep(small, encode=turned)

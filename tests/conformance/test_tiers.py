@@ -10,6 +10,7 @@ from tests.conformance.suite import EROSION, LOSSES, USED, assert_conformant, im
 from tests.conftest import HALVES, ROOT
 from vae_common import comparison
 from vae_common.configs import MODELS, Config, TrainingConfig
+from vae_common.probes import data_for
 from vae_common.tiers import TIERS, epoch_checks
 
 RECORD = ROOT / "results" / "conformance.json"
@@ -55,7 +56,7 @@ def test_executions(execution, dtype):
         pytest.skip("no CUDA device; what surrounds the capture is tested in test_execution.py")
     config = tiny_config(dtype=dtype)
     config = replace(config, training=replace(config.training, execution=execution))
-    checks = [*epoch_checks(HALVES, config, images_for(config), 40 if dtype == "float64" else 10)]
+    checks = [*epoch_checks(HALVES, config, data_for(config, images_for(config)), 40 if dtype == "float64" else 10)]
     assert {check.tier for check in checks} == {"T5"}
     assert all(check.passed for check in checks), checks
     assert dtype == "float32" or max(check.ratio for check in checks) < EROSION
@@ -66,7 +67,9 @@ def test_a_hundred_steps(dtype):
     """T5 as far as its limits go: in float32 they end there."""
     config = tiny_config(dtype=dtype)
     images = images_for(config)
-    checks = comparison.lockstep(HALVES, config, images, 100).checks() + [*epoch_checks(HALVES, config, images, 100)]
+    checks = comparison.lockstep(HALVES, config, images, 100).checks() + [
+        *epoch_checks(HALVES, config, data_for(config, images), 100)
+    ]
     assert all(check.passed for check in checks), checks
     assert dtype == "float32" or max(check.ratio for check in checks) < EROSION
 

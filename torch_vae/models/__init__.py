@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-
 import torch
 
 from vae_common import randomness
-from vae_common.configs import MODELS, Config
+from vae_common.configs import Config
+from vae_common.registry import MODELS, find_class
 
 from ..device import device_for, precision
 from ..parameters import load_arrays, parameter_shapes
-from .ae import AE
 from .networks import Autoencoder
-from .vae import VAE
 
-__all__ = ["AE", "VAE", "Autoencoder", "create_model"]
+CLASSES: dict[str, type[Autoencoder]] = {
+    entry.class_name: find_class(__name__, name, Autoencoder) for name, entry in MODELS.items()
+}
+"""Every registered model's class, by its name."""
 
 
 def create_model(config: Config) -> Autoencoder:
@@ -24,13 +24,12 @@ def create_model(config: Config) -> Autoencoder:
     Equal configs give equal weights in both halves: `vae_common.randomness` draws them.
     """
     model = empty_model(config)
-    weights = randomness.initial_weights(parameter_shapes(model), config.seed)
+    weights = randomness.initial_weights(parameter_shapes(model), config.seed, config.network.initializer)
     return load_arrays(model, weights, config.training.dtype, device_for(config))
 
 
 def empty_model(config: Config) -> Autoencoder:
     """The experiment's model without values: what `load_arrays` fills."""
-    module = importlib.import_module(f"{__name__}.{config.model}")
-    architecture = getattr(module, MODELS[config.model].class_name)
+    architecture = CLASSES[MODELS[config.model].class_name]
     with precision(config.training.dtype), torch.device("meta"):
         return architecture(config)

@@ -1,0 +1,104 @@
+"""The negative log-likelihood of images, for each kind of pixels. Twin: torch_vae/likelihoods.py.
+
+One contract: `(logits, images, log_scale)` to nats per image, summed over its pixels (the last three axes of
+`logits`; `images` are in [0, 1] and broadcast to them). `log_scale` broadcasts likewise; only those that have a
+scale read it. Conformance is against `vae_common.reference`; that each is normalised, against quadrature.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from scipy import special
+
+PIXELS = (-3, -2, -1)
+LEVEL = 1 / 255  # between neighbouring 8-bit values
+# Of log(sinh(t / 2) / (t / 2)) in powers of t^2: Bernoulli numbers B_n / (n n!) for n = 2, 4, ...
+SERIES = [float(number / (n * math.factorial(n))) for n, number in enumerate(special.bernoulli(20)) if n and n % 2 == 0]
+
+
+def bernoulli(logits, images, log_scale=None):
+    """Bernoulli pixels (Kingma and Welling 2014, appendix C.1).
+
+    Computed from logits, so it stays finite where a probability rounds to 0 or 1. On grey pixels it
+    is a cross-entropy and not a likelihood.
+    """
+    return (logits * (1 - images) - jax.nn.log_sigmoid(logits)).sum(PIXELS)
+
+
+def squared_error(logits, images, log_scale=None):
+    """The tutorial's reconstruction: a Gaussian NLL with variance 1/2, less its constant."""
+    return ((images - jax.nn.sigmoid(logits)) ** 2).sum(PIXELS)
+
+
+def gaussian(logits, images, log_scale):
+    """Gaussian pixels around the sigmoid of the logits, with standard deviation exp(log_scale)."""
+    errors = (images - jax.nn.sigmoid(logits)) / jnp.exp(log_scale)
+    return (errors**2 / 2 + log_scale + math.log(2 * math.pi) / 2).sum(PIXELS)
+
+
+def optimal_gaussian(logits, images, log_scale=None):
+    """`gaussian` at the standard deviation that is best for each image (Rybkin et al. 2021, section 4.2, per image).
+
+    No density: its scale depends on what it is asked about. It bounds that of every fixed scale from below.
+    """
+    mean_square = ((images - jax.nn.sigmoid(logits)) ** 2).mean(PIXELS, keepdims=True)
+    return gaussian(logits, images, jnp.log(mean_square) / 2)
+
+
+def continuous_bernoulli(logits, images, log_scale=None):
+    """Density on [0, 1] proportional to exp(x logit) (Loaiza-Ganem and Cunningham 2019, eq. 7-9).
+
+    Its normaliser is log((e^logit - 1) / logit) = logit / 2 + log(sinh(logit / 2) / (logit / 2)).
+    """
+    size = jnp.abs(logits)
+    near = size < 1  # where the closed form cancels
+    square = jnp.where(near, size, 0) ** 2
+    series = 0 * square
+    for coefficient in reversed(SERIES):
+        series = square * (series + coefficient)
+    far = jnp.where(near, 1, size)
+    closed = far / 2 + jnp.log1p(-jnp.exp(-far)) - jnp.log(far)
+    return (logits * (0.5 - images) + jnp.where(near, series, closed)).sum(PIXELS)
+
+
+def discretized_logistic(logits, images, log_scale):
+    """Probability that a logistic around the sigmoid of the logits gives to each 8-bit value (Kingma et al. 2016,
+    eq. 26, with the outer bins reaching to infinity as in Salimans et al. 2017).
+
+    From sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), which no tail cancels in.
+    """
+    scale = jnp.exp(log_scale)
+    distance = images - jax.nn.sigmoid(logits)
+    below = -jax.nn.log_sigmoid((distance + LEVEL / 2) / scale)
+    above = -jax.nn.log_sigmoid((LEVEL / 2 - distance) / scale)
+    inner = -jnp.log(-jnp.expm1(-LEVEL / scale))
+    lowest, highest = images <= 0, images >= 1
+    nats = jnp.where(highest, 0, below) + jnp.where(lowest, 0, above)
+    return (nats + jnp.where(lowest | highest, 0, inner)).sum(PIXELS)
+
+
+LIKELIHOODS = {
+    "bernoulli": bernoulli,
+    "squared_error": squared_error,
+    "gaussian": gaussian,
+    "learned_gaussian": gaussian,
+    "optimal_gaussian": optimal_gaussian,
+    "continuous_bernoulli": continuous_bernoulli,
+    "discretized_logistic": discretized_logistic,
+}
+
+
+def pixel_means(logits, reconstruction: str = "bernoulli"):
+    """Each pixel's mean, in (0, 1), under the likelihood of that name: the sigmoid of its logit, but for the
+    continuous Bernoulli. (Of the discretized logistic its location, which is not quite its mean.) Any shape."""
+    if reconstruction != "continuous_bernoulli":
+        return jax.nn.sigmoid(logits)
+    near = jnp.abs(logits) < 1
+    small, far = jnp.where(near, logits, 0), jnp.where(near, 1, logits)
+    series = 0 * small
+    for order, coefficient in reversed(list(enumerate(SERIES, 1))):
+        series = small**2 * series + 2 * order * coefficient
+    return jnp.where(near, 0.5 + small * series, -1 / jnp.expm1(-far) - 1 / far)

@@ -1,0 +1,40 @@
+"""The variational autoencoder with two stochastic layers. Twin: jax_vae/models/two_layer_vae.py."""
+
+from __future__ import annotations
+
+from vae_common.configs import Config
+from vae_common.contracts import Above, Outputs, Posterior
+
+from .networks import Autoencoder, Decoder, Dense, Encoder, reparameterize
+
+
+class TwoLayerVAE(Autoencoder):
+    """q(z1|x) q(z2|z1) against p(x|z1) p(z1|z2) p(z2), all Gaussian (Burda et al. 2016, section 5, second model)."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        network = config.network
+        lower, top = network.latent_dim, network.top_dim
+        self.encoder = Encoder(config, heads=("mean", "log_std"))
+        self.top_encoder = Dense(config, (lower, *network.top_hidden), {"mean": top, "log_std": top})
+        self.top_decoder = Dense(config, (top, *reversed(network.top_hidden)), {"mean": lower, "log_std": lower})
+        self.decoder = Decoder(config)
+
+    def encode(self, images, labels=None) -> Posterior:
+        """Mean and log standard deviation of the lower layer, which is decoded, (batch, latent_dim) each."""
+        return Posterior(*self.encoder(images, labels))
+
+    def generate(self, noise):
+        """Draws of the lower layer given draws of the upper, from noise (N, latent_dim + top_dim)."""
+        lower, top = noise[..., : self.latent_dim], noise[..., self.latent_dim :]
+        return reparameterize(Posterior(*self.top_decoder(top)), lower)
+
+    def forward(self, images, noise, labels=None) -> Outputs:
+        """`images` in [0, 1]; `noise` standard normal, (batch[, samples], latent_dim + top_dim), lower layer first."""
+        lower, upper = noise[..., : self.latent_dim], noise[..., self.latent_dim :]
+        posterior = self.encode(images, labels)
+        latents = reparameterize(posterior, lower)
+        above = Posterior(*self.top_encoder(latents))
+        top = reparameterize(above, upper)
+        prior = Posterior(*self.top_decoder(top))
+        return self.outputs(posterior, latents, labels, noise=lower, prior=prior, above=Above(above, top, upper))

@@ -1,0 +1,79 @@
+"""What a training step minimises, over a batch. Twin: jax_vae/objectives.py."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from vae_common.configs import Config
+from vae_common.contracts import Posterior, Terms
+
+from .losses import latent_kls, log_ratio, loss_terms, reconstruction_terms
+
+
+def batch_loss(model: Any, config: Config, images, noise, labels, step) -> tuple[Any, Terms]:
+    """The number to differentiate, and the batch's mean terms; `total` is the objective's value.
+
+    Args:
+        images: what the model sees, (batch, height, width, channels), in [0, 1].
+        noise: standard normal, (batch, noise_dim), or (batch, samples, noise_dim).
+        labels: integers (batch,), or None where the model is given none.
+        step: updates before this one, a scalar array: what the KL's weight grows with.
+    """
+    loss, outputs = config.loss, model(images, noise, labels)
+    terms = loss_terms(loss, outputs, images)
+    means = Terms(*(term.mean() for term in terms))
+    if loss.objective == "elbo":
+        total = means.reconstruction + _kl_weight(loss, step, noise.dtype) * _kl_cost(loss, outputs, means)
+        if outputs.codes is not None:
+            total = total + _quantization(loss, outputs.codes).mean()
+        differentiated = total
+    else:
+        log_weights = -reconstruction_terms(loss, outputs, images) - log_ratio(outputs)
+        if log_weights.ndim == 1:
+            log_weights = log_weights[:, None]
+        total = -(torch.logsumexp(log_weights, 1) - math.log(loss.samples)).mean()
+        differentiated = total
+        if loss.objective == "dreg":
+            differentiated = _doubly_reparameterised(model, loss, outputs, images, labels, log_weights)
+    scale = len(images) if loss.reduction == "sum" else 1
+    return differentiated * scale, means._replace(total=total)
+
+
+def _kl_weight(loss, step, dtype):
+    if not loss.kl_warmup:
+        return loss.beta
+    return loss.beta * torch.clip((step.to(dtype) + 1) / loss.kl_warmup, max=1)
+
+
+def _kl_cost(loss, outputs, means):
+    if not loss.free_bits:
+        return means.kl
+    return torch.clip(latent_kls(*outputs.posterior).mean(0), min=loss.free_bits).sum()
+
+
+def _quantization(loss, codes):
+    """The codebook's and the encoder's pull on each other (van den Oord et al. 2017, eq. 3), (batch,)."""
+    codebook = (codes.inputs.detach() - codes.vectors) ** 2
+    commitment = (codes.inputs - codes.vectors.detach()) ** 2
+    return (codebook + loss.commitment * commitment).sum(-1)
+
+
+def _doubly_reparameterised(model, loss, outputs, images, labels, log_weights):
+    """A number whose gradient is Tucker et al. 2019's (eq. 8 for the encoder, IWAE's own for the decoder).
+
+    The decoder's gradient weighs each draw by its share of the importance weights, the encoder's by that squared,
+    along the draw alone: the posterior's own parameters are held. The second factor is put onto the draws, whose
+    values stay as they are; so it takes a second pass through the decoder.
+    """
+    shares = torch.softmax(log_weights, 1).detach().reshape(outputs.latents.shape[:-1])
+    factors = shares[..., None]
+    drawn = factors * outputs.latents + ((1 - factors) * outputs.latents).detach()
+    held = Posterior(*(parameter.detach() for parameter in outputs.posterior))
+    log_std = held.log_std[:, None] if drawn.ndim > held.log_std.ndim else held.log_std
+    noise = outputs.noise + (drawn - drawn.detach()) / torch.exp(log_std)
+    again = outputs._replace(logits=model.decode(drawn, labels), posterior=held, latents=drawn, noise=noise)
+    log_weights = -reconstruction_terms(loss, again, images) - log_ratio(again)
+    return -(shares * log_weights).sum() / len(images)

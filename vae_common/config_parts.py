@@ -1,0 +1,245 @@
+"""The parts of an experiment's configuration: frozen dataclasses that check themselves when they are built."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["relu", "tanh", "softplus", "gelu", "silu"]
+Reconstruction = Literal[
+    "bernoulli",
+    "squared_error",
+    "gaussian",
+    "learned_gaussian",
+    "optimal_gaussian",
+    "continuous_bernoulli",
+    "discretized_logistic",
+]
+Objective = Literal["elbo", "iwae", "dreg"]
+Schedule = Literal["constant", "cosine", "exponential"]
+Initializer = Literal["torch_uniform", "glorot_uniform", "lecun_normal"]
+KL = Literal["gaussian", "tutorial"]
+Reduction = Literal["mean", "sum"]
+Binarization = Literal["none", "threshold", "static", "dynamic"]
+Precision = Literal["float64", "float32", "tf32", "bfloat16"]
+Execution = Literal["auto", "eager", "compile", "graph"]
+Randomness = Literal["shared", "native"]
+Device = Literal["auto", "cpu", "cuda", "tpu", "mps"]
+
+
+class InputError(ValueError):
+    """What a user gave cannot be used. One line: what was received, what was expected, the mend."""
+
+
+def require(ok: bool, name: str, received: object, expected: str) -> None:
+    if not ok:
+        raise InputError(f"{name}: received {received!r}, expected {expected}")
+
+
+def is_count(value: object, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def require_count(name: str, value: object) -> None:
+    """Raises InputError where an argument is not an integer of at least 0."""
+    require(is_count(value, 0), name, value, "an integer >= 0")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_rate(value: object) -> bool:
+    """A finite number >= 0."""
+    return _is_number(value) and 0 <= typing.cast(float, value) < float("inf")
+
+
+class Checked:
+    """Checks every `Literal` field against its choices, then the class's own `_check`."""
+
+    def __post_init__(self) -> None:
+        for name, hint in typing.get_type_hints(type(self)).items():
+            if typing.get_origin(hint) is Literal:
+                choices, value = typing.get_args(hint), getattr(self, name)
+                require(value in choices, name, value, f"one of {', '.join(choices)}")
+        self._check()
+
+    def _check(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class NetworkConfig(Checked):
+    """The encoder's and the decoder's shape. Convolutions, if any, then dense layers; the decoder mirrors them."""
+
+    hidden: tuple[int, ...] = (512,)
+    """Widths of the encoder's dense hidden layers; the decoder has them in reverse."""
+    channels: tuple[int, ...] = ()
+    """Channels of the encoder's convolutions (kernel 4, stride 2) before its dense layers; none makes an MLP."""
+    latent_dim: int = 2
+    """Number of latent dimensions (of the layer that is decoded, where there are two)."""
+    activation: Activation = "relu"
+    """Non-linearity after each hidden layer."""
+    top_hidden: tuple[int, ...] = (100, 100)
+    """two_layer_vae: widths of the hidden layers between its two stochastic layers."""
+    top_dim: int = 50
+    """two_layer_vae: dimensions of the upper stochastic layer."""
+    codes: int = 64
+    """vq_vae: vectors in the codebook."""
+    code_dim: int = 1
+    """vq_vae: dimensions of each; latent_dim has to be a multiple."""
+    classes: int = 0
+    """Classes whose label the encoder and the decoder are given (conditional VAE; Sohn et al. 2015); 0 gives none."""
+    initializer: Initializer = "torch_uniform"
+    """torch_uniform: +-1/sqrt(fan_in), biases too; glorot_uniform, lecun_normal (Flax's default): zero biases."""
+    output_bias: Literal["initializer", "data_mean"] = "initializer"
+    """data_mean: the decoder's output bias starts at the logits of the training images' mean (Burda et al. 2016)."""
+
+    def _check(self) -> None:
+        for name in ("hidden", "top_hidden", "channels"):
+            value = getattr(self, name)
+            valid = isinstance(value, tuple) and all(is_count(width) for width in value)
+            require(valid, name, value, "numbers of at least 1, for example 512 256")
+        for name in ("latent_dim", "top_dim", "codes", "code_dim"):
+            require(is_count(getattr(self, name)), name, getattr(self, name), "an integer >= 1")
+        require(is_count(self.classes, 0), "classes", self.classes, "an integer >= 0")
+
+
+@dataclass(frozen=True)
+class LossConfig(Checked):
+    """The terms of the loss and how they add up: reconstruction + beta * KL, or a bound with importance weights."""
+
+    reconstruction: Reconstruction = "bernoulli"
+    """The negative log-likelihood of the pixels (see likelihoods.py), or the tutorial's squared error."""
+    sigma: float = 1.0
+    """gaussian: its fixed standard deviation, in units of the pixels' range [0, 1]."""
+    beta: float = 1.0
+    """Weight of the KL term."""
+    kl: KL = "gaussian"
+    """The KL to the standard normal, or the tutorial's formula (which is not a KL)."""
+    reduction: Reduction = "mean"
+    """Over the batch, for the gradient only; reports are always per image."""
+    objective: Objective = "elbo"
+    """elbo; iwae (Burda et al. 2016); dreg: its doubly reparameterised gradient (Tucker et al. 2019)."""
+    samples: int = 1
+    """Posterior draws per image and training step."""
+    kl_warmup: int = 0
+    """Steps over which the KL's weight grows linearly to beta."""
+    free_bits: float = 0.0
+    """Nats per latent dimension, of its KL's mean over the batch, that cost nothing (Kingma et al. 2016, eq. 15)."""
+    commitment: float = 0.25
+    """vq_vae: weight of the commitment term (van den Oord et al. 2017, eq. 3)."""
+
+    def _check(self) -> None:
+        for name in ("beta", "free_bits", "commitment"):
+            require(_is_rate(getattr(self, name)), name, getattr(self, name), "a finite number >= 0")
+        require(_is_rate(self.sigma) and self.sigma > 0, "sigma", self.sigma, "a finite number > 0")
+        require(is_count(self.samples), "samples", self.samples, "an integer >= 1")
+        require(is_count(self.kl_warmup, 0), "kl_warmup", self.kl_warmup, "an integer >= 0")
+        if self.objective != "elbo":
+            plain = self.beta == 1 and self.kl == "gaussian" and not self.kl_warmup and not self.free_bits
+            require(plain, "objective", self.objective, "beta 1, kl gaussian, no kl_warmup and no free_bits beside it")
+            density = self.reconstruction != "optimal_gaussian"
+            said = "a likelihood beside it: optimal_gaussian is none, its sigma depends on the image"
+            require(density, "objective", self.objective, said)
+
+    @property
+    def learns_scale(self) -> bool:
+        """Whether the decoder has a parameter for the likelihood's scale."""
+        return self.reconstruction in ("learned_gaussian", "discretized_logistic")
+
+
+@dataclass(frozen=True)
+class DataConfig(Checked):
+    """Which images, and as what the model sees them."""
+
+    dataset: str = "digits"
+    """`digits`, a TensorFlow Datasets name such as `mnist`, an .npz file or a folder of IDX files."""
+    data_dir: str = "data"
+    """Where prepared and decoded sets are kept."""
+    manual_dir: str | None = None
+    """Folder that already holds the set's original files (no download then)."""
+    binarization: Binarization = "none"
+    """none: grey in [0, 1]; threshold: at 1/2; static: one draw per image; dynamic: one per step."""
+    validation_size: int = 0
+    """Training images set aside; 0 reports the test split after every epoch."""
+
+    def _check(self) -> None:
+        require(bool(self.dataset), "dataset", self.dataset, "a name or a path")
+        valid = is_count(self.validation_size, 0)
+        require(valid, "validation_size", self.validation_size, "an integer >= 0")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Checked):
+    """The optimisation: Adam on shuffled mini-batches."""
+
+    epochs: int = 20
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images per step; a partial last batch is dropped in training, never in evaluation."""
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+    precision: Precision = "float32"
+    """Of all arithmetic; tf32 (CUDA) and bfloat16: of the matrix products, the rest and all parameters in float32."""
+    execution: Execution = "auto"
+    """How an epoch's steps run. PyTorch: eager, torch.compile, or a captured CUDA graph; auto is graph on CUDA, else
+    eager. JAX: eager is one jitted call a step, all others one program an epoch."""
+    randomness: Randomness = "shared"
+    """shared: NumPy draws, equal in both halves; native: each framework's own generator."""
+    device: Device = "auto"
+    """auto: the accelerator that the framework finds, else the CPU."""
+
+    def _check(self) -> None:
+        require(is_count(self.epochs, 0), "epochs", self.epochs, "an integer >= 0")
+        require(is_count(self.batch_size), "batch_size", self.batch_size, "an integer >= 1")
+        rate = self.learning_rate
+        valid = _is_number(rate) and 0 < rate < float("inf")
+        require(valid, "learning_rate", rate, "a finite number > 0")
+
+    @property
+    def dtype(self) -> str:
+        """Of parameters and optimiser: `float64` or `float32`."""
+        return "float64" if self.precision == "float64" else "float32"
+
+    @property
+    def product_dtype(self) -> str | None:
+        """What the operands of matrix products are rounded to, where that is not their own dtype."""
+        return "bfloat16" if self.precision == "bfloat16" else None
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Checked):
+    """Adam's settings beside its step size, and what is done to gradients and weights around it."""
+
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.999
+    """Decay of the second moment."""
+    eps: float = 1e-8
+    """Added to the root of the second moment, after the bias correction."""
+    second_moment_start: float = 0.0
+    """What the second moment starts at; the IWAE authors' code starts it at 1."""
+    schedule: Schedule = "constant"
+    """Of the step size: cosine to 0 over decay_steps; exponential: by decay_rate per decay_steps."""
+    decay_steps: int = 10_000
+    """Steps of the schedule."""
+    decay_rate: float = 0.5
+    """exponential: what the step size is multiplied by every decay_steps, smoothly."""
+    warmup_steps: int = 0
+    """Steps over which the step size grows linearly from 0, times the schedule."""
+    clip_norm: float = 0.0
+    """Longest gradient over all parameters; a longer one is scaled down to it. 0 clips nothing."""
+    average: float = 0.0
+    """Decay of an exponential moving average of the weights, which evaluations then use; 0 keeps none."""
+
+    def _check(self) -> None:
+        for name in ("beta1", "beta2", "average"):
+            value = getattr(self, name)
+            require(_is_rate(value) and value < 1, name, value, "a number from 0 to below 1")
+        for name in ("eps", "second_moment_start", "clip_norm"):
+            require(_is_rate(getattr(self, name)), name, getattr(self, name), "a finite number >= 0")
+        require(_is_rate(self.decay_rate) and 0 < self.decay_rate <= 1, "decay_rate", self.decay_rate, "in (0, 1]")
+        require(is_count(self.decay_steps), "decay_steps", self.decay_steps, "an integer >= 1")
+        require(is_count(self.warmup_steps, 0), "warmup_steps", self.warmup_steps, "an integer >= 0")

@@ -1,0 +1,145 @@
+"""What the halves and the reference make of a probe: the numbers that the tiers compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from vae_common import randomness, reference, reference_training
+from vae_common.checkpoints import AVERAGE, FIRST, SECOND, STEP, Arrays, moments_of, part_of, weights_of
+from vae_common.configs import Config
+from vae_common.contracts import Outputs, Terms
+from vae_common.probes import Probe, adam_probe
+from vae_common.voices import inject
+
+Results = dict[str, Any]
+"""By kind of quantity, arrays by name."""
+ADAM_STEPS = (1, 2, 10, 1000, 100_000)
+
+
+def half_pass(config: Config, probe: Probe, half: ModuleType) -> Results:
+    """What one half makes of a probe in a forward and a backward pass."""
+    state, batch = inject(half, config, probe.arrays), _batch(half, config, probe)
+    outputs = half.forward(state.model, probe.images, probe.noise, probe.labels)
+    evaluated = half.evaluate(state.evaluated, probe.images, config, probe.labels)
+    gradients, terms = half.gradients(state, *batch)
+    means = {name: half.to_numpy(term) for name, term in terms._asdict().items()}
+    return _by_kind(outputs, means, evaluated, gradients) | {"injected": half.state_to_arrays(state)}
+
+
+def reference_pass(config: Config, probe: Probe) -> Results:
+    """What the reference makes of it."""
+    images, weights, labels = probe.images / 255, probe.weights, probe.labels
+    outputs = reference.forward(config, weights, images, probe.noise, labels)
+    terms, gradients = reference.of_batch(config, weights, images, probe.noise, labels, probe.step)
+    means = {name: np.float64(term) for name, term in terms._asdict().items()}
+    draws = randomness.evaluation_noise(len(images), config.noise_dim)
+    averages = part_of(probe.arrays, AVERAGE) or weights
+    evaluated = reference.loss_terms(config.loss, reference.forward(config, averages, images, draws, labels), images)
+    return _by_kind(outputs, means, evaluated, gradients) | {"injected": probe.arrays}
+
+
+def half_updates(config: Config, probe: Probe, half: ModuleType) -> Results:
+    """Adam's updates from made-up gradients, and one whole step from the probe."""
+    results: dict[str, Mapping[str, Any]] = {}
+    for t in ADAM_STEPS:
+        start, gradient = adam_probe(probe, t)
+        typed = {name: g.astype(config.training.dtype) for name, g in gradient.items()}
+        arrays = half.state_to_arrays(half.apply_gradients(inject(half, config, start), typed))
+        results |= {f"adam {t}": weights_of(arrays), f"moments {t}": moments_of(arrays)}
+    after, terms = half.train_step(inject(half, config, probe.arrays), *_batch(half, config, probe))
+    means = {name: half.to_numpy(term) for name, term in terms._asdict().items()}
+    arrays = half.state_to_arrays(after)
+    return results | {"step": weights_of(arrays), "terms": means, "average": part_of(arrays, AVERAGE)}
+
+
+def reference_updates(config: Config, probe: Probe) -> Results:
+    """The reference's updates from the same."""
+    weights = probe.weights
+    results: dict[str, Any] = {}
+    for t in ADAM_STEPS:
+        start, gradient = adam_probe(probe, t)
+        updated = reference_training.adam(config, weights, gradient, part_of(start, FIRST), part_of(start, SECOND), t)
+        moments = {FIRST + k: v for k, v in updated[1].items()} | {SECOND + k: v for k, v in updated[2].items()}
+        results |= {f"adam {t}": updated[0], f"moments {t}": moments | {STEP: np.array(t, np.int64)}}
+    passed = reference_pass(config, probe)
+    first, second = part_of(probe.arrays, FIRST), part_of(probe.arrays, SECOND)
+    stepped = reference_training.adam(config, weights, passed["gradient"], first, second, probe.step + 1)[0]
+    average = reference_training.averaged(config, part_of(probe.arrays, AVERAGE), stepped)
+    return results | {"step": stepped, "terms": passed["loss"] | passed["kl"], "average": average}
+
+
+def half_inference(half: ModuleType, config: Config, probe: Probe) -> dict[str, Any]:
+    """What one half's inference gives, on more images than one batch of it has."""
+    count = half.inference.BATCH + 7
+    model = inject(half, config, probe.arrays).model
+    images, labels, latents = _many(config, probe, count)
+    posterior = half.encode(model, images, labels)
+    ends, some = (None, None) if labels is None else (labels[:2], labels[:5])
+    found = {
+        "encoded mean": posterior.mean,
+        "encoded log_std": posterior.log_std,
+        "decoded": half.decode(model, latents, labels),
+        "reconstructed": half.reconstruct(model, images, labels),
+        "sampled": half.sample(model, 5, 1, some),
+        "interpolated": half.interpolate(model, images[0], images[1], 4, ends),
+        **half.evaluate(model, images, config, labels)._asdict(),
+    }
+    return {name: array for name, array in found.items() if array is not None}
+
+
+def reference_inference(config: Config, probe: Probe, count: int) -> dict[str, Any]:
+    """What the reference gives, on as many images."""
+    weights = probe.weights
+    images, labels, latents = _many(config, probe, count)
+    noise = randomness.evaluation_noise(count, config.noise_dim)
+    outputs = reference.forward(config, weights, images / 255, noise, labels)
+    (start, end), fractions = outputs.posterior.mean[:2], np.linspace(0, 1, 4)[:, None]
+    first, some = (None, None) if labels is None else (np.repeat(labels[:1], 4), labels[:5])
+    found = {
+        "encoded mean": outputs.posterior.mean,
+        "encoded log_std": outputs.posterior.log_std,
+        "decoded": reference.decode(config, weights, latents, labels),
+        "reconstructed": reference.decode(config, weights, outputs.posterior.mean, labels),
+        "sampled": reference.sample(config, weights, randomness.prior_samples(1, 5, config.prior_dim), some),
+        "interpolated": reference.decode(config, weights, start + fractions * (end - start), first),
+        **reference.loss_terms(config.loss, outputs, images / 255)._asdict(),
+    }
+    return {name: array for name, array in found.items() if array is not None}
+
+
+def _many(config: Config, probe: Probe, count: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    images = np.resize(probe.images, (count, *config.image_shape))
+    labels = None if probe.labels is None else np.resize(probe.labels, count)
+    return images, labels, randomness.prior_samples(1, count, config.network.latent_dim)
+
+
+def _batch(half: ModuleType, config: Config, probe: Probe) -> tuple[Any, Any, Any]:
+    """The probe's images, noise and labels as `train_step` takes them."""
+    device = half.select_device(config.training.device)
+    with half.precision(config.training.dtype):
+        noise = half.to_device(probe.noise.astype(config.training.dtype), device)
+        return half.prepare_images(half.to_device(probe.images, device), None, noise.dtype), noise, probe.labels
+
+
+def _by_kind(outputs: Outputs, terms: Mapping[str, Any], evaluated: Terms, gradients: Arrays) -> Results:
+    tensors = {"logits": outputs.logits, "latents": outputs.latents, **outputs.posterior._asdict()}
+    if outputs.log_scale is not None:
+        tensors["log_scale"] = outputs.log_scale
+    if outputs.prior is not None:
+        tensors |= {f"prior {name}": array for name, array in outputs.prior._asdict().items()}
+    if outputs.above is not None:
+        tensors |= {"above latents": outputs.above.latents}
+        tensors |= {f"above {name}": array for name, array in outputs.above.posterior._asdict().items()}
+    if outputs.codes is not None:
+        tensors |= {f"code {name}": array for name, array in outputs.codes._asdict().items()}
+    return {
+        "loss": {name: terms[name] for name in ("total", "reconstruction")},
+        "kl": {"kl": terms["kl"]},
+        "tensor": {name: a for name, a in tensors.items() if a is not None},
+        "evaluation": {f"evaluated {name}": value for name, value in evaluated._asdict().items()},
+        "gradient": gradients,
+    }

@@ -1,0 +1,57 @@
+"""Who the halves are held against: the reference, or, for a model that it does not know, one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from vae_common import reference
+from vae_common.checkpoints import AVERAGE, FIRST, SECOND, STEP, Arrays
+from vae_common.configs import Config
+from vae_common.contracts import Terms
+
+
+class OfBatch(Protocol):
+    """A batch's mean terms and gradients, in float64 NumPy."""
+
+    def __call__(
+        self, config: Config, weights: Arrays, images: Any, noise: Any, labels: Any, step: int
+    ) -> tuple[Terms, Arrays]: ...
+
+
+class Voice(NamedTuple):
+    """Someone who computes a step, to train with and to compare with."""
+
+    name: str
+    shapes: Mapping[str, tuple[int, ...]]
+    """Canonical name -> canonical shape of every parameter."""
+    of_batch: OfBatch
+
+
+def voice_for(halves: Mapping[str, ModuleType], config: Config) -> Voice:
+    """The reference where it knows the model, else the first half, step by step."""
+    if reference.knows(config):
+        return Voice("reference", reference.shapes(config), reference.of_batch)
+    name, half = next(iter(halves.items()))
+    return Voice(name, half.parameter_shapes(half.create_model(config)), partial(_of_half, half))
+
+
+def inject(half: ModuleType, config: Config, arrays: Arrays) -> Any:
+    """A half's training state with these canonical arrays, in the config's dtype."""
+    typed = {name: a if name == STEP else a.astype(config.training.dtype) for name, a in arrays.items()}
+    return half.state_from_arrays(config, typed)
+
+
+def _of_half(
+    half: ModuleType, config: Config, weights: Arrays, images: Any, noise: Any, labels: Any, step: int
+) -> tuple[Terms, Arrays]:
+    prefixes = ("", FIRST, SECOND, *[AVERAGE] * bool(config.optimizer.average))
+    arrays = {prefix + name: weight for prefix in prefixes for name, weight in weights.items()}
+    state = inject(half, config, arrays | {STEP: np.array(step, np.int64)})
+    gradients, terms = half.gradients(state, np.asarray(images, float), np.asarray(noise), labels)
+    numbers = Terms(*(np.float64(half.to_numpy(term)) for term in terms))
+    return numbers, {name: gradients[name].astype(np.float64) for name in weights}
