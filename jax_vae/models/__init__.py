@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from flax import nnx
 
 from vae_common import randomness
@@ -28,6 +30,7 @@ def create_model(config: Config) -> Autoencoder:
     return load_arrays(model, weights, config.training.dtype, device_for(config))
 
 
+@lru_cache(maxsize=64)  # Flax takes its time to make one, and nothing writes into it
 def empty_model(config: Config) -> Autoencoder:
     """The experiment's model without values: what `load_arrays` fills."""
     architecture = CLASSES[MODELS[config.model].class_name]

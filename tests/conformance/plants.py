@@ -69,6 +69,8 @@ def forget_programs(half: ModuleType) -> None:
         for value in vars(module).values():
             if hasattr(value, "clear_cache"):
                 value.clear_cache()
+    if hasattr(half.models.empty_model, "cache_clear"):
+        half.models.empty_model.cache_clear()
 
 
 def _get(owner: Any, name: str) -> Any:

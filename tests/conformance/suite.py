@@ -23,12 +23,15 @@ LOSSES = {
 }
 
 
+TINY = {"hidden": (12, 12), "latent_dim": 3, "top_hidden": (7,), "top_dim": 2, "codes": 5}
+
+
 def tiny_config(model: str = "vae", loss: str = "bernoulli", dtype: str = "float64", **network) -> Config:
     """Colour images of 6x5, a square layer and a one-wide one: shapes that hide nothing."""
     return Config(
         model=model,
         image_shape=(6, 5, 3),
-        network=NetworkConfig(**{"hidden": (12, 12), "latent_dim": 3} | network),
+        network=NetworkConfig(**TINY | network),
         loss=LOSSES[loss],
         data=DataConfig(binarization="dynamic"),
         training=TrainingConfig(precision=dtype, batch_size=9),
