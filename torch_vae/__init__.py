@@ -12,6 +12,7 @@ from .device import (
     to_device,
     to_numpy,
 )
+from .estimation import Marginal, log_marginal
 from .execution import compile_epoch, train_epoch
 from .fitting import fit
 from .inference import decode, encode, evaluate, forward, interpolate, prepare_images, reconstruct, sample
@@ -44,6 +45,7 @@ from .training import (
 
 __all__ = [
     "Autoencoder",
+    "Marginal",
     "State",
     "apply_gradients",
     "batch_loss",
@@ -68,6 +70,7 @@ __all__ = [
     "gradients",
     "interpolate",
     "load_arrays",
+    "log_marginal",
     "log_ratio",
     "loss_terms",
     "optimal_gaussian",

@@ -76,8 +76,8 @@ def reconstruction_terms(loss: LossConfig, outputs: Outputs, images):
 def loss_terms(loss: LossConfig, outputs: Outputs, images) -> Terms:
     """Total, reconstruction and KL, shape (batch,) each: the negative ELBO where beta is 1; an AE's KL is 0.
 
-    Several draws are averaged. The KL is exact for one Gaussian layer and for codes, and estimated from the draws
-    for two layers.
+    Several draws are averaged. The KL is exact for codes and, unless it is to be sampled, for one Gaussian layer; for
+    two layers it is estimated from the draws.
     """
     reconstruction = reconstruction_terms(loss, outputs, images)
     mean, log_std = outputs.posterior
@@ -85,7 +85,7 @@ def loss_terms(loss: LossConfig, outputs: Outputs, images) -> Terms:
         kl = outputs.codes.nats
     elif log_std is None:
         kl = torch.zeros_like(mean[:, 0])
-    elif outputs.above is not None:
+    elif outputs.above is not None or loss.kl == "sampled":
         kl = log_ratio(outputs)
     else:
         kl = KLS[loss.kl](mean, log_std)

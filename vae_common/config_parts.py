@@ -19,7 +19,7 @@ Reconstruction = Literal[
 Objective = Literal["elbo", "iwae", "dreg"]
 Schedule = Literal["constant", "cosine", "exponential"]
 Initializer = Literal["torch_uniform", "glorot_uniform", "lecun_normal"]
-KL = Literal["gaussian", "tutorial"]
+KL = Literal["gaussian", "sampled", "tutorial"]
 Reduction = Literal["mean", "sum"]
 Binarization = Literal["none", "threshold", "static", "dynamic"]
 Precision = Literal["float64", "float32", "tf32", "bfloat16"]
@@ -117,7 +117,7 @@ class LossConfig(Checked):
     beta: float = 1.0
     """Weight of the KL term."""
     kl: KL = "gaussian"
-    """The KL to the standard normal, or the tutorial's formula (which is not a KL)."""
+    """To the standard normal: exact (gaussian) or estimated from the draws; or the tutorial's formula, which is no KL."""
     reduction: Reduction = "mean"
     """Over the batch, for the gradient only; reports are always per image."""
     objective: Objective = "elbo"
@@ -138,8 +138,10 @@ class LossConfig(Checked):
         require(is_count(self.samples), "samples", self.samples, "an integer >= 1")
         require(is_count(self.kl_warmup, 0), "kl_warmup", self.kl_warmup, "an integer >= 0")
         if self.objective != "elbo":
-            plain = self.beta == 1 and self.kl == "gaussian" and not self.kl_warmup and not self.free_bits
-            require(plain, "objective", self.objective, "beta 1, kl gaussian, no kl_warmup and no free_bits beside it")
+            plain = self.beta == 1 and self.kl != "tutorial" and not self.kl_warmup and not self.free_bits
+            require(
+                plain, "objective", self.objective, "beta 1, no kl tutorial, no kl_warmup and no free_bits beside it"
+            )
             density = self.reconstruction != "optimal_gaussian"
             said = "a likelihood beside it: optimal_gaussian is none, its sigma depends on the image"
             require(density, "objective", self.objective, said)

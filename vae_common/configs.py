@@ -145,6 +145,12 @@ class Config(Checked):
             self.loss.reconstruction == "bernoulli" and grey
         )
 
+    def require_marginal(self) -> None:
+        """Raises InputError where there is no marginal likelihood to estimate."""
+        drawn, unit = MODELS[self.model].posterior, self.reconstruction_unit
+        require(drawn, f"model {self.model}", "no posterior", "one that draws its latents, such as vae")
+        require(self.is_likelihood, "reconstruction", unit, "a likelihood: another reconstruction, or binarized images")
+
     @property
     def reconstruction_unit(self) -> str:
         """What one unit of the reconstruction term is, for records and axis labels."""
@@ -158,7 +164,7 @@ class Config(Checked):
         """What the KL term is, for records and axis labels."""
         if MODELS[self.model].latents == "quantized":
             return "nats to a uniform prior over the codes (constant)"
-        return "nats" if self.loss.kl == "gaussian" else "the tutorial's penalty (not a KL)"
+        return "the tutorial's penalty (not a KL)" if self.loss.kl == "tutorial" else "nats"
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers."""

@@ -20,7 +20,9 @@ from vae_common.configs import Config, InputError
 
 _STREAMS = {
     name: index
-    for index, name in enumerate(("weights", "order", "noise", "thresholds", "evaluation", "static", "split", "prior"))
+    for index, name in enumerate(
+        ("weights", "order", "noise", "thresholds", "evaluation", "static", "split", "prior", "marginal")
+    )
 }
 # Draws that belong to a data set and not to an experiment have this in place of the seed.
 _DATA_KEY = 0
@@ -129,6 +131,11 @@ def evaluation_noise(images: int, noise_dim: int) -> np.ndarray:
     evaluations differ by their weights only.
     """
     return generator(_DATA_KEY, "evaluation").standard_normal((images, noise_dim))
+
+
+def marginal_noise(first: int, start: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Posterior draws `start`, `start + 1`, ... of images `first`, `first + 1`, ..., to estimate likelihoods with."""
+    return generator(_DATA_KEY, "marginal", first, start).standard_normal(shape, np.float32)
 
 
 def static_thresholds(split: str, shape: tuple[int, ...]) -> np.ndarray:

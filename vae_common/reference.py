@@ -69,7 +69,7 @@ def loss_terms(loss: LossConfig, outputs: Outputs, images: Any) -> Terms:
         kl = outputs.codes.nats
     elif log_std is None:
         kl = np.zeros(len(mean))
-    elif outputs.above is not None:
+    elif outputs.above is not None or loss.kl == "sampled":
         kl = _log_ratio(outputs)
     elif loss.kl == "gaussian":
         kl = np.sum((np.exp(2 * log_std) + mean**2 - 1) / 2 - log_std, 1)

@@ -96,7 +96,9 @@ def operation_checks(halves: Halves, config: Config) -> Iterator[Check]:
     log_stds = np.stack([near_one, small.reshape(8, 5), large.reshape(8, 5)]).astype(dtype)
     posteriors = [Posterior(mean, log_std) for mean, log_std in zip(means, log_stds)]
     scales = np.stack([draw.normal(size=(8, 1, 1, 1)) + offset for offset in (-2, -7, 3)]).astype(dtype)
-    cases = list(zip(logits, targets, posteriors, scales))
+    noises = draw.normal(size=(3, 8, 5)).astype(dtype)
+    latents = [(p.mean + np.exp(p.log_std) * n).astype(dtype) for p, n in zip(posteriors, noises)]
+    cases = list(zip(logits, targets, posteriors, latents, noises, scales))
     for name, half in halves.items():
 
         def put(array: np.ndarray, half: ModuleType = half) -> Any:
@@ -110,8 +112,8 @@ def operation_checks(halves: Halves, config: Config) -> Iterator[Check]:
             found = {"images": prepared, "binarized": compared, "activation": activated}
             loss = config.loss
             found["pixel means"] = half.pixel_means(put(x), loss.reconstruction)
-            for case, (logit, target, posterior, scale) in enumerate(cases):
-                outputs = Outputs(put(logit), Posterior(*map(put, posterior)), None, log_scale=put(scale))
+            for case, (logit, target, posterior, latent, noise, scale) in enumerate(cases):
+                outputs = Outputs(*map_arrays(put, (logit, posterior, latent, noise, scale)))
                 for term, value in half.loss_terms(loss, outputs, put(target))._asdict().items():
                     found[f"{term} {case}"] = value
         expected = {
@@ -121,8 +123,8 @@ def operation_checks(halves: Halves, config: Config) -> Iterator[Check]:
             "pixel means": reference.pixel_means(x.astype(np.float64), loss.reconstruction),
         }
         for case, inputs in enumerate(cases):
-            logit, target, posterior, scale = map_arrays(lambda a: a.astype(np.float64), inputs)
-            outputs = Outputs(logit, posterior, None, log_scale=scale)
+            logit, target, posterior, latent, noise, scale = map_arrays(lambda a: a.astype(np.float64), inputs)
+            outputs = Outputs(logit, posterior, latent, noise, scale)
             for term, value in reference.loss_terms(loss, outputs, target)._asdict().items():
                 expected[f"{term} {case}"] = value
         arrays = {key: half.to_numpy(value) for key, value in found.items()}

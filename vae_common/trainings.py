@@ -71,22 +71,25 @@ def train_seeds(
     *,
     command: Sequence[str] = (),
     checkpoint_every: int = 1,
+    resumes: Sequence[checkpoints.Checkpoint | None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Trains one model under several seeds in one program, each into a fresh folder of its own, as `train` does.
+    """Trains one model under several seeds in one program, each into a folder of its own, as `train` does.
 
     Each run can be gone on with by itself. The seconds of an epoch are those of all seeds together.
 
     Raises:
-        InputError: where the configs differ in more than their seed.
+        InputError: where the configs differ in more than their seed, or their runs stand at different epochs.
         NonFiniteLoss: of the first seed that meets it; every folder then holds its last good state.
     """
     with contextlib.ExitStack() as stack:
         for folder in folders:
             stack.enter_context(alone_in(folder))
-        bar = stack.enter_context(_progress(half, configs[0], 0, len(configs)))
+        points = resumes or [None] * len(configs)
+        done = 0 if points[0] is None else points[0].epoch
+        bar = stack.enter_context(_progress(half, configs[0], done, len(configs)))
         trainings = {
-            config.seed: _Training(half, config, dataset, Run(folder), list(command), checkpoint_every, None)
-            for config, folder in zip(configs, folders)
+            config.seed: _Training(half, config, dataset, Run(folder), list(command), checkpoint_every, resume)
+            for config, folder, resume in zip(configs, folders, points)
         }
         states = half.stack_states([training.begin() for training in trainings.values()])
 

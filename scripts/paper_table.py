@@ -1,0 +1,61 @@
+"""Reproduces table 1 of Importance Weighted Autoencoders (Burda et al. 2016), one stochastic layer, in both halves.
+
+python -m scripts.paper_table --stages 3 --rows k1 vae-k5 iwae-k5
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.halves import Framework, load_halves
+from vae_common import datasets, paper_table, runs
+from vae_common.command_line import run
+from vae_common.configs import InputError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Reproduces table 1 of Importance Weighted Autoencoders; goes on where an earlier call stopped."""
+
+    frameworks: tuple[Framework, ...] = ("jax", "torch")
+    rows: tuple[paper_table.Row, ...] = ("k1", "vae-k5", "iwae-k5", "vae-k50", "iwae-k50")
+    stages: int = 7
+    """The last stage, 0 to 7; after stage i there were (3^(i+1) - 1) / 2 passes."""
+    seeds: tuple[int, ...] = (0,)
+    """Trained in one program."""
+    draws: int = 5000
+    """Posterior draws per test image of the likelihood."""
+    adam: paper_table.Adam = "paper"
+    """paper: beta1 0.9; code: the authors' code, beta1 0.99 and a second moment that starts at 1. Both: eps 1e-4."""
+    output: Path = Path("runs/paper-table")
+    data_dir: str = "data"
+    manual_dir: str | None = None
+
+
+def main(arguments: Arguments) -> dict[str, Any]:
+    if not 0 <= arguments.stages <= paper_table.LAST_STAGE or arguments.draws < 1 or not arguments.seeds:
+        raise InputError(f"stages, draws, seeds: received {arguments}, expected 0 to 7, at least 1, at least one")
+    halves = load_halves(*arguments.frameworks)
+    dataset = datasets.load("mnist", data_dir=arguments.data_dir, manual_dir=arguments.manual_dir, progress=True)
+    dataset = dataset.hold_out(400)
+    base = paper_table.base_config(dataset)
+    command, place = ["python", "-m", "scripts.paper_table", *sys.argv[1:]], arguments.output / arguments.adam
+    stages = range(arguments.stages + 1)
+    for row in arguments.rows:
+        for name, half in halves.items():
+            folders = {seed: paper_table.run_folder(place, name, row, seed) for seed in arguments.seeds}
+            for folder in folders.values():
+                folder.mkdir(parents=True, exist_ok=True)
+            paper_table.train_row(half, base, row, stages, arguments.adam, dataset, folders, arguments.draws, command)
+            found = paper_table.table(place, list(halves), arguments.seeds, arguments.stages)
+            runs.Run(place).write_json("table.json", found | {"command": command, "draws": arguments.draws})
+            (place / "table.md").write_text(paper_table.markdown(found, list(halves)))
+    print((place / "table.md").read_text())
+    return {"table": str(place / "table.md"), "passes": found["passes"]}
+
+
+if __name__ == "__main__":
+    run(Arguments, main)
