@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import tyro
 
 from vae_common import datasets
-from vae_common.configs import MODELS, PRESETS, Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.configs import (
+    MODELS,
+    PRESETS,
+    Config,
+    DataConfig,
+    LossConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
 from vae_common.randomness import steps_per_epoch
 
 if TYPE_CHECKING:
@@ -31,6 +40,7 @@ class Experiment:
     loss: Annotated[LossConfig, Flat] = field(default_factory=LossConfig)
     data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
     training: Annotated[TrainingConfig, Flat] = field(default_factory=TrainingConfig)
+    optimizer: Annotated[OptimizerConfig, Flat] = field(default_factory=OptimizerConfig)
     program_cache: bool = True
     """Keeps compiled programs in the user's cache folder, so that the next start is quicker."""
 

@@ -170,4 +170,4 @@ def _in_batches(function, model, *arrays):
         starts = range(0, max(len(arrays[0]), 1), BATCH)
         put = partial(torch.tensor, device=device)
         results = [function(model, *(None if a is None else put(a[i : i + BATCH]) for a in arrays)) for i in starts]
-        return map_arrays(lambda *parts: torch.cat(parts).cpu().numpy(), *results)
+        return map_arrays(lambda *parts: torch.cat(parts).detach().cpu().numpy(), *results)

@@ -157,7 +157,7 @@ class DataConfig(Checked):
     """Which images, and as what the model sees them."""
 
     dataset: str = "digits"
-    """`digits`, a TensorFlow Datasets name such as `mnist`, an .npz file or a folder of IDX files."""
+    """`digits`, `photos`, a TensorFlow Datasets name such as `mnist`, an .npz file or a folder of IDX files."""
     data_dir: str = "data"
     """Where prepared and decoded sets are kept."""
     manual_dir: str | None = None

@@ -104,7 +104,8 @@ def load(
     """Loads a set by name or path, preparing and caching it first where that is needed.
 
     Args:
-        name: `digits`; a TensorFlow Datasets name (`mnist`, `emnist/letters`, `cifar10:3.0.2`); an
+        name: `digits` or `photos`, which are built in; a TensorFlow Datasets name (`mnist`, `emnist/letters`,
+            `cifar10:3.0.2`); an
             `.npz` file; or a folder with the four IDX files.
         data_dir: where prepared and decoded sets are kept.
         manual_dir: a folder that already holds the set's original files, to work offline.
@@ -114,9 +115,11 @@ def load(
         InputError: in one line, what is wrong and how to mend it.
     """
     if not name:
-        raise InputError("dataset: received an empty name, expected digits, mnist, an .npz file or a folder")
+        raise InputError("dataset: received an empty name, expected digits, photos, mnist, an .npz file or a folder")
     if name == "digits":
         return _assemble(name, sources.read_digits(), "scikit-learn's digits, resized to 28x28")
+    if name == "photos":
+        return _assemble(name, sources.read_photos(), "32x32 patches of scikit-learn's two sample photographs")
     path = Path(name).expanduser()
     if name.endswith(".npz"):
         return _assemble(path.stem, sources.read_npz(path), f"file {path.name}")

@@ -23,7 +23,7 @@ def evaluate(
 
     Rate is the mean KL in nats, distortion the mean reconstruction in its own unit (Alemi et al. 2018). Where the
     reconstruction is a likelihood and the model draws latents: `nll_nats`, its standard error over images, and the
-    error that the draws leave in it. Elsewhere `nll_nats` is None and `nll_refused` says why. `draws` = 0 leaves it out.
+    error that the draws leave in it. Elsewhere `nll_nats` is None and `nll_refused` says why; so with 0 `draws`.
     """
     config, model = checkpoint.config, runs.load_model(half, checkpoint)
     _, images = datasets.evaluation_images(dataset, config.data.binarization, split)
@@ -69,7 +69,7 @@ def _likelihood(half: ModuleType, model: Any, images: Any, config: Any, draws: i
 
 
 def codebook_use(half: ModuleType, model: Any, images: Any, labels: Any, codes: int) -> dict[str, Any]:
-    """How many of a codebook's vectors the images use, and the perplexity of that use (the exponential of its entropy)."""
+    """How many of a codebook's vectors the images use, and the perplexity (exponential of the entropy) of that use."""
     indices = half.forward(model, images, np.zeros((len(images), 0)), labels).codes.indices
     share = np.bincount(indices.ravel(), minlength=codes) / indices.size
     used = share[share > 0]

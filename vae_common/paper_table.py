@@ -74,7 +74,7 @@ def train_row(
     draws: int,
     command: Sequence[str],
 ) -> None:
-    """Trains a row's seeds (folder by seed), all in one program, from where they stand to the last stage; and evaluates.
+    """Trains a row's seeds (folder by seed), in one program, from where they stand to the last stage; and evaluates.
 
     Whatever stands on the disk is gone on with; a stage's checkpoint is at its end, or at every tenth of it.
     """

@@ -61,6 +61,29 @@ def read_digits() -> dict[str, Any]:
     }
 
 
+def read_photos(size: int = 32) -> dict[str, Any]:
+    """Colour patches of scikit-learn's two sample photographs (a temple, a flower), uint8 (N, size, size, 3).
+
+    Training patches overlap and lie left of four fifths of a photograph's width, test patches right of it, so no pixel
+    is in both. The label is the photograph.
+    """
+    from sklearn.datasets import load_sample_images
+
+    parts: dict[str, list[np.ndarray]] = {"train": [], "test": []}
+    photographs = load_sample_images().images
+    for photograph in photographs:
+        middle = photograph.shape[1] * 4 // 5
+        sides = {"train": (photograph[:, :middle], size // 4), "test": (photograph[:, middle:], size // 2)}
+        for split, (side, stride) in sides.items():
+            windows = np.lib.stride_tricks.sliding_window_view(side, (size, size), (0, 1))[::stride, ::stride]
+            parts[split].append(windows.transpose(0, 1, 3, 4, 2).reshape(-1, size, size, 3))
+    found: dict[str, Any] = {"class_names": ("temple", "flower")}
+    for split, patches in parts.items():
+        found[f"{split}_images"] = np.concatenate(patches)
+        found[f"{split}_labels"] = np.repeat(np.arange(len(patches)), [len(of) for of in patches])
+    return found
+
+
 def read_npz(path: Path) -> dict[str, Any]:
     """An .npz file with train_images, train_labels, test_images, test_labels (or x_train, ...)."""
     try:

@@ -1,0 +1,62 @@
+"""Trains every combination of some config fields' values; a table and a figure at the end.
+
+python -m scripts.sweep --vary loss.beta=0.5,1,4 network.latent_dim=2,8 --seeds 0 1 --output runs/sweep
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from scripts.experiment import Experiment, Flat, ModelName
+from scripts.halves import Framework, load_halves
+from vae_common import plotting, runs, sweep_plots, sweeps, tensorboard
+from vae_common.command_line import run
+from vae_common.configs import InputError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Trains every combination; called again it skips what has finished and goes on with what was stopped."""
+
+    vary: tuple[str, ...] = ()
+    """field=value,value of the config, for example loss.beta=1,4 or network.hidden=[512],[512,256]."""
+    frameworks: tuple[Framework, ...] = ("jax", "torch")
+    model: ModelName = "vae"
+    seeds: tuple[int, ...] = (0,)
+    parallel_seeds: bool = False
+    """Trains all seeds of a combination in one program."""
+    tensorboard: bool = False
+    """Also writes each run's losses for TensorBoard, into its folder."""
+    output: Path = Path("runs/sweep")
+    experiment: Annotated[Experiment, Flat] = field(default_factory=Experiment)
+
+
+def main(arguments: Arguments) -> dict[str, Any]:
+    if not arguments.seeds or len(set(arguments.seeds)) < len(arguments.seeds):
+        raise InputError(f"seeds: received {arguments.seeds}, expected at least one, each once")
+    halves = load_halves(*arguments.frameworks, program_cache=arguments.experiment.program_cache)
+    config, dataset = arguments.experiment.load(halves)
+    base, output = dataclasses.replace(config, model=arguments.model), arguments.output
+    command, fields = (
+        ["python", "-m", "scripts.sweep", *sys.argv[1:]],
+        [text.partition("=")[0] for text in arguments.vary],
+    )
+    common: dict[str, Any] = {"command": command, "parallel": arguments.parallel_seeds}
+    rows = sweeps.train(halves, base, arguments.vary, arguments.seeds, dataset, output, **common)
+    if arguments.tensorboard:
+        for row in rows:
+            tensorboard.write(runs.Run(Path(row["folder"])))
+    means = sweeps.by_point(rows, fields)
+    (output / "table.csv").write_text(sweeps.as_csv(rows))
+    runs.Run(output).write_json("summary.json", {"command": command, "config": base.to_json(), "points": means})
+    figure = plotting.save(sweep_plots.sweep(means, fields, base.reconstruction_unit), output / "sweep.png")
+    print(output / "table.csv", figure, sep="\n")
+    return {"runs": len(rows), "points": means}
+
+
+if __name__ == "__main__":
+    run(Arguments, main)

@@ -1,0 +1,55 @@
+"""Every combination of network, latents, likelihood and objective: which the config allows, and their checks."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from itertools import product
+
+from tests.conformance.suite import TINY, images_for
+from tests.conftest import HALVES
+from vae_common import comparison
+from vae_common.config_parts import Objective, Reconstruction
+from vae_common.configs import MODELS, Config, InputError, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.probes import data_for, probes
+from vae_common.tiers import input_checks, operation_checks, state_checks
+from vae_common.tolerances import Check
+from vae_common.voices import voice_for
+
+NETWORKS = {"mlp": (), "conv": (4, 3)}
+STEPS = 20
+
+
+def make(network: str, model: str, reconstruction: str, objective: str) -> Config:
+    """The combination's config; InputError where it is refused."""
+    samples = 1 if objective == "elbo" else 3
+    return Config(
+        model=model,
+        image_shape=(8, 4, 3),
+        network=NetworkConfig(**TINY | {"channels": NETWORKS[network], "initializer": "glorot_uniform"}),
+        loss=LossConfig(reconstruction=reconstruction, objective=objective, samples=samples),
+        training=TrainingConfig(precision="float64", batch_size=9),
+    )
+
+
+def _allowed(combination: tuple[str, str, str, str]) -> bool:
+    try:
+        make(*combination)
+        return True
+    except InputError:
+        return False
+
+
+ALL = list(product(NETWORKS, MODELS, typing.get_args(Reconstruction), typing.get_args(Objective)))
+ALLOWED = [combination for combination in ALL if _allowed(combination)]
+
+
+def checks(config: Config) -> Iterator[Check]:
+    """T0 to T3, and lockstep."""
+    images = images_for(config)
+    data = data_for(config, images)
+    yield from input_checks(HALVES, config, data)
+    yield from operation_checks(HALVES, config)
+    for probe in probes(voice_for(HALVES, config), config, data):
+        yield from state_checks(HALVES, config, probe._replace(updates=False))
+    yield from comparison.lockstep(HALVES, config, images, STEPS).checks()

@@ -1,0 +1,24 @@
+"""A run's losses as TensorBoard reads them."""
+
+from __future__ import annotations
+
+from vae_common.configs import InputError
+from vae_common.runs import Run
+
+
+def write(run: Run) -> None:
+    """Every epoch's losses of a run, by step, into its folder; InputError where tensorboardX is not installed."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            f"tensorboard: received no tensorboardX ({error}); install it: pip install tensorboardX"
+        ) from error
+    for stale in run.folder.glob("events.out.tfevents.*"):
+        stale.unlink()
+    with SummaryWriter(str(run.folder)) as writer:
+        for record in run.checkpoint().history:
+            for split in ("train", "validation", "test"):
+                for term, value in record.get(split, {}).items():
+                    writer.add_scalar(f"{split}/{term}", value, record["step"])
+            writer.add_scalar("images_per_second", record["images_per_second"], record["step"])
