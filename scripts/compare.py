@@ -44,7 +44,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         runs.require_data(arguments.runs[0], finished, dataset)
     else:
         config, dataset = arguments.experiment.load(halves)
-        config = experiments.choose(config, arguments.models, arguments.seeds, wanted)
+        config = experiments.choose(halves, config, arguments.models, arguments.seeds, wanted)
     arguments.figures.check(dataset)
     folder = runs.new_folder(arguments.output, f"compare-{dataset.name.replace('/', '-')}")
     if not arguments.runs:

@@ -10,16 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import tyro
 
 from vae_common import datasets
-from vae_common.configs import (
-    MODELS,
-    PRESETS,
-    Config,
-    DataConfig,
-    LossConfig,
-    NetworkConfig,
-    OptimizerConfig,
-    TrainingConfig,
-)
+from vae_common.config_parts import DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
+from vae_common.configs import MODELS, PRESETS, Config
 from vae_common.randomness import steps_per_epoch
 
 if TYPE_CHECKING:

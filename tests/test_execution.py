@@ -28,7 +28,7 @@ def uncaptured(monkeypatch):
     monkeypatch.setattr(half.execution, "_capture", capture)
     for module in (half.device, half.training, half.models):
         monkeypatch.setattr(module, "device_for", lambda config: half.select_device("cpu"))
-    monkeypatch.setattr(half.training, "execution_for", lambda config: "eager")  # Adam's capturable is for CUDA
+    monkeypatch.setattr(half.optimizers, "execution_for", lambda config: "eager")  # Adam's capturable is for CUDA
 
 
 def with_training(config: Config, **changes) -> Config:
@@ -125,8 +125,8 @@ def test_a_seed_that_diverges_later_leaves_runs_that_go_on(half, small, tmp_path
     folders = [tmp_path / str(seed) for seed in SEEDS]
     original = half.fitting.evaluate
 
-    def evaluate(model, images, config):
-        terms = original(model, images, config)
+    def evaluate(model, images, config, labels):
+        terms = original(model, images, config, labels)
         return terms._replace(total=terms.total * np.nan) if next(calls) == 3 * 2 + 1 else terms
 
     calls = iter(range(100))

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, small_config
-from vae_common import randomness, reference
+from vae_common import randomness, reference, reference_training
 from vae_common.configs import MODELS, Config, DataConfig, LossConfig, TrainingConfig
 from vae_common.datasets import training_images
 
-LOSSES = {"bernoulli": LossConfig(), "tutorial": LossConfig("squared_error", 1.0, "tutorial", "sum")}
+LOSSES = {
+    "bernoulli": LossConfig(),
+    "tutorial": LossConfig(reconstruction="squared_error", kl="tutorial", reduction="sum"),
+}
 
 
 def run(half, config, images, epochs):
@@ -73,7 +76,7 @@ def test_train_epoch_is_train_step_repeated_and_the_reference(half, small, model
         outputs = reference.forward(config, weights, images, draws.noise[step])
         expected = [t.mean() for t in reference.loss_terms(config.loss, outputs, images)]
         gradients = reference.gradients(config, weights, images, draws.noise[step])
-        weights, first, second = reference.adam(weights, gradients, first, second, step + 1, 1e-3)
+        weights, first, second = reference_training.adam(config, weights, gradients, first, second, step + 1)
         with half.precision("float64"):
             batch = half.prepare_images(placed[on_device.order[step]], None, on_device.noise.dtype)
         state, now = half.train_step(state, batch, on_device.noise[step])

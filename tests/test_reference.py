@@ -17,6 +17,12 @@ LOSSES = [
     LossConfig(reconstruction="squared_error"),
     LossConfig(reconstruction="squared_error", kl="tutorial", reduction="sum"),
 ]
+PAIRS = [
+    (model, loss)
+    for model in MODELS
+    for loss in LOSSES
+    if loss.kl == "gaussian" or MODELS[model].latents in ("none", "gaussian")
+]
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 
 
@@ -55,8 +61,7 @@ def numpy(value) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: f"{loss.reconstruction}-{loss.kl}-{loss.beta}")
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "loss"), PAIRS, ids=str)
 def test_forward_and_terms(half, model, loss, dtype):
     config = small_config(model, dtype, loss=loss)
     weights = randomness.initial_weights(reference.shapes(config), seed=1)
@@ -110,11 +115,10 @@ def test_kl_is_the_kl():
     assert abs(tutorial[0] - exact) > 0.1
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: f"{loss.reconstruction}-{loss.kl}-{loss.beta}")
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "loss"), [pair for pair in PAIRS if pair[0] != "vq_vae"], ids=str)
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
 def test_reference_gradients_are_the_slope(model, loss, activation):
-    """The hand-written gradient against central differences."""
+    """Against central differences (a quantizer's straight-through gradient is not the slope)."""
     network = NetworkConfig(hidden=(6, 5), latent_dim=2, activation=activation)
     config = replace(small_config(model, loss=loss), image_shape=(3, 2, 1), network=network)
     weights = randomness.initial_weights(reference.shapes(config), seed=1)

@@ -117,7 +117,7 @@ class LossConfig(Checked):
     beta: float = 1.0
     """Weight of the KL term."""
     kl: KL = "gaussian"
-    """To the standard normal: exact (gaussian) or estimated from the draws; or the tutorial's formula, which is no KL."""
+    """To the standard normal, exact (gaussian) or estimated from the draws; or the tutorial's formula (not a KL)."""
     reduction: Reduction = "mean"
     """Over the batch, for the gradient only; reports are always per image."""
     objective: Objective = "elbo"

@@ -105,8 +105,7 @@ def load(
 
     Args:
         name: `digits` or `photos`, which are built in; a TensorFlow Datasets name (`mnist`, `emnist/letters`,
-            `cifar10:3.0.2`); an
-            `.npz` file; or a folder with the four IDX files.
+            `cifar10:3.0.2`); an `.npz` file; or a folder with the four IDX files.
         data_dir: where prepared and decoded sets are kept.
         manual_dir: a folder that already holds the set's original files, to work offline.
         progress: report what is being decoded on standard error.

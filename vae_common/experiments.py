@@ -13,7 +13,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vae_common import checkpoints, claims, datasets, figures, latents, plotting, report, runs, same_seed, trainings
+from vae_common import (
+    checkpoints,
+    claims,
+    datasets,
+    figures,
+    latents,
+    plotting,
+    report,
+    runs,
+    same_seed,
+    trainings,
+    twins,
+)
 from vae_common.configs import MODELS, Config, InputError
 from vae_common.probes import Data
 
@@ -23,10 +35,13 @@ Group = dict[int, dict[str, Path]]
 """Seed -> framework -> a finished run's folder, all of one model."""
 
 
-def choose(config: Config, models: Sequence[str], seeds: Sequence[int], wanted: claims.ClaimOptions) -> Config:
+def choose(
+    halves: Halves, config: Config, models: Sequence[str], seeds: Sequence[int], wanted: claims.ClaimOptions
+) -> Config:
     """The config that every model and seed of a comparison is trained with.
 
-    Raises InputError where models or seeds are none, repeated, not valid, or too few for what is to be checked.
+    Raises InputError where models or seeds are none, repeated, not valid, or too few for what is to be checked, and
+    where a model's halves are no twins.
     """
     for name, values in (("models", models), ("seeds", seeds)):
         if not values or len(set(values)) < len(values):
@@ -34,6 +49,7 @@ def choose(config: Config, models: Sequence[str], seeds: Sequence[int], wanted: 
     for model in models:
         for seed in (*seeds, *(seed + shift_of(seeds, wanted.disjoint) for seed in seeds)):
             dataclasses.replace(config, model=model, seed=seed)
+        twins.require_twins(halves, dataclasses.replace(config, model=model))
     wanted.require_seeds(len(seeds))
     if wanted.disjoint:
         config = dataclasses.replace(config, training=dataclasses.replace(config.training, randomness="native"))

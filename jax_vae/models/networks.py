@@ -123,17 +123,18 @@ class Encoder(Dense):
         network = config.network
         channels = (config.image_shape[2], *network.channels)
         height, width, deep = config.grid_shape
-        widths = (height * width * deep + network.classes, *network.hidden)
+        flat = height * width * deep
+        widths = (flat + network.classes, *network.hidden)
         super().__init__(config, widths, dict.fromkeys(heads, network.latent_dim))
         self.convolutions = nnx.List([convolution(a, b) for a, b in pairwise(channels)])
-        self.image_shape = config.image_shape
+        self.image_shape, self.flat = config.image_shape, flat
         self.classes = network.classes
 
     def __call__(self, images, labels=None):
         features = images.reshape(-1, *self.image_shape)
         for layer in self.convolutions:
             features = self.activation(convolve(features, layer, self.products))
-        flat = features.reshape(len(features), -1).astype(images.dtype)
+        flat = features.reshape(-1, self.flat).astype(images.dtype)
         return super().__call__(with_labels(flat, labels, self.classes))
 
 

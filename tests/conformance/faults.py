@@ -21,6 +21,7 @@ from tests.conformance.model_changes import (
     without_bias,
     without_sigmoid,
 )
+from tests.conformance.part_faults import PART_FAULTS
 from tests.conformance.plants import Fault
 from tests.conformance.run_changes import (
     clipped_gradients,
@@ -136,4 +137,5 @@ FAULTS = [
     Fault("inference without its partial batch", "T2", without_partial_batch),
     Fault("decoding without the sigmoid", "T2", without_sigmoid),
     Fault("encoding swaps mean and log_std", "T2", encoding(lambda p: Posterior(p.log_std, p.mean))),
+    *PART_FAULTS,
 ]

@@ -26,16 +26,28 @@ LOSSES = {
 TINY = {"hidden": (12, 12), "latent_dim": 3, "top_hidden": (7,), "top_dim": 2, "codes": 5}
 
 
-def tiny_config(model: str = "vae", loss: str = "bernoulli", dtype: str = "float64", **network) -> Config:
-    """Colour images of 6x5, a square layer and a one-wide one: shapes that hide nothing."""
-    return Config(
+def tiny_config(
+    model: str = "vae",
+    loss: str = "bernoulli",
+    dtype: str = "float64",
+    options: dict | None = None,
+    image_shape: tuple[int, int, int] = (6, 5, 3),
+    **network,
+) -> Config:
+    """Colour images of 6x5, a square layer and a one-wide one: shapes that hide nothing.
+
+    `options` changes fields of the config's parts: {"loss": {"samples": 3}}.
+    """
+    config = Config(
         model=model,
-        image_shape=(6, 5, 3),
+        image_shape=image_shape,
         network=NetworkConfig(**TINY | network),
         loss=LOSSES[loss],
         data=DataConfig(binarization="dynamic"),
         training=TrainingConfig(precision=dtype, batch_size=9),
     )
+    changed = {part: replace(getattr(config, part), **of) for part, of in (options or {}).items()}
+    return replace(config, **changed)
 
 
 def with_likelihood(config: Config, **changes) -> Config:

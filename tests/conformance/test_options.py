@@ -1,7 +1,6 @@
 """All tiers with each option of loss, optimizer and network that no other test turns on."""
 
 import typing
-from dataclasses import replace
 
 import pytest
 
@@ -10,7 +9,7 @@ from tests.conformance.suite import assert_conformant, images_for, tiny_config
 from tests.conftest import HALVES
 from vae_common import comparison
 from vae_common.config_parts import Initializer, Schedule
-from vae_common.configs import Config, InputError
+from vae_common.configs import InputError
 
 OPTIONS = {
     "sampled KL, three draws": {"loss": {"kl": "sampled", "samples": 3}},
@@ -32,13 +31,9 @@ OPTIONS = {
 }
 
 
-def with_options(config: Config, changes) -> Config:
-    return replace(config, **{part: replace(getattr(config, part), **of) for part, of in changes.items()})
-
-
 @pytest.mark.parametrize("name", OPTIONS)
 def test_option(name):
-    config = with_options(tiny_config(), OPTIONS[name])
+    config = tiny_config(options=OPTIONS[name])
     assert_conformant(comparison.tier_checks(HALVES, config, images_for(config), steps=20), "float64")
 
 

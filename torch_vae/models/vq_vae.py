@@ -29,7 +29,7 @@ class VQVAE(Autoencoder):
     def quantize(self, code) -> Codes:
         """The nearest vectors to an encoder's output, (batch, latent_dim)."""
         book = self.codebook.weight
-        groups = code.reshape(len(code), -1, 1, book.shape[1])
+        groups = code.reshape(-1, self.prior_dim, 1, book.shape[1])
         indices = ((groups - book) ** 2).sum(-1).argmin(-1)
         nats = torch.full_like(code[:, 0], indices.shape[1] * math.log(len(book)))
         return Codes(code, book[indices].reshape(code.shape), indices, nats)
