@@ -36,19 +36,18 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
-    if not 0 <= arguments.stages <= paper_table.LAST_STAGE or arguments.draws < 1 or not arguments.seeds:
-        raise InputError(f"stages, draws, seeds: received {arguments}, expected 0 to 7, at least 1, at least one")
+    given = arguments.stages, arguments.draws, len(arguments.seeds), len(arguments.rows)
+    if not 0 <= arguments.stages <= paper_table.LAST_STAGE or min(given[1:]) < 1:
+        raise InputError(f"stages, draws, seeds, rows: received {given}, expected 0 to 7, and at least one of each")
     halves = load_halves(*arguments.frameworks)
-    dataset = datasets.load("mnist", data_dir=arguments.data_dir, manual_dir=arguments.manual_dir, progress=True)
-    dataset = dataset.hold_out(400)
+    mnist = datasets.load("mnist", data_dir=arguments.data_dir, manual_dir=arguments.manual_dir, progress=True)
+    dataset = mnist.hold_out(400)
     base = paper_table.base_config(dataset)
     command, place = ["python", "-m", "scripts.paper_table", *sys.argv[1:]], arguments.output / arguments.adam
-    stages = range(arguments.stages + 1)
     for row in arguments.rows:
         for name, half in halves.items():
             folders = {seed: paper_table.run_folder(place, name, row, seed) for seed in arguments.seeds}
-            for folder in folders.values():
-                folder.mkdir(parents=True, exist_ok=True)
+            stages = range(arguments.stages + 1)
             paper_table.train_row(half, base, row, stages, arguments.adam, dataset, folders, arguments.draws, command)
             found = paper_table.table(place, list(halves), arguments.seeds, arguments.stages)
             runs.Run(place).write_json("table.json", found | {"command": command, "draws": arguments.draws})

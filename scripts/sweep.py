@@ -41,15 +41,12 @@ def main(arguments: Arguments) -> dict[str, Any]:
     halves = load_halves(*arguments.frameworks, program_cache=arguments.experiment.program_cache)
     config, dataset = arguments.experiment.load(halves)
     base, output = dataclasses.replace(config, model=arguments.model), arguments.output
-    command, fields = (
-        ["python", "-m", "scripts.sweep", *sys.argv[1:]],
-        [text.partition("=")[0] for text in arguments.vary],
-    )
+    command = ["python", "-m", "scripts.sweep", *sys.argv[1:]]
+    fields = [text.partition("=")[0] for text in arguments.vary]
     common: dict[str, Any] = {"command": command, "parallel": arguments.parallel_seeds}
     rows = sweeps.train(halves, base, arguments.vary, arguments.seeds, dataset, output, **common)
-    if arguments.tensorboard:
-        for row in rows:
-            tensorboard.write(runs.Run(Path(row["folder"])))
+    for row in rows if arguments.tensorboard else ():
+        tensorboard.write(runs.Run(Path(row["folder"])))
     means = sweeps.by_point(rows, fields)
     (output / "table.csv").write_text(sweeps.as_csv(rows))
     runs.Run(output).write_json("summary.json", {"command": command, "config": base.to_json(), "points": means})

@@ -78,6 +78,8 @@ def train_row(
 
     Whatever stands on the disk is gone on with; a stage's checkpoint is at its end, or at every tenth of it.
     """
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
     for stage in stages:
         configs = [dataclasses.replace(config_of(base, row, stage, adam), seed=seed) for seed in folders]
         points = [resume.resume_point(folder) if any(folder.iterdir()) else None for folder in folders.values()]
