@@ -25,6 +25,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
+import jax
+
 import jax_vae
 import torch_vae
 from vae_common import checkpoints, datasets
@@ -37,6 +39,13 @@ QUICK = ("--epochs", "2", "--hidden", "32")
 
 def pytest_addoption(parser):
     parser.addoption("--record", action="store_true", help="write results/fault_table.json and conformance.json anew")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Lets go of compiled programs: each holds memory maps, of which a process may have 65,530."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(params=HALVES)
