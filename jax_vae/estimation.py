@@ -15,7 +15,7 @@ from vae_common.datasets import as_unit_images
 
 from .device import precision
 from .inference import _dtype, _labels, prepare_images
-from .losses import log_ratio, reconstruction_terms
+from .losses import log_weights
 from .models import Autoencoder
 from .parameters import parameter_dtype
 
@@ -64,7 +64,7 @@ def _add(model, images, labels, noise, sums, loss):
     """The largest log weight so far, and the sums of weights and of their squares in units of it, with new draws."""
     (most, total, squares), images = sums, prepare_images(images, None, _dtype(model))
     outputs = model(images, noise, labels)
-    log_weights = -reconstruction_terms(loss, outputs, images) - log_ratio(outputs)
-    now = jnp.maximum(most, log_weights.max(1))
-    weights, before = jnp.exp(log_weights - now[:, None]), jnp.exp(most - now)
+    weights = log_weights(loss, outputs, images)
+    now = jnp.maximum(most, weights.max(1))
+    weights, before = jnp.exp(weights - now[:, None]), jnp.exp(most - now)
     return now, total * before + weights.sum(1), squares * before**2 + (weights**2).sum(1)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from scripts.experiment import Flat, load_dataset
 from scripts.halves import Framework, load_halves
-from vae_common import figures, runs
+from vae_common import checkpoints, figures, runs
 from vae_common.command_line import run
 from vae_common.configs import InputError
 
@@ -41,7 +41,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     arguments.figures.check(dataset)
     trained = figures.Trained(half, runs.load_model(half, checkpoint), [checkpoint.history])
     drawn = figures.draw(
-        {figures.NAMES[framework]: trained},
+        {checkpoints.FRAMEWORKS[framework]: trained},
         checkpoint.config,
         dataset,
         arguments.output or finished.folder / "figures",

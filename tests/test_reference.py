@@ -115,10 +115,10 @@ def test_kl_is_the_kl():
     assert abs(tutorial[0] - exact) > 0.1
 
 
-@pytest.mark.parametrize(("model", "loss"), [pair for pair in PAIRS if pair[0] != "vq_vae"], ids=str)
+@pytest.mark.parametrize(("model", "loss"), PAIRS, ids=str)
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
 def test_reference_gradients_are_the_slope(model, loss, activation):
-    """Against central differences (a quantizer's straight-through gradient is not the slope)."""
+    """Against central differences; before a quantizer the straight-through gradient is another thing by design."""
     network = NetworkConfig(hidden=(6, 5), latent_dim=2, activation=activation)
     config = replace(small_config(model, loss=loss), image_shape=(3, 2, 1), network=network)
     weights = randomness.initial_weights(reference.shapes(config), seed=1)
@@ -130,7 +130,10 @@ def test_reference_gradients_are_the_slope(model, loss, activation):
         return total.mean() if loss.reduction == "mean" else total.sum()
 
     draw = np.random.default_rng(0)
+    behind = "decoder." if model == "vq_vae" else ""
     for name, weight in weights.items():
+        if not name.startswith(behind):
+            continue
         direction = draw.standard_normal(weight.shape)
         slope = [batch_loss(weights | {name: weight + s * 1e-6 * direction}) for s in (1, -1)]
         assert (slope[0] - slope[1]) / 2e-6 == pytest.approx((gradients[name] * direction).sum(), rel=1e-5, abs=1e-6)

@@ -25,7 +25,7 @@ from .likelihoods import (
     pixel_means,
     squared_error,
 )
-from .losses import gaussian_kl, log_ratio, loss_terms, reconstruction_terms, tutorial_kl
+from .losses import gaussian_kl, log_ratio, log_weights, loss_terms, reconstruction_terms, tutorial_kl
 from .models import CLASSES, Autoencoder, create_model
 from .objectives import batch_loss
 from .parallel import seed_configs, stack_states, state_draws, unstack_states
@@ -72,6 +72,7 @@ __all__ = [
     "load_arrays",
     "log_marginal",
     "log_ratio",
+    "log_weights",
     "loss_terms",
     "optimal_gaussian",
     "parameter_dtype",

@@ -10,7 +10,7 @@ import numpy as np
 
 from vae_common import randomness
 from vae_common.contracts import Terms
-from vae_common.datasets import Dataset, evaluation_images, training_images
+from vae_common.datasets import Dataset, evaluation_images, labels_for, training_images
 from vae_common.records import EpochRecord, NonFiniteLoss, epoch_record
 
 from .device import synchronize, to_numpy
@@ -38,7 +38,7 @@ def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecor
     images = place_images(training_images(dataset, config.data.binarization), config)
     split, held_out = evaluation_images(dataset, config.data.binarization)
     labels = [place_labels(dataset.train.labels, config)] if config.network.classes else []
-    held_out_labels = getattr(dataset, split).labels if config.network.classes else None
+    held_out_labels = labels_for(getattr(dataset, split), config)
     steps = randomness.steps_per_epoch(len(images), config.training.batch_size)
     program = None
     for epoch in range(state.step // steps, config.training.epochs):

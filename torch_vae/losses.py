@@ -11,7 +11,7 @@ import math
 import torch
 
 from vae_common.configs import LossConfig
-from vae_common.contracts import Outputs, Posterior, Terms
+from vae_common.contracts import Outputs, Posterior, Terms, per_draw
 
 from .likelihoods import LIKELIHOODS
 
@@ -47,8 +47,7 @@ def log_normal(latents, distribution: Posterior | None):
 
 def log_posterior(noise, posterior: Posterior):
     """Log density in nats of latents mean + sigma * noise, by that noise: (latents - mean) / sigma would cancel."""
-    log_std = posterior.log_std[:, None] if noise.ndim > posterior.log_std.ndim else posterior.log_std
-    return (-(noise**2) / 2 - log_std - LOG_ROOT).sum(-1)
+    return (-(noise**2) / 2 - per_draw(posterior.log_std, noise) - LOG_ROOT).sum(-1)
 
 
 def log_ratio(outputs: Outputs):
@@ -68,9 +67,12 @@ def reconstruction_terms(loss: LossConfig, outputs: Outputs, images):
     logits, log_scale = outputs.logits, outputs.log_scale
     if loss.reconstruction == "gaussian":
         log_scale = torch.full_like(logits[..., :1, :1, :1], math.log(loss.sigma))
-    if logits.ndim > images.ndim:
-        images = images[:, None]
-    return LIKELIHOODS[loss.reconstruction](logits, images, log_scale)
+    return LIKELIHOODS[loss.reconstruction](logits, per_draw(images, logits), log_scale)
+
+
+def log_weights(loss: LossConfig, outputs: Outputs, images):
+    """log p(images, latents) - log q(latents | images) of every draw in nats, (batch[, samples])."""
+    return -reconstruction_terms(loss, outputs, images) - log_ratio(outputs)
 
 
 def loss_terms(loss: LossConfig, outputs: Outputs, images) -> Terms:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from vae_common.configs import Config
-from vae_common.contracts import Posterior, Terms
+from vae_common.contracts import Posterior, Terms, per_draw
 
-from .losses import latent_kls, log_ratio, loss_terms, reconstruction_terms
+from .losses import latent_kls, log_weights, loss_terms
 
 
 def batch_loss(model: Any, config: Config, images, noise, labels, step) -> tuple[Any, Terms]:
@@ -31,13 +31,11 @@ def batch_loss(model: Any, config: Config, images, noise, labels, step) -> tuple
             total = total + _quantization(loss, outputs.codes).mean()
         differentiated = total
     else:
-        log_weights = -reconstruction_terms(loss, outputs, images) - log_ratio(outputs)
-        if log_weights.ndim == 1:
-            log_weights = log_weights[:, None]
-        total = -(torch.logsumexp(log_weights, 1) - math.log(loss.samples)).mean()
+        weights = log_weights(loss, outputs, images).reshape(len(images), loss.samples)
+        total = -(torch.logsumexp(weights, 1) - math.log(loss.samples)).mean()
         differentiated = total
         if loss.objective == "dreg":
-            differentiated = _doubly_reparameterised(model, loss, outputs, images, labels, log_weights)
+            differentiated = _doubly_reparameterised(model, loss, outputs, images, labels, weights)
     scale = len(images) if loss.reduction == "sum" else 1
     return differentiated * scale, means._replace(total=total)
 
@@ -61,19 +59,17 @@ def _quantization(loss, codes):
     return (codebook + loss.commitment * commitment).sum(-1)
 
 
-def _doubly_reparameterised(model, loss, outputs, images, labels, log_weights):
+def _doubly_reparameterised(model, loss, outputs, images, labels, weights):
     """A number whose gradient is Tucker et al. 2019's (eq. 8 for the encoder, IWAE's own for the decoder).
 
     The decoder's gradient weighs each draw by its share of the importance weights, the encoder's by that squared,
     along the draw alone: the posterior's own parameters are held. The second factor is put onto the draws, whose
     values stay as they are; so it takes a second pass through the decoder.
     """
-    shares = torch.softmax(log_weights, 1).detach().reshape(outputs.latents.shape[:-1])
+    shares = torch.softmax(weights, 1).detach().reshape(outputs.latents.shape[:-1])
     factors = shares[..., None]
     drawn = factors * outputs.latents + ((1 - factors) * outputs.latents).detach()
     held = Posterior(*(parameter.detach() for parameter in outputs.posterior))
-    log_std = held.log_std[:, None] if drawn.ndim > held.log_std.ndim else held.log_std
-    noise = outputs.noise + (drawn - drawn.detach()) / torch.exp(log_std)
+    noise = outputs.noise + (drawn - drawn.detach()) / per_draw(torch.exp(held.log_std), drawn)
     again = outputs._replace(logits=model.decode(drawn, labels), posterior=held, latents=drawn, noise=noise)
-    log_weights = -reconstruction_terms(loss, again, images) - log_ratio(again)
-    return -(shares * log_weights).sum() / len(images)
+    return -(shares * log_weights(loss, again, images)).sum() / len(images)

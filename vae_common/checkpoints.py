@@ -27,7 +27,7 @@ from vae_common.configs import Config, InputError
 
 FORMAT_VERSION = 2
 PART = ".part"
-FRAMEWORKS = ("jax", "torch")
+FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
 MOST_STEPS = 2**24  # PyTorch counts Adam's steps in float32, which is exact up to there
 FIRST, SECOND, STEP = "adam.first.", "adam.second.", "adam.step"
 AVERAGE = "average."

@@ -18,6 +18,7 @@ Reconstruction = Literal[
 ]
 Objective = Literal["elbo", "iwae", "dreg"]
 Schedule = Literal["constant", "cosine", "exponential"]
+PosteriorHead = Literal["log_std", "log_variance"]
 Initializer = Literal["torch_uniform", "glorot_uniform", "lecun_normal"]
 KL = Literal["gaussian", "sampled", "tutorial"]
 Reduction = Literal["mean", "sum"]
@@ -81,6 +82,8 @@ class NetworkConfig(Checked):
     """Number of latent dimensions (of the layer that is decoded, where there are two)."""
     activation: Activation = "relu"
     """Non-linearity after each hidden layer."""
+    posterior_head: PosteriorHead = "log_std"
+    """What the second head of a Gaussian layer says: log sigma, or log sigma^2, as in Flax's own example."""
     top_hidden: tuple[int, ...] = (100, 100)
     """two_layer_vae: widths of the hidden layers between its two stochastic layers."""
     top_dim: int = 50

@@ -231,7 +231,7 @@ PRESETS: dict[str, Config] = {
     ),
     # Flax's own VAE example, on 50,000 images: test negative ELBO 119.74, 103.60, 101.83 after 1, 10, 20 epochs.
     "flax_example": Config(
-        network=NetworkConfig(hidden=(500,), latent_dim=20, initializer="lecun_normal"),
+        network=NetworkConfig(hidden=(500,), latent_dim=20, initializer="lecun_normal", posterior_head="log_variance"),
         data=DataConfig(dataset="mnist", binarization="static", validation_size=10_000),
     ),
     # Burda et al. 2016, one stochastic layer (scripts.paper_table has its schedule).

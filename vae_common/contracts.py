@@ -71,6 +71,11 @@ class Terms(NamedTuple):
     kl: Any
 
 
+def per_draw(array: Any, draws: Any) -> Any:
+    """An array (batch, ...) as it broadcasts to what has, or has not, an axis of draws after the batch's."""
+    return array[:, None] if draws.ndim > array.ndim else array
+
+
 def map_arrays(function: Callable[..., Any], *trees: Any) -> Any:
     """The function of each array of nested tuples alike; None stays None."""
     first = trees[0]

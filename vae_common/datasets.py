@@ -23,7 +23,7 @@ import numpy as np
 
 from vae_common import randomness, sources
 from vae_common.checkpoints import write_atomically
-from vae_common.configs import InputError
+from vae_common.configs import Config, InputError
 
 CACHE_VERSION = 1
 MOST_CLASSES = 10_000
@@ -168,6 +168,11 @@ def evaluation_images(dataset: Dataset, mode: str, split: str | None = None) -> 
     split = split or ("test" if dataset.validation is None else "validation")
     images = getattr(dataset, split).images
     return split, binarize(images, "static" if mode == "dynamic" else mode, split)
+
+
+def labels_for(split: Split, config: Config) -> np.ndarray | None:
+    """A split's labels where the config's model is given classes, else None."""
+    return split.labels if config.network.classes else None
 
 
 def as_unit_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:

@@ -28,7 +28,7 @@ def evaluate(
     config, model = checkpoint.config, runs.load_model(half, checkpoint)
     _, images = datasets.evaluation_images(dataset, config.data.binarization, split)
     own = getattr(dataset, split).labels
-    labels = own if config.network.classes else None
+    labels = datasets.labels_for(getattr(dataset, split), config)
     terms = half.evaluate(model, images, config, labels)
     posterior = half.encode(model, images, labels)
     found: dict[str, Any] = {

@@ -172,7 +172,7 @@ def compare(
             found += claims.independent(model, losses, described, means, pilot)
         elif wanted.check == "lockstep":
             images = datasets.training_images(dataset, config.data.binarization)
-            data = Data(images, dataset.train.labels if config.network.classes else None)
+            data = Data(images, datasets.labels_for(dataset.train, config))
             about, drift = same_seed.lockstep(halves, model, config, data, wanted.lockstep_steps)
             found += about
             models[model]["drift"] = drift
@@ -254,13 +254,13 @@ def _compare_model(
     saved = {name: [runs.Run(group[seed][name]).checkpoint() for seed in seeds] for name in halves}
     config = saved[next(iter(halves))][0].config
     images = datasets.evaluation_images(dataset, config.data.binarization, "test")[1]
-    labels = dataset.test.labels if config.network.classes else None
+    labels = datasets.labels_for(dataset.test, config)
     encoded, trained = {}, {}
     for name, half in halves.items():
         networks = [runs.load_model(half, checkpoint) for checkpoint in saved[name]]
         encoded[name] = [half.encode(network, images, labels) for network in networks]
         histories = [checkpoint.history for checkpoint in saved[name]]
-        trained[figures.NAMES[name]] = figures.Trained(half, networks[0], histories)
+        trained[checkpoints.FRAMEWORKS[name]] = figures.Trained(half, networks[0], histories)
     pictures = figures.draw(trained, config, dataset, folder / "figures" / model, options)
     between = [latents.compare(*(e.mean for e in pair)) for pair in zip(*encoded.values())] if len(halves) == 2 else []
     result = {

@@ -13,7 +13,6 @@ import numpy as np
 from vae_common import datasets, latents, plotting
 from vae_common.configs import MODELS, Config, InputError
 
-NAMES = {"jax": "JAX", "torch": "PyTorch"}
 SHOWN_POINTS = 5000
 
 
@@ -76,7 +75,7 @@ def draw(
     first, second = _ends(options, classes)
     stochastic = MODELS[config.model].posterior
     label = f"{MODELS[config.model].class_name} on {dataset.name}, {config.network.latent_dim} latent dimensions"
-    labels = classes if config.network.classes else None
+    labels = datasets.labels_for(dataset.test, config)
     means = {name: t.half.encode(t.model, images, labels).mean for name, t in trained.items()}
     origin = np.zeros(config.network.latent_dim) if stochastic else None
     planes = {name: latents.plane_of(mean, origin) for name, mean in means.items()}

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 from vae_common import datasets, evaluations, resume, runs, trainings
+from vae_common.checkpoints import FRAMEWORKS
 from vae_common.configs import PRESETS, Config, InputError, LossConfig, OptimizerConfig
 
 Row = Literal["k1", "vae-k5", "vae-k50", "iwae-k5", "iwae-k50"]
@@ -137,8 +138,7 @@ def run_folder(folder: Path, framework: str, row: str, seed: int) -> Path:
 
 def markdown(found: Mapping[str, Any], frameworks: Sequence[str]) -> str:
     """The table as Markdown; a missing number is marked so."""
-    shown = {"jax": "JAX", "torch": "PyTorch"}
-    heads = ["", "published (3,280 passes)", *(f"{shown[n]} ({found['passes']} passes)" for n in frameworks)]
+    heads = ["", "published (3,280 passes)", *(f"{FRAMEWORKS[n]} ({found['passes']} passes)" for n in frameworks)]
     if len(frameworks) == 2:
         heads.append("PyTorch - JAX")
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]

@@ -65,10 +65,7 @@ def data_for(config: Config, images: np.ndarray, labels: np.ndarray | None = Non
 def probes(voice: Voice, config: Config, data: Data) -> Iterator[Probe]:
     """A cold, a warm and an extreme state, trained by the voice, each with its next batch."""
     rounded = np.dtype(config.training.dtype)
-    drawn = randomness.initial_weights(voice.shapes, config.seed, config.network.initializer)
-    weights = {name: w.astype(rounded).astype(np.float64) for name, w in drawn.items()}
-    first = {name: np.zeros_like(w) for name, w in weights.items()}
-    second = {name: zeros + config.optimizer.second_moment_start for name, zeros in first.items()}
+    weights, first, second = reference_training.initial(config, voice.shapes)
     average = dict(weights)
     steps_in_epoch = randomness.steps_per_epoch(len(data.images), config.training.batch_size)
     for step in range(WARM_STEPS + 1):

@@ -181,13 +181,13 @@ def _ae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) 
 
 
 def _vae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
-    posterior = _heads(weights, "encoder", encoder(config, weights, images, labels))
+    posterior = _heads(config, weights, "encoder", encoder(config, weights, images, labels))
     return _decoded(config, weights, posterior, _draw(posterior, noise), labels, noise=noise)
 
 
 def _two_layer_vae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
     lower = config.network.latent_dim
-    posterior = _heads(weights, "encoder", encoder(config, weights, images, labels))
+    posterior = _heads(config, weights, "encoder", encoder(config, weights, images, labels))
     own, upper = noise[..., :lower], noise[..., lower:]
     latents = _draw(posterior, own)
     above = _gaussian_layer(config, weights, "top_encoder", latents)
@@ -211,12 +211,14 @@ def _vq_vae(config: Config, weights: Weights, images: Any, noise: Any, labels: A
 FORWARDS = {"ae": _ae, "vae": _vae, "two_layer_vae": _two_layer_vae, "vq_vae": _vq_vae}
 
 
-def _heads(weights: Weights, part: str, features: Any) -> Posterior:
-    return Posterior(linear(weights, f"{part}.mean", features), linear(weights, f"{part}.log_std", features))
+def _heads(config: Config, weights: Weights, part: str, features: Any) -> Posterior:
+    spread = linear(weights, f"{part}.log_std", features)
+    sigma_squared = config.network.posterior_head == "log_variance"
+    return Posterior(linear(weights, f"{part}.mean", features), 0.5 * spread if sigma_squared else spread)
 
 
 def _gaussian_layer(config: Config, weights: Weights, part: str, latents: Any) -> Posterior:
-    return _heads(weights, part, dense(config, weights, part, latents, len(config.network.top_hidden)))
+    return _heads(config, weights, part, dense(config, weights, part, latents, len(config.network.top_hidden)))
 
 
 def _draw(posterior: Posterior, noise: Any) -> Any:

@@ -48,6 +48,14 @@ def averaged(config: Config, average: Weights, weights: Weights) -> dict[str, An
     return {name: decay * old + (1 - decay) * weights[name] for name, old in average.items()}
 
 
+def initial(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Any], ...]:
+    """Weights, rounded to the config's dtype, and Adam's two moments before the first step."""
+    drawn = randomness.initial_weights(shapes, config.seed, config.network.initializer)
+    weights = {name: weight.astype(config.training.dtype).astype(np.float64) for name, weight in drawn.items()}
+    first = {name: np.zeros_like(weight) for name, weight in weights.items()}
+    return weights, first, {name: zeros + config.optimizer.second_moment_start for name, zeros in first.items()}
+
+
 def train(
     config: Config,
     shapes: Mapping[str, tuple[int, ...]],
@@ -61,11 +69,7 @@ def train(
     `images` are uint8; initial weights, order, noise and thresholds are the seed's, the first and the noise
     rounded to the config's dtype. `of_batch` may be somebody else's.
     """
-    dtype = config.training.dtype
-    drawn = randomness.initial_weights(shapes, config.seed, config.network.initializer)
-    weights = {name: weight.astype(dtype).astype(np.float64) for name, weight in drawn.items()}
-    first = {name: np.zeros_like(weight) for name, weight in weights.items()}
-    second = {name: zeros + config.optimizer.second_moment_start for name, zeros in first.items()}
+    dtype, (weights, first, second) = config.training.dtype, initial(config, shapes)
     steps: list[list[float]] = []
     for epoch in range(epochs):
         draws = randomness.epoch_draws(config, epoch, len(images))

@@ -12,9 +12,8 @@ from typing import Any
 import jinja2
 
 from vae_common import claims
-from vae_common.checkpoints import write_atomically
+from vae_common.checkpoints import FRAMEWORKS, write_atomically
 from vae_common.configs import MODELS
-from vae_common.figures import NAMES
 
 FAULT_TABLE = Path(__file__).resolve().parent.parent / "results" / "fault_table.json"
 """Fault -> tiers, as the conformance suite wrote it; absent from an installation without the records."""
@@ -142,7 +141,7 @@ def write(path: Path, summary: Mapping[str, Any], pictures: Mapping[str, Mapping
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     text = environment.from_string(_TEMPLATE).render(
         summary=summary,
-        names=NAMES,
+        names=FRAMEWORKS,
         titles={model: entry.class_name for model, entry in MODELS.items()},
         halves=list(summary["environment"]),
         faults=json.loads(FAULT_TABLE.read_text()) if FAULT_TABLE.exists() else {},

@@ -8,9 +8,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from vae_common.checkpoints import FRAMEWORKS
 from vae_common.plotting import HALF_STYLES
 
-NAMES = {"jax": "JAX", "torch": "PyTorch"}
 TERMS = {"total_nats": "total", "reconstruction_nats": "reconstruction", "kl_nats": "KL"}
 MOST_LABEL = 24
 
@@ -33,7 +33,7 @@ def sweep(means: Sequence[Mapping[str, Any]], fields: Sequence[str], unit: str) 
             spread = [entry[f"{term}_std"] or 0 for entry in own]
             look = {"color": style["color"], "alpha": style.get("alpha"), "markersize": style["markersize"]}
             values = [entry[term] for entry in own]
-            axis.errorbar(places, values, spread, fmt="o", capsize=3, label=NAMES[framework], **look)
+            axis.errorbar(places, values, spread, fmt="o", capsize=3, label=FRAMEWORKS[framework], **look)
         axis.set_ylabel(f"test {said}")
         axis.grid(axis="y", alpha=0.3)
         axis.margins(x=0.5 / max(len(names), 1), y=0.15)

@@ -181,7 +181,7 @@ class _Training:
         half, config, dataset = self.half, self.config, self.dataset
         checkpoints.write_weights(self.run.folder / "weights.safetensors", half.to_arrays(state.evaluated))
         split, images = datasets.evaluation_images(dataset, config.data.binarization, "test")
-        labels = dataset.test.labels if config.network.classes else None
+        labels = datasets.labels_for(dataset.test, config)
         speeds = [record["images_per_second"] for record in self.history]
         summary = {
             "framework": self.framework,

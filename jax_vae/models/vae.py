@@ -18,7 +18,7 @@ class VAE(Autoencoder):
 
     def encode(self, images, labels=None) -> Posterior:
         """Mean and log standard deviation, shape (batch, latent_dim) each."""
-        return Posterior(*self.encoder(images, labels))
+        return self.gaussian(*self.encoder(images, labels))
 
     def __call__(self, images, noise, labels=None) -> Outputs:
         """`images` in [0, 1]; `noise` standard normal, shape (batch[, samples], latent_dim)."""

@@ -22,7 +22,7 @@ def test_float64(digits, model):
             assert np.abs(x - y).max() <= 1e-10 * np.abs(y).max()
 
 
-@pytest.mark.parametrize("model", ["ae", "vae"])  # what the limits were measured on
+@pytest.mark.parametrize("model", MODELS)
 def test_float32_after_one_epoch(digits, model):
     config = Config(model=model, training=TrainingConfig(epochs=1))
     a, b = (encoded(half, config, digits) for half in HALVES.values())

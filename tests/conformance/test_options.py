@@ -26,6 +26,7 @@ OPTIONS = {
     "DReG, learned scale, sum": {
         "loss": {"objective": "dreg", "samples": 3, "reconstruction": "learned_gaussian", "reduction": "sum"}
     },
+    "log-variance head": {"network": {"posterior_head": "log_variance"}},
     "Glorot": {"network": {"initializer": "glorot_uniform"}},
     "LeCun": {"network": {"initializer": "lecun_normal"}},
 }

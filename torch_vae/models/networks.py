@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vae_common.configs import Config
-from vae_common.contracts import Outputs, Posterior
+from vae_common.contracts import Outputs, Posterior, per_draw
 
 ACTIVATIONS = {
     "relu": F.relu,
@@ -82,10 +82,7 @@ def with_labels(features, labels, classes: int):
 
 def reparameterize(posterior: Posterior, noise):
     """Draws mean + sigma * noise: (batch, n), or (batch, samples, n) where the noise has samples."""
-    mean, std = posterior.mean, torch.exp(posterior.log_std)
-    if noise.ndim > mean.ndim:
-        mean, std = mean[:, None], std[:, None]
-    return mean + std * noise
+    return per_draw(posterior.mean, noise) + per_draw(torch.exp(posterior.log_std), noise) * noise
 
 
 class Dense(nn.Module):
@@ -181,10 +178,15 @@ class Autoencoder(nn.Module):
         self.prior_dim = config.prior_dim
         self.classes = config.network.classes
         self.reconstruction = config.loss.reconstruction
+        self.halved = config.network.posterior_head == "log_variance"
 
     def decode(self, latents, labels=None):
         """Logits of the pixels, shape (batch[, samples], height, width, channels)."""
         return self.decoder(latents, labels)
+
+    def gaussian(self, mean, spread) -> Posterior:
+        """The distribution that a layer's two heads give; `spread` is log sigma, or log sigma^2, as configured."""
+        return Posterior(mean, spread / 2 if self.halved else spread)
 
     def generate(self, noise):
         """Latents from the prior, (N, latent_dim), made of standard-normal noise (N, prior_dim)."""

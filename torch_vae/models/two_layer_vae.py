@@ -22,19 +22,19 @@ class TwoLayerVAE(Autoencoder):
 
     def encode(self, images, labels=None) -> Posterior:
         """Mean and log standard deviation of the lower layer, which is decoded, (batch, latent_dim) each."""
-        return Posterior(*self.encoder(images, labels))
+        return self.gaussian(*self.encoder(images, labels))
 
     def generate(self, noise):
         """Draws of the lower layer given draws of the upper, from noise (N, latent_dim + top_dim)."""
         lower, top = noise[..., : self.latent_dim], noise[..., self.latent_dim :]
-        return reparameterize(Posterior(*self.top_decoder(top)), lower)
+        return reparameterize(self.gaussian(*self.top_decoder(top)), lower)
 
     def forward(self, images, noise, labels=None) -> Outputs:
         """`images` in [0, 1]; `noise` standard normal, (batch[, samples], latent_dim + top_dim), lower layer first."""
         lower, upper = noise[..., : self.latent_dim], noise[..., self.latent_dim :]
         posterior = self.encode(images, labels)
         latents = reparameterize(posterior, lower)
-        above = Posterior(*self.top_encoder(latents))
+        above = self.gaussian(*self.top_encoder(latents))
         top = reparameterize(above, upper)
-        prior = Posterior(*self.top_decoder(top))
+        prior = self.gaussian(*self.top_decoder(top))
         return self.outputs(posterior, latents, labels, noise=lower, prior=prior, above=Above(above, top, upper))
