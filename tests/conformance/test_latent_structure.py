@@ -27,6 +27,10 @@ def test_float32_after_one_epoch(digits, model):
     config = Config(model=model, training=TrainingConfig(epochs=1))
     a, b = (encoded(half, config, digits) for half in HALVES.values())
     metrics = latents.compare(a.mean, b.mean)
+    if metrics["rsa"] is None:  # a quantizer that still gives all images one code: then both give the same
+        assert MODELS[model].latents == "quantized"
+        np.testing.assert_allclose(a.mean, b.mean, atol=1e-4)
+        return
     for name in ("linear_cka", "rsa", "axis_correlation"):
         assert metrics[name] >= 0.998
     assert metrics["procrustes_disparity"] <= 0.003
