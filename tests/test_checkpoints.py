@@ -8,6 +8,7 @@ import safetensors.numpy
 
 from tests.conftest import HALVES, saved, small_config
 from vae_common import checkpoints
+from vae_common.configs import NetworkConfig
 
 
 def test_through_the_other_half_and_back(half, state, tmp_path):
@@ -62,17 +63,20 @@ def test_weights_load_into_pytorch_without_this_code(half, state, tmp_path):
         np.testing.assert_array_equal(model.state_dict()[name].numpy(), array)
 
 
-def test_weights_load_into_flax_without_this_code(half, state, tmp_path):
-    """The README's line, on an NNX module built by its constructor."""
+@pytest.mark.parametrize("channels", [(), (3, 2)])
+def test_weights_load_into_flax_without_this_code(half, channels, tmp_path):
+    """The README's lines, on an NNX module built by its constructor."""
     import safetensors.flax
     from flax import nnx
 
+    state = half.create_state(small_config(network=NetworkConfig(hidden=(24, 24), latent_dim=1, channels=channels)))
     checkpoints.write_weights(tmp_path / "w", half.to_arrays(state.model))
     jax_half = HALVES["jax"]
     with jax_half.precision("float64"):
         model, tensors = jax_half.VAE(state.config), safetensors.flax.load_file(tmp_path / "w")
         path = lambda name: tuple(int(p) if p.isdigit() else p for p in name.replace("weight", "kernel").split("."))  # noqa: E731
-        nnx.update(model, nnx.from_flat_state({path(name): t.T for name, t in tensors.items()}))
+        flip = lambda v: v.T if v.ndim < 4 else v.transpose(2, 3, 1, 0)  # noqa: E731
+        nnx.update(model, nnx.from_flat_state({path(name): flip(t) for name, t in tensors.items()}))
     for name, array in half.to_arrays(state.model).items():
         np.testing.assert_array_equal(jax_half.to_arrays(model)[name], array)
 
