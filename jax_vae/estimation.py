@@ -11,10 +11,10 @@ import numpy as np
 
 from vae_common import randomness
 from vae_common.configs import Config, InputError
-from vae_common.datasets import as_unit_images
+from vae_common.datasets import as_labels, as_unit_images
 
 from .device import precision
-from .inference import _dtype, _labels, prepare_images
+from .inference import _dtype, prepare_images
 from .losses import log_weights
 from .models import Autoencoder
 from .parameters import parameter_dtype
@@ -42,7 +42,7 @@ def log_marginal(
     config.require_marginal()
     if samples < 1:
         raise InputError(f"samples: received {samples}, expected an integer >= 1")
-    images, labels = as_unit_images(images, model.image_shape), _labels(model, labels, len(images))
+    images, labels = as_unit_images(images, model.image_shape), as_labels(labels, model.classes, len(images))
     dtype, chunks = parameter_dtype(model), [(s, min(DRAWS, samples - s)) for s in range(0, samples, DRAWS)]
     found = []
     with precision(dtype):

@@ -15,7 +15,7 @@ import numpy as np
 from vae_common import randomness
 from vae_common.configs import Config, InputError, require_count
 from vae_common.contracts import Outputs, Posterior, Terms, map_arrays
-from vae_common.datasets import as_unit_images
+from vae_common.datasets import as_labels, as_unit_images
 
 from .device import precision
 from .likelihoods import pixel_means
@@ -38,7 +38,7 @@ def prepare_images(images, thresholds, dtype):
 
 def forward(model: Autoencoder, images: np.ndarray, noise: np.ndarray, labels: np.ndarray | None = None) -> Outputs:
     """Everything that a forward pass computes, as NumPy arrays; `noise` has shape (N[, samples], noise_dim)."""
-    images, labels = as_unit_images(images, model.image_shape), _labels(model, labels, len(images))
+    images, labels = as_unit_images(images, model.image_shape), as_labels(labels, model.classes, len(images))
     if noise.shape[:1] + noise.shape[-1:] != (len(images), model.noise_dim) or noise.ndim > 3:
         raise InputError(f"noise: received shape {noise.shape}, expected ({len(images)}, {model.noise_dim})")
     return _in_batches(_forward, model, images, labels, noise.astype(parameter_dtype(model)))
@@ -47,7 +47,7 @@ def forward(model: Autoencoder, images: np.ndarray, noise: np.ndarray, labels: n
 def encode(model: Autoencoder, images: np.ndarray, labels: np.ndarray | None = None) -> Posterior:
     """The posterior's mean and log_std, (N, latent_dim) each; an AE's code is `mean`, log_std None."""
     images = as_unit_images(images, model.image_shape)
-    return _in_batches(_encode, model, images, _labels(model, labels, len(images)))
+    return _in_batches(_encode, model, images, as_labels(labels, model.classes, len(images)))
 
 
 def decode(model: Autoencoder, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
@@ -55,7 +55,7 @@ def decode(model: Autoencoder, latents: np.ndarray, labels: np.ndarray | None = 
     latents = np.asarray(latents)
     if latents.ndim != 2 or latents.shape[1] != model.latent_dim:
         raise InputError(f"latents: received shape {latents.shape}, expected (N, {model.latent_dim})")
-    labels = _labels(model, labels, len(latents))
+    labels = as_labels(labels, model.classes, len(latents))
     return _in_batches(_decode, model, latents.astype(parameter_dtype(model)), labels)
 
 
@@ -104,7 +104,7 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
     Every image counts. Grey images of a binarized experiment have to be binarized first (see
     `datasets.binarize`). The draws are fixed, so the result is a function of the weights.
     """
-    images, labels = as_unit_images(images, model.image_shape), _labels(model, labels, len(images))
+    images, labels = as_unit_images(images, model.image_shape), as_labels(labels, model.classes, len(images))
     if config.network.latent_dim != model.latent_dim:
         expected = f"the model's {model.latent_dim}"
         raise InputError(f"config: received latent_dim {config.network.latent_dim}, expected {expected}")
@@ -113,25 +113,6 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
     noise = randomness.evaluation_noise(len(images), config.noise_dim).astype(parameter_dtype(model))
     terms = _in_batches(partial(_evaluate, loss=config.loss), model, images, labels, noise)
     return map_arrays(lambda term: np.asarray(term, np.float64), terms)
-
-
-def _labels(model, labels, count):
-    """The labels as the model takes them; InputError where they do not fit it."""
-    if (labels is None) != (not model.classes):
-        given, expected = "none" if labels is None else "some", "some" if model.classes else "none"
-        raise InputError(f"labels: received {given}, expected {expected}: the model has {model.classes} classes")
-    if labels is None:
-        return None
-    labels = np.asarray(labels)
-    if (
-        labels.shape != (count,)
-        or labels.dtype.kind not in "iu"
-        or not ((labels >= 0) & (labels < model.classes)).all()
-    ):
-        raise InputError(
-            f"labels: received {labels.dtype} {labels.shape}, expected {count} from 0 to {model.classes - 1}"
-        )
-    return labels.astype(np.int32)
 
 
 @jax.jit

@@ -175,6 +175,23 @@ def labels_for(split: Split, config: Config) -> np.ndarray | None:
     return split.labels if config.network.classes else None
 
 
+def as_labels(labels: np.ndarray | None, classes: int, count: int) -> np.ndarray | None:
+    """A user's labels as a model with that many classes takes them, int32 (count,); None where it has none.
+
+    Raises InputError where they do not fit.
+    """
+    if (labels is None) != (not classes):
+        given, expected = "none" if labels is None else "some", "some" if classes else "none"
+        raise InputError(f"labels: received {given}, expected {expected}: the model has {classes} classes")
+    if labels is None:
+        return None
+    labels = np.asarray(labels)
+    integers = labels.shape == (count,) and labels.dtype.kind in "iu"
+    if not integers or not ((labels >= 0) & (labels < classes)).all():
+        raise InputError(f"labels: received {labels.dtype} {labels.shape}, expected {count} from 0 to {classes - 1}")
+    return labels.astype(np.int32)
+
+
 def as_unit_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
     """Any user's images as (N, height, width, channels): uint8, or floats in [0, 1].
 
