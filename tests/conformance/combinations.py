@@ -60,7 +60,7 @@ def checks(config: Config) -> Iterator[Check]:
     yield from comparison.lockstep(HALVES, config, images, STEPS).checks()
 
 
-def test_of(network: str):
+def made_for(network: str):
     """The test of one kind of network: a file each, so that two processes share them."""
 
     @pytest.mark.parametrize("combination", [of for of in ALLOWED if of[0] == network], ids="-".join)

@@ -1,5 +1,6 @@
 """Random small configurations, drawn by hypothesis: T0 to T4b and ten float64 lockstep steps on each."""
 
+import typing
 from dataclasses import replace
 
 import hypothesis
@@ -8,31 +9,50 @@ from hypothesis import strategies as st
 from tests.conformance.suite import assert_conformant, images_for
 from tests.conftest import HALVES
 from vae_common import comparison
-from vae_common.configs import MODELS, Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.config_parts import Initializer, PosteriorHead
+from vae_common.configs import MODELS, Config, DataConfig, InputError, LossConfig, NetworkConfig, TrainingConfig
+
+
+def possible(**parts):
+    """The config of these parts, or None where it refuses them."""
+    try:
+        loss = LossConfig(**parts.pop("loss"))
+        return Config(loss=loss, network=NetworkConfig(**parts.pop("network")), **parts)
+    except InputError:
+        return None
+
 
 CONFIGS = st.builds(
-    Config,
+    possible,
     model=st.sampled_from(sorted(MODELS)),
     seed=st.integers(0, 2**40),
     image_shape=st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3])),
-    network=st.builds(
-        NetworkConfig,
-        hidden=st.lists(st.integers(1, 9), max_size=3).map(tuple),
-        latent_dim=st.integers(1, 5),
-        activation=st.sampled_from(["relu", "tanh", "softplus", "gelu", "silu"]),
+    network=st.fixed_dictionaries(
+        {
+            "hidden": st.lists(st.integers(1, 9), max_size=3).map(tuple),
+            "latent_dim": st.integers(1, 5),
+            "activation": st.sampled_from(["relu", "tanh", "softplus", "gelu", "silu"]),
+            "top_hidden": st.just((3,)),
+            "top_dim": st.integers(1, 3),
+            "codes": st.integers(2, 6),
+            "classes": st.sampled_from([0, 3]),
+            "initializer": st.sampled_from(typing.get_args(Initializer)),
+            "posterior_head": st.sampled_from(typing.get_args(PosteriorHead)),
+        }
     ),
-    loss=st.builds(
-        LossConfig,
-        reconstruction=st.sampled_from(["bernoulli", "squared_error"]),
-        beta=st.floats(0, 8),
-        kl=st.sampled_from(["gaussian", "tutorial"]),
-        reduction=st.sampled_from(["mean", "sum"]),
+    loss=st.fixed_dictionaries(
+        {
+            "reconstruction": st.sampled_from(["bernoulli", "squared_error"]),
+            "beta": st.floats(0, 8),
+            "kl": st.sampled_from(["gaussian", "tutorial"]),
+            "reduction": st.sampled_from(["mean", "sum"]),
+        }
     ),
     data=st.builds(DataConfig, binarization=st.sampled_from(["none", "threshold", "static", "dynamic"])),
     training=st.builds(
         TrainingConfig, precision=st.just("float64"), batch_size=st.integers(1, 8), learning_rate=st.floats(1e-5, 1e-2)
     ),
-)
+).filter(bool)
 
 
 @hypothesis.settings(max_examples=8, deadline=None, derandomize=True, database=None)
