@@ -143,12 +143,9 @@ def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State
         model = empty_model(config)
         check_state(parameter_shapes(model), arrays, dtype, bool(config.optimizer.average))
         model = load_arrays(model, weights_of(arrays), dtype, device)
-        optimizer = adam(config).init(model)
-        optimizer = optimizer._replace(
-            count=jnp.asarray(arrays[STEP], optimizer.count.dtype),
-            mu=load_arrays(optimizer.mu, part_of(arrays, FIRST), dtype, device),
-            nu=load_arrays(optimizer.nu, part_of(arrays, SECOND), dtype, device),
-        )
+        first = load_arrays(model, part_of(arrays, FIRST), dtype, device)
+        second = load_arrays(model, part_of(arrays, SECOND), dtype, device)
+        optimizer = optax.ScaleByAdamState(jnp.asarray(arrays[STEP], jnp.int32), first, second)
         average = load_arrays(model, part_of(arrays, AVERAGE), dtype, device) if config.optimizer.average else None
         return State(model, optimizer, config, average)
 

@@ -136,13 +136,12 @@ def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State
     dtype, device = config.training.dtype, device_for(config)
     model = empty_model(config)
     check_state(parameter_shapes(model), arrays, dtype, bool(config.optimizer.average))
-    first = load_arrays(model, part_of(arrays, FIRST), dtype, device).state_dict()
-    second = load_arrays(model, part_of(arrays, SECOND), dtype, device).state_dict()
     model = load_arrays(model, weights_of(arrays), dtype, device)
     optimizer = adam(model, config)
     for name, parameter in model.named_parameters():
         step = torch.tensor(float(arrays[STEP]), dtype=torch.float32, device=device)
-        optimizer.state[parameter] = {"step": step, "exp_avg": first[name], "exp_avg_sq": second[name]}
+        first, second = to_device(arrays[FIRST + name], device), to_device(arrays[SECOND + name], device)
+        optimizer.state[parameter] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
     average = load_arrays(model, part_of(arrays, AVERAGE), dtype, device) if config.optimizer.average else None
     return State(model, optimizer, config, average)
 
