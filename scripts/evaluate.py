@@ -36,6 +36,9 @@ def main(arguments: Arguments) -> dict[str, Any]:
         raise InputError("run: received nothing, expected --run with a run's folder")
     if arguments.draws < 0:
         raise InputError(f"draws: received {arguments.draws}, expected an integer >= 0")
+    output = arguments.output or arguments.run / "evaluation.json"
+    if not output.parent.is_dir():
+        raise InputError(f"output: received {output}, expected a file in a folder that exists")
     checkpoint = runs.Run(arguments.run).checkpoint()
     dataset = load_dataset(checkpoint.config.data)
     runs.require_data(arguments.run, checkpoint, dataset)
@@ -43,7 +46,6 @@ def main(arguments: Arguments) -> dict[str, Any]:
         raise InputError(f"split: received {arguments.split}, but the run held none out; expected test or train")
     framework = arguments.framework or checkpoint.framework
     half = load_halves(framework)[framework]
-    output = arguments.output or arguments.run / "evaluation.json"
     found = evaluations.evaluate(half, checkpoint, dataset, arguments.draws, arguments.split)
     runs.Run(output.parent).write_json(output.name, found)
     return found

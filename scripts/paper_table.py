@@ -13,7 +13,7 @@ from typing import Any
 from scripts.halves import Framework, load_halves
 from vae_common import datasets, paper_table, runs
 from vae_common.command_line import run
-from vae_common.configs import InputError
+from vae_common.configs import PRESETS, InputError, require_each_once
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,22 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
-    given = arguments.stages, arguments.draws, len(arguments.seeds), len(arguments.rows)
-    if not 0 <= arguments.stages <= paper_table.LAST_STAGE or min(given[1:]) < 1:
-        raise InputError(f"stages, draws, seeds, rows: received {given}, expected 0 to 7, and at least one of each")
+    require_each_once(frameworks=arguments.frameworks, rows=arguments.rows, seeds=arguments.seeds)
+    if not 0 <= arguments.stages <= paper_table.LAST_STAGE or arguments.draws < 1:
+        raise InputError(f"stages {arguments.stages}, draws {arguments.draws}: expected 0 to 7, and an integer >= 1")
     halves = load_halves(*arguments.frameworks)
-    mnist = datasets.load("mnist", data_dir=arguments.data_dir, manual_dir=arguments.manual_dir, progress=True)
-    dataset = mnist.hold_out(400)
-    base = paper_table.base_config(dataset)
+    files: dict[str, Any] = {"data_dir": arguments.data_dir, "manual_dir": arguments.manual_dir}
+    dataset = datasets.load("mnist", **files, progress=True).hold_out(PRESETS["iwae"].data.validation_size)
+    base = paper_table.base_config(dataset, **files)
     command, place = ["python", "-m", "scripts.paper_table", *sys.argv[1:]], arguments.output / arguments.adam
+    stages, seeds, draws = range(arguments.stages + 1), arguments.seeds, arguments.draws
     for row in arguments.rows:
         for name, half in halves.items():
-            folders = {seed: paper_table.run_folder(place, name, row, seed) for seed in arguments.seeds}
-            stages = range(arguments.stages + 1)
-            paper_table.train_row(half, base, row, stages, arguments.adam, dataset, folders, arguments.draws, command)
-            found = paper_table.table(place, list(halves), arguments.seeds, arguments.stages)
-            runs.Run(place).write_json("table.json", found | {"command": command, "draws": arguments.draws})
-            (place / "table.md").write_text(paper_table.markdown(found, list(halves)))
+            folders = {seed: paper_table.run_folder(place, name, row, seed) for seed in seeds}
+            paper_table.train_row(half, base, row, stages, arguments.adam, dataset, folders, draws, command)
+            found = paper_table.table(place, seeds, arguments.stages, draws)
+            runs.Run(place).write_json("table.json", found | {"command": command})
+            (place / "table.md").write_text(paper_table.markdown(found))
     print((place / "table.md").read_text())
     return {"table": str(place / "table.md"), "passes": found["passes"]}
 

@@ -15,7 +15,7 @@ from scripts.experiment import Experiment, Flat, ModelName
 from scripts.halves import Framework, load_halves
 from vae_common import plotting, runs, sweep_plots, sweeps, tensorboard
 from vae_common.command_line import run
-from vae_common.configs import InputError
+from vae_common.configs import require_each_once
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
-    if not arguments.seeds or len(set(arguments.seeds)) < len(arguments.seeds):
-        raise InputError(f"seeds: received {arguments.seeds}, expected at least one, each once")
+    require_each_once(seeds=arguments.seeds, frameworks=arguments.frameworks)
+    if arguments.tensorboard:
+        tensorboard.require()
     halves = load_halves(*arguments.frameworks, program_cache=arguments.experiment.program_cache)
     config, dataset = arguments.experiment.load(halves)
     base, output = dataclasses.replace(config, model=arguments.model), arguments.output
@@ -50,7 +51,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     means = sweeps.by_point(rows, fields)
     (output / "table.csv").write_text(sweeps.as_csv(rows))
     runs.Run(output).write_json("summary.json", {"command": command, "config": base.to_json(), "points": means})
-    figure = plotting.save(sweep_plots.sweep(means, fields, base.reconstruction_unit), output / "sweep.png")
+    figure = plotting.save(sweep_plots.sweep(means, fields), output / "sweep.png")
     print(output / "table.csv", figure, sep="\n")
     return {"runs": len(rows), "points": means}
 

@@ -19,7 +19,7 @@ LOSSES = [
 ]
 PAIRS = [
     (model, loss)
-    for model in MODELS
+    for model in reference.FORWARDS
     for loss in LOSSES
     if loss.kl == "gaussian" or MODELS[model].latents in ("none", "gaussian")
 ]

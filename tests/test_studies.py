@@ -2,14 +2,16 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from scripts.paper_table import Arguments, main
 from tests.conftest import QUICK, script
-from vae_common import datasets, paper_table, sweeps
-from vae_common.configs import Config, InputError
+from vae_common import datasets, paper_table, sweep_plots, sweeps
+from vae_common.configs import Config, InputError, NetworkConfig, TrainingConfig
 
 
 def test_a_sweep_skips_what_has_finished_and_goes_on_with_what_was_stopped(tmp_path):
@@ -29,8 +31,32 @@ def test_a_sweep_skips_what_has_finished_and_goes_on_with_what_was_stopped(tmp_p
     assert again["points"] == result["points"]
     now = [(folder / "checkpoint.safetensors").stat().st_mtime_ns for folder in folders]
     assert [a == b for a, b in zip(written, now)] in ([True] * 4, [True, False, True, True])
-    other = script("sweep", *flags[:-1], "3", "--output", "s", cwd=tmp_path, status=2)
+    other = script("sweep", *flags, "--binarization", "static", "--output", "s", cwd=tmp_path, status=2)
     assert "holds another experiment" in other
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_run_that_diverges_is_a_row(tmp_path, half, small, parallel):
+    """The other runs and the table come all the same, and it is not tried again."""
+    training = TrainingConfig(epochs=2, batch_size=20)
+    base = Config(network=NetworkConfig(hidden=(8,)), training=training)
+    specification = ["training.learning_rate=1e-3,1e30", "loss.reconstruction=bernoulli,squared_error"]
+
+    def sweep():
+        return sweeps.train({"one": half}, base, specification, [0, 1], small, tmp_path, parallel=parallel)
+
+    rows = sweep()
+    assert [row["diverged"] for row in rows] == [False] * 4 + [True] * 4
+    assert rows[-1]["total_nats"] is None
+    means = sweeps.by_point(rows, ["training.learning_rate", "loss.reconstruction"])
+    assert [(entry["seeds"], entry["diverged"]) for entry in means] == [(2, 0)] * 2 + [(0, 2)] * 2
+    assert len({entry["reconstruction_unit"] for entry in means}) == 2
+    assert len(sweeps.as_csv(rows).splitlines()) == 9
+    assert sweep() == rows
+    assert sweep_plots.sweep([entry | {"framework": "jax"} for entry in means], ["training.learning_rate"])
+    other = replace(small, train=datasets.Split(small.train.images[::-1], small.train.labels[::-1]))
+    with pytest.raises(InputError, match="was trained on other images"):
+        sweeps.train({"one": half}, base, specification, [0, 1], other, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +66,8 @@ def test_a_sweep_skips_what_has_finished_and_goes_on_with_what_was_stopped(tmp_p
         ("loss.gamma=1", "received 'loss.gamma', expected a field of the config"),
         ("loss.beta=-1", "beta: received -1"),
         ("seed=1,2", "other than the seed"),
+        ("data.validation_size=0,9", "other than the seed and the data"),
+        ('model={"a":1}', "model: received {'a': 1}"),
         ("loss.objective=iwae,elbow", "objective: received 'elbow'"),
     ],
 )
@@ -86,7 +114,7 @@ def test_the_papers_table_in_small(tmp_path, digits):
     test = datasets.Split(digits.test.images[:20], digits.test.labels[:20])
     datasets._write_cache(datasets.cache_path("mnist", tmp_path / "data"), replace(digits, train=train, test=test))
     flags = ("--rows", "k1", "iwae-k5", "--draws", "20", "--output", "t")
-    assert script("paper_table", "--stages", "0", *flags, cwd=tmp_path)["passes"] == 1
+    assert script("paper_table", "--stages", "0", *flags[:2], *flags[3:], cwd=tmp_path)["passes"] == 1
     assert script("paper_table", "--stages", "1", *flags, cwd=tmp_path)["passes"] == 4
     table = json.loads((tmp_path / "t/paper/table.json").read_text())
     by_row = {(entry["objective"], entry["samples"]): entry for entry in table["entries"]}
@@ -94,11 +122,30 @@ def test_the_papers_table_in_small(tmp_path, digits):
     assert abs(by_row["IWAE", 5]["difference"]) < 0.01
     assert by_row["VAE", 50]["jax"] is None
     assert "| VAE, k = 50 | 86.35 | missing | missing | missing |" in (tmp_path / "t/paper/table.md").read_text()
-    seeds = ("--seeds", "0", "1", "--rows", "k1", "--stages", "1", "--draws", "20", "--frameworks", "torch")
-    assert script("paper_table", *seeds, "--output", "u", cwd=tmp_path)["passes"] == 4
-    stacked = json.loads((tmp_path / "u/paper/torch-k1-seed0/evaluation.json").read_text())
-    assert stacked["nll_nats"] == pytest.approx(by_row["VAE", 1]["torch"], rel=1e-4)
-    assert "expected 0 to 7" in script("paper_table", "--stages", "8", cwd=tmp_path, status=2)
+
+
+def test_the_papers_rows_of_several_seeds(tmp_path, half, small):
+    """In one program, each as it would be alone; estimates from other numbers of draws do not mix in the table."""
+    base, name = paper_table.base_config(small), half.__name__.removesuffix("_vae")
+
+    def row(seeds, draws, place):
+        folders = {seed: paper_table.run_folder(tmp_path / place, name, "k1", seed) for seed in seeds}
+        paper_table.train_row(half, base, "k1", range(2), "paper", small, folders, draws, ["here"])
+        return paper_table.table(tmp_path / place, seeds, 1, draws)["entries"][0]
+
+    together, alone = row((0, 1), 20, "together"), row((1,), 20, "alone")
+    assert together[f"{name}_evaluations"][1]["nll_nats"] == pytest.approx(alone[name], rel=1e-5)
+    assert row((0, 1), 30, "together")[f"{name}_evaluations"][0]["draws"] == 30
+    assert paper_table.table(tmp_path / "together", (0, 1), 1, 20)["entries"][0][name] is None
+    assert together["difference"] is None
+    # Stopped apart: what is behind goes on alone.
+    shutil.rmtree(tmp_path / "together" / f"{name}-k1-seed0")
+    assert row((0, 1), 20, "together")[name] == pytest.approx(together[name], rel=1e-5)
+
+
+def test_a_stage_that_is_none():
+    with pytest.raises(InputError, match="expected 0 to 7"):
+        main(Arguments(stages=8))
 
 
 def test_the_papers_schedule():

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import small_config
 from vae_common import randomness, reference
-from vae_common.configs import MODELS, Config, DataConfig, InputError, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.configs import Config, DataConfig, InputError, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.records import NonFiniteLoss
 
 
@@ -61,7 +61,7 @@ def test_the_reported_loss_is_per_image_whatever_the_reduction(half, small):
     assert total == pytest.approx(mean, rel=0.02)  # Adam all but ignores the loss's scale
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", reference.FORWARDS)
 @pytest.mark.parametrize("images", [1, 70])
 def test_evaluate_uses_every_image(half, small, model, images, monkeypatch):
     """Also a partial last batch, against the reference."""

@@ -113,7 +113,7 @@ def lockstep(
 
 def _steps(half: ModuleType, config: Config, data: Data, steps: int) -> Iterator[tuple[Terms, Arrays]]:
     """Each step's mean terms, and the whole state after it."""
-    state, placed = half.create_state(config), half.place_images(data.images, config)
+    state, placed = half.create_state(config, data.images), half.place_images(data.images, config)
     labels = None if data.labels is None else half.place_labels(data.labels, config)
     done, epoch = 0, 0
     while done < steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,6 +46,12 @@ def is_count(value: object, least: int = 1) -> bool:
 def require_count(name: str, value: object) -> None:
     """Raises InputError where an argument is not an integer of at least 0."""
     require(is_count(value, 0), name, value, "an integer >= 0")
+
+
+def require_each_once(**values: Sequence[object]) -> None:
+    """Raises InputError where one of these is empty or holds something twice."""
+    for name, found in values.items():
+        require(0 < len(found) == len(set(found)), name, list(found), "at least one, each once")
 
 
 def _is_number(value: object) -> bool:
@@ -140,6 +147,10 @@ class LossConfig(Checked):
         require(_is_rate(self.sigma) and self.sigma > 0, "sigma", self.sigma, "a finite number > 0")
         require(is_count(self.samples), "samples", self.samples, "an integer >= 1")
         require(is_count(self.kl_warmup, 0), "kl_warmup", self.kl_warmup, "an integer >= 0")
+        exact = self.kl == "gaussian" or not self.free_bits
+        require(
+            exact, "free_bits", self.free_bits, f"0 beside kl {self.kl}: it needs the exact KL per latent dimension"
+        )
         if self.objective != "elbo":
             plain = self.beta == 1 and self.kl != "tutorial" and not self.kl_warmup and not self.free_bits
             require(

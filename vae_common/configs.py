@@ -24,6 +24,7 @@ from vae_common.config_parts import (
     is_count,
     require,
     require_count,
+    require_each_once,
 )
 from vae_common.registry import MODELS
 
@@ -38,6 +39,7 @@ __all__ = [
     "OptimizerConfig",
     "TrainingConfig",
     "require_count",
+    "require_each_once",
     "require_stackable",
 ]
 
@@ -57,7 +59,8 @@ class Config(Checked):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def _check(self) -> None:
-        require(self.model in MODELS, "model", self.model, f"one of {', '.join(MODELS)}")
+        known = isinstance(self.model, str) and self.model in MODELS
+        require(known, "model", self.model, f"one of {', '.join(MODELS)}")
         require(is_count(self.seed, 0) and self.seed < 2**63, "seed", self.seed, "an integer from 0 to 2^63 - 1")
         shape = self.image_shape
         valid = isinstance(shape, tuple) and len(shape) == 3 and all(is_count(n) for n in shape)
@@ -239,7 +242,7 @@ PRESETS: dict[str, Config] = {
         network=NetworkConfig(
             hidden=(200, 200), latent_dim=50, activation="tanh", initializer="glorot_uniform", output_bias="data_mean"
         ),
-        loss=LossConfig(objective="iwae", samples=5),
+        loss=LossConfig(objective="iwae", samples=5, reduction="sum"),
         data=DataConfig(dataset="mnist", binarization="dynamic", validation_size=400),
         training=TrainingConfig(batch_size=20),
         optimizer=OptimizerConfig(eps=1e-4),

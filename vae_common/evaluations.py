@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import ModuleType
 from typing import Any
 
@@ -21,15 +22,19 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a checkpoint, whichever half wrote it, in the given half.
 
-    Rate is the mean KL in nats, distortion the mean reconstruction in its own unit (Alemi et al. 2018). Where the
-    reconstruction is a likelihood and the model draws latents: `nll_nats`, its standard error over images, and the
-    error that the draws leave in it. Elsewhere `nll_nats` is None and `nll_refused` says why; so with 0 `draws`.
+    Rate is the mean KL in nats (the exact one, where training had the tutorial's formula), distortion the mean
+    reconstruction in its own unit (Alemi et al. 2018). Where the reconstruction is a likelihood and the model draws
+    latents: `nll_nats`, its standard error over images, and the error that the draws leave in it. Elsewhere `nll_nats`
+    is None and `nll_refused` says why; so with 0 `draws`.
     """
     config, model = checkpoint.config, runs.load_model(half, checkpoint)
     _, images = datasets.evaluation_images(dataset, config.data.binarization, split)
     own = getattr(dataset, split).labels
     labels = datasets.labels_for(getattr(dataset, split), config)
-    terms = half.evaluate(model, images, config, labels)
+    true_kl = "gaussian" if config.loss.kl == "tutorial" else config.loss.kl
+    asked = dataclasses.replace(config, loss=dataclasses.replace(config.loss, kl=true_kl))
+    terms, has_rate = half.evaluate(model, images, asked, labels), MODELS[config.model].latents != "none"
+    bound = float(np.mean(terms.reconstruction + terms.kl)) if config.is_likelihood and has_rate else None
     posterior = half.encode(model, images, labels)
     found: dict[str, Any] = {
         "framework": half.__name__.removesuffix("_vae"),
@@ -41,9 +46,9 @@ def evaluate(
         "images": len(images),
         "reconstruction_unit": config.reconstruction_unit,
         "is_likelihood": config.is_likelihood,
-        "negative_elbo_nats": float(np.mean(terms.reconstruction + terms.kl)) if config.is_likelihood else None,
+        "negative_elbo_nats": bound,
         "distortion": float(terms.reconstruction.mean()),
-        "rate_nats": float(terms.kl.mean()) if MODELS[config.model].latents != "none" else None,
+        "rate_nats": float(terms.kl.mean()) if has_rate else None,
         "latents": latents.describe(posterior.mean, posterior.log_std, own, images),
         "draws": draws,
     }
@@ -64,7 +69,7 @@ def _likelihood(half: ModuleType, model: Any, images: Any, config: Any, draws: i
     return {
         "nll_nats": float(-marginal.log_likelihood.mean()),
         "nll_standard_error": float(marginal.log_likelihood.std(ddof=1) / count**0.5) if count > 1 else None,
-        "nll_monte_carlo_error": float((marginal.error**2).sum() ** 0.5 / count),
+        "nll_monte_carlo_error": float((marginal.error**2).sum() ** 0.5 / count) if draws > 1 else None,
     }
 
 

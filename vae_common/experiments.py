@@ -26,7 +26,7 @@ from vae_common import (
     trainings,
     twins,
 )
-from vae_common.configs import MODELS, Config, InputError
+from vae_common.configs import MODELS, Config, InputError, require_each_once
 from vae_common.probes import Data
 
 Halves = Mapping[str, ModuleType]
@@ -43,9 +43,7 @@ def choose(
     Raises InputError where models or seeds are none, repeated, not valid, or too few for what is to be checked, and
     where a model's halves are no twins.
     """
-    for name, values in (("models", models), ("seeds", seeds)):
-        if not values or len(set(values)) < len(values):
-            raise InputError(f"{name}: received {list(values)}, expected at least one, each once")
+    require_each_once(models=models, seeds=seeds)
     for model in models:
         for seed in (*seeds, *(seed + shift_of(seeds, wanted.disjoint) for seed in seeds)):
             dataclasses.replace(config, model=model, seed=seed)

@@ -3,6 +3,10 @@
 Eight stages i = 0 to 7 of 3^i passes each with learning rate 1e-3 * 10^(-i/7), rounded as the authors round it. A row
 is one objective and number of samples k; VAE and IWAE with k = 1 are the same model, trained once. Each run is a folder
 of runs.py that goes on from its last checkpoint; what a stage's model is worth is written beside it once known.
+
+As in the authors' code (github.com/yburda/iwae) the gradient is the sum over the batch, not its mean: that decides
+what an eps of 1e-4 does. The VAE's KL is estimated from its draws, as there. Unlike there, Adam's eps is added after
+the bias correction, a step uses the moments that hold its own gradient, and every pass has an order of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from vae_common import datasets, evaluations, resume, runs, trainings
 from vae_common.checkpoints import FRAMEWORKS
-from vae_common.configs import PRESETS, Config, InputError, LossConfig, OptimizerConfig
+from vae_common.configs import PRESETS, Config, LossConfig, OptimizerConfig
 
 Row = Literal["k1", "vae-k5", "vae-k50", "iwae-k5", "iwae-k50"]
 Adam = Literal["paper", "code"]
@@ -60,7 +64,7 @@ def config_of(base: Config, row: str, stage: int, adam: str) -> Config:
     """A row's experiment up to the end of a stage."""
     objective, samples = ("iwae" if row.startswith("iwae") else "elbo"), int(row.rpartition("k")[2])
     training = dataclasses.replace(base.training, epochs=passes(stage), learning_rate=learning_rate(stage))
-    loss = LossConfig(objective=objective, samples=samples, kl="sampled")  # type: ignore[arg-type]
+    loss = LossConfig(objective=objective, samples=samples, kl="sampled", reduction="sum")  # type: ignore[arg-type]
     return dataclasses.replace(base, loss=loss, training=training, optimizer=ADAMS[adam])
 
 
@@ -83,52 +87,52 @@ def train_row(
         folder.mkdir(parents=True, exist_ok=True)
     for stage in stages:
         configs = [dataclasses.replace(config_of(base, row, stage, adam), seed=seed) for seed in folders]
-        points = [resume.resume_point(folder) if any(folder.iterdir()) else None for folder in folders.values()]
-        done = {0 if point is None else point.epoch for point in points}
-        if len(done) > 1:
-            raise InputError(
-                f"output: {', '.join(map(str, folders.values()))} stand at passes {sorted(done)}; delete one"
-            )
-        if done.pop() < passes(stage):
-            common: Any = {"command": command, "checkpoint_every": max(1, 3**stage // 10)}
-            if len(configs) == 1:
-                (folder,) = folders.values()
-                trainings.train(half, configs[0], dataset, folder, resume=points[0], **common)
-            else:
-                trainings.train_seeds(half, configs, dataset, list(folders.values()), resumes=points, **common)
+        points = [resume.begun(folder) for folder in folders.values()]
+        epochs = [0 if point is None else point.epoch for point in points]
+        common: Any = {"command": command, "checkpoint_every": max(1, 3**stage // 10)}
+        if min(epochs) == max(epochs) < passes(stage) and len(configs) > 1:
+            trainings.train_seeds(half, configs, dataset, list(folders.values()), resumes=points, **common)
+            continue
+        for config, folder, point, epoch in zip(configs, folders.values(), points, epochs):
+            if epoch < passes(stage):  # one seed, or seeds that were stopped apart
+                trainings.train(half, config, dataset, folder, resume=point, **common)
     for folder in folders.values():
         estimate(half, folder, dataset, draws)
 
 
 def estimate(half: ModuleType, folder: Path, dataset: datasets.Dataset, draws: int) -> dict[str, Any]:
-    """The test NLL of a run's last checkpoint, from `evaluation.json` where it is there already."""
-    checkpoint, path = runs.Run(folder).checkpoint(), folder / "evaluation.json"
-    if path.exists():
-        known = json.loads(path.read_text())
-        if (known["epoch"], known["draws"]) == (checkpoint.epoch, draws):
-            return known
+    """The test NLL of a run's last checkpoint, from its file where that is there already."""
+    checkpoint = runs.Run(folder).checkpoint()
+    known = _estimated(folder, checkpoint.epoch, draws)
+    if known:
+        return known
     print(f"estimating {folder.name} after {checkpoint.epoch} passes", file=sys.stderr)
     found = evaluations.evaluate(half, checkpoint, dataset, draws)
-    runs.Run(folder).write_json("evaluation.json", found)
+    runs.Run(folder).write_json(_file(checkpoint.epoch), found)
     return found
 
 
-def table(folder: Path, frameworks: Sequence[str], seeds: Sequence[int], stage: int) -> dict[str, Any]:
-    """Every entry with what was published and what each half's finished runs found; None where a run is missing."""
+def table(folder: Path, seeds: Sequence[int], stage: int, draws: int) -> dict[str, Any]:
+    """Every entry with what was published and what each half's finished runs found from as many draws.
+
+    None where a run is missing, or was estimated otherwise.
+    """
     entries = []
     for objective, samples in PUBLISHED:
         entry = Entry(objective, samples)
         found: dict[str, Any] = {"objective": objective, "samples": samples, "published": PUBLISHED[entry]}
-        for name in frameworks:
-            known = [_finished(run_folder(folder, name, entry.row, seed), passes(stage)) for seed in seeds]
+        for name in FRAMEWORKS:
+            places = [run_folder(folder, name, entry.row, seed) for seed in seeds]
+            known = [_estimated(place, passes(stage), draws) for place in places]
             nlls = [run["nll_nats"] for run in known if run]
             found[name] = statistics.fmean(nlls) if len(nlls) == len(seeds) else None
             if found[name] is not None:
                 found[f"{name}_evaluations"] = known
-        halves = [found[name] for name in frameworks]
-        found["difference"] = halves[1] - halves[0] if len(halves) == 2 and None not in halves else None
+        both = found["jax"] is not None and found["torch"] is not None
+        found["difference"] = found["torch"] - found["jax"] if both else None
         entries.append(found)
-    return {"passes": passes(stage), "of": passes(LAST_STAGE), "seeds": list(seeds), "entries": entries}
+    done = {"passes": passes(stage), "of": passes(LAST_STAGE), "draws": draws, "seeds": list(seeds)}
+    return done | {"entries": entries}
 
 
 def run_folder(folder: Path, framework: str, row: str, seed: int) -> Path:
@@ -136,14 +140,13 @@ def run_folder(folder: Path, framework: str, row: str, seed: int) -> Path:
     return folder / f"{framework}-{row}-seed{seed}"
 
 
-def markdown(found: Mapping[str, Any], frameworks: Sequence[str]) -> str:
+def markdown(found: Mapping[str, Any]) -> str:
     """The table as Markdown; a missing number is marked so."""
-    heads = ["", "published (3,280 passes)", *(f"{FRAMEWORKS[n]} ({found['passes']} passes)" for n in frameworks)]
-    if len(frameworks) == 2:
-        heads.append("PyTorch - JAX")
+    halves = [f"{said} ({found['passes']} passes)" for said in FRAMEWORKS.values()]
+    heads = ["", "published (3,280 passes)", *halves, "PyTorch - JAX"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for entry in found["entries"]:
-        numbers = [entry[name] for name in frameworks] + ([entry["difference"]] if len(frameworks) == 2 else [])
+        numbers = [entry[name] for name in (*FRAMEWORKS, "difference")]
         cells = ["missing" if number is None else f"{number:.2f}" for number in numbers]
         lines.append(
             f"| {entry['objective']}, k = {entry['samples']} | {entry['published']} | " + " | ".join(cells) + " |"
@@ -151,12 +154,21 @@ def markdown(found: Mapping[str, Any], frameworks: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _finished(folder: Path, epochs: int) -> dict[str, Any] | None:
-    path = folder / "evaluation.json"
-    known = json.loads(path.read_text()) if path.exists() else None
-    return known if known and known["epoch"] == epochs else None
+def _file(epoch: int) -> str:
+    """A run's file with what its model was worth after that many passes."""
+    return f"nll-after-{epoch}-passes.json"
 
 
-def base_config(dataset: datasets.Dataset) -> Config:
-    """784-[200, 200, tanh]-50 and back, dynamic binarization, batch 20."""
-    return dataclasses.replace(PRESETS["iwae"], image_shape=dataset.image_shape)
+def _estimated(folder: Path, epoch: int, draws: int) -> dict[str, Any] | None:
+    path = folder / _file(epoch)
+    try:
+        known = json.loads(path.read_text())
+        return known if known["draws"] == draws else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or none that can be read: estimated anew
+        return None
+
+
+def base_config(dataset: datasets.Dataset, **data: Any) -> Config:
+    """784-[200, 200, tanh]-50 and back, dynamic binarization, batch 20; `data` are further fields of its DataConfig."""
+    preset = PRESETS["iwae"]
+    return dataclasses.replace(preset, image_shape=dataset.image_shape, data=dataclasses.replace(preset.data, **data))

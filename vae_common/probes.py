@@ -65,7 +65,7 @@ def data_for(config: Config, images: np.ndarray, labels: np.ndarray | None = Non
 def probes(voice: Voice, config: Config, data: Data) -> Iterator[Probe]:
     """A cold, a warm and an extreme state, trained by the voice, each with its next batch."""
     rounded = np.dtype(config.training.dtype)
-    weights, first, second = reference_training.initial(config, voice.shapes)
+    weights, first, second = reference_training.initial(config, voice.shapes, data.images)
     average = dict(weights)
     steps_in_epoch = randomness.steps_per_epoch(len(data.images), config.training.batch_size)
     for step in range(WARM_STEPS + 1):

@@ -48,9 +48,11 @@ def averaged(config: Config, average: Weights, weights: Weights) -> dict[str, An
     return {name: decay * old + (1 - decay) * weights[name] for name, old in average.items()}
 
 
-def initial(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Any], ...]:
-    """Weights, rounded to the config's dtype, and Adam's two moments before the first step."""
+def initial(config: Config, shapes: Mapping[str, tuple[int, ...]], images: Any) -> tuple[dict[str, Any], ...]:
+    """Weights, rounded to the config's dtype, and Adam's two moments before the first step on these uint8 images."""
     drawn = randomness.initial_weights(shapes, config.seed, config.network.initializer)
+    if config.network.output_bias == "data_mean":
+        drawn = randomness.with_mean_bias(drawn, images)
     weights = {name: weight.astype(config.training.dtype).astype(np.float64) for name, weight in drawn.items()}
     first = {name: np.zeros_like(weight) for name, weight in weights.items()}
     return weights, first, {name: zeros + config.optimizer.second_moment_start for name, zeros in first.items()}
@@ -69,7 +71,7 @@ def train(
     `images` are uint8; initial weights, order, noise and thresholds are the seed's, the first and the noise
     rounded to the config's dtype. `of_batch` may be somebody else's.
     """
-    dtype, (weights, first, second) = config.training.dtype, initial(config, shapes)
+    dtype, (weights, first, second) = config.training.dtype, initial(config, shapes, images)
     steps: list[list[float]] = []
     for epoch in range(epochs):
         draws = randomness.epoch_draws(config, epoch, len(images))

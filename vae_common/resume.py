@@ -29,6 +29,13 @@ def resume_point(folder: Path) -> Checkpoint:
         raise InputError(f"resume: {described} is damaged ({error!r}); start the run anew") from error
 
 
+def begun(folder: Path) -> Checkpoint | None:
+    """Where a run goes on; None where its folder holds nothing to go on from."""
+    run = Run(folder)
+    there = run.checkpoint_path.exists() or (folder / "config.json").exists()
+    return resume_point(folder) if there else None
+
+
 def resumed_config(point: Checkpoint, flags: Sequence[str]) -> Config:
     """The run's own config with the epochs and device of the flags; any other flag is refused."""
     for flag in flags:

@@ -92,8 +92,13 @@ def new_folder(output: str | Path | None, default: str) -> Path:
 
 
 def load_model(half: ModuleType, checkpoint: checkpoints.Checkpoint) -> Any:
-    """A checkpoint's model in the given half, whichever half wrote it, on the device at hand."""
-    training = dataclasses.replace(checkpoint.config.training, device="auto")
+    """A checkpoint's model in the given half, whichever half wrote it, on the device at hand.
+
+    What only some devices can (a captured graph, TF32 products) is left out of its config.
+    """
+    training = dataclasses.replace(checkpoint.config.training, device="auto", execution="auto")
+    if training.precision == "tf32":
+        training = dataclasses.replace(training, precision="float32")
     config = dataclasses.replace(checkpoint.config, training=training)
     device = half.select_device()
     return half.load_arrays(half.create_model(config), checkpoint.weights, config.training.dtype, device)

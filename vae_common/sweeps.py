@@ -6,6 +6,7 @@ of the runs' summaries.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -20,6 +21,11 @@ from typing import Any
 
 from vae_common import checkpoints, datasets, resume, runs, trainings
 from vae_common.configs import Config, InputError
+from vae_common.records import NonFiniteLoss
+
+TERMS = ("total_nats", "reconstruction_nats", "kl_nats")
+DIVERGED = "diverged.json"
+"""Stands in a run's folder where its loss stopped being finite."""
 
 Values = tuple[tuple[str, Any], ...]
 """One point of the sweep: dotted field and value."""
@@ -50,7 +56,7 @@ def config_at(base: Config, point: Values) -> Config:
     values = base.to_json()
     for field, value in point:
         *parts, name = field.split(".")
-        if name == "seed" or field == "data.dataset":
+        if field in ("seed", "image_shape") or (parts == ["data"] and name != "binarization"):
             raise InputError(f"vary: received {field}, expected a field other than the seed and the data")
         place: Any = values
         for part in parts:
@@ -80,7 +86,8 @@ def train(
 ) -> list[dict[str, Any]]:
     """Trains what has not finished yet; one row per run, in the sweep's order.
 
-    With `parallel` the seeds of a point that has not been begun are trained in one program.
+    With `parallel` the seeds of a point that has not been begun are trained in one program. A run whose loss stopped
+    being finite is a row without losses, and is not tried again.
     """
     rows = []
     for point in points(vary, base):
@@ -89,36 +96,40 @@ def train(
             folders = [folder / f"{framework}-{name_of(point)}-seed{seed}" for seed in seeds]
             for place in folders:
                 place.mkdir(parents=True, exist_ok=True)
-            if parallel and len(seeds) > 1 and not any(any(place.iterdir()) for place in folders):
-                trainings.train_seeds(half, configs, dataset, folders, command=command)
-            for config, place in zip(configs, folders):
-                if not _finished(place, config):
-                    trainings.train(half, config, dataset, place, command=command, resume=_stopped(place, config))
-                rows.append(_row(framework, point, config, runs.Run(place).summary()))
+            points_of = [_begun(place, config, dataset) for place, config in zip(folders, configs)]
+            if parallel and len(seeds) > 1 and not any(points_of):
+                with contextlib.suppress(NonFiniteLoss):  # which seeds go on is found one by one
+                    trainings.train_seeds(half, configs, dataset, folders, command=command)
+                points_of = [_begun(place, config, dataset) for place, config in zip(folders, configs)]
+            for config, place, stopped in zip(configs, folders, points_of):
+                if not any((place / name).exists() for name in ("summary.json", DIVERGED)):
+                    try:
+                        trainings.train(half, config, dataset, place, command=command, resume=stopped)
+                    except NonFiniteLoss as error:
+                        runs.Run(place).write_json(DIVERGED, {"error": str(error)})
+                rows.append(_row(framework, point, config, place))
     return rows
 
 
-def _finished(folder: Path, config: Config) -> bool:
-    if not (folder / "summary.json").exists():
-        return False
-    _stopped(folder, config)
-    return True
-
-
-def _stopped(folder: Path, config: Config) -> checkpoints.Checkpoint | None:
-    """Where a run stands; InputError where the folder holds another experiment's."""
-    if not any(folder.iterdir()):
+def _begun(folder: Path, config: Config, dataset: datasets.Dataset) -> checkpoints.Checkpoint | None:
+    """Where a run stands; InputError where the folder holds another experiment's, or one on other data."""
+    point = resume.begun(folder)
+    if point is None:
         return None
-    point = resume.resume_point(folder)
-    if dataclasses.replace(point.config, data=config.data) != config:
+    data = dataclasses.replace(point.config.data, data_dir=config.data.data_dir, manual_dir=config.data.manual_dir)
+    if dataclasses.replace(point.config, data=data) != config:
         raise InputError(f"output: {folder} holds another experiment, expected this sweep's; choose another --output")
+    runs.require_data(folder, point, dataset)
     return point
 
 
-def _row(framework: str, point: Values, config: Config, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _row(framework: str, point: Values, config: Config, folder: Path) -> dict[str, Any]:
+    finished = not (folder / DIVERGED).exists()
+    summary = runs.Run(folder).summary() if finished else {"test": dict.fromkeys(TERMS)}
     row = {"framework": framework, **dict(point), "seed": config.seed, "epochs": config.training.epochs}
-    row |= {"reconstruction_unit": summary["reconstruction_unit"]} | summary["test"]
-    return row | {"images_per_second": summary["median_images_per_second"], "folder": summary["folder"]}
+    row |= {"diverged": not finished, "reconstruction_unit": config.reconstruction_unit}
+    row |= {"is_likelihood": config.is_likelihood} | summary["test"]
+    return row | {"images_per_second": summary.get("median_images_per_second"), "folder": str(folder)}
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -131,16 +142,20 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def by_point(rows: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows averaged over seeds: the values, the half, and each term's mean and standard deviation over seeds."""
+    """Rows averaged over the seeds that did not diverge: the values, the half, what the reconstruction is, and each
+    term's mean and standard deviation over seeds."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["framework"], *(json.dumps(row[field]) for field in fields)), []).append(row)
     found = []
     for own in groups.values():
-        entry = {key: own[0][key] for key in ("framework", *fields)} | {"seeds": len(own)}
-        for term in ("total_nats", "reconstruction_nats", "kl_nats"):
-            values = [row[term] for row in own]
-            entry |= {term: statistics.fmean(values), f"{term}_std": statistics.stdev(values) if len(own) > 1 else None}
+        done = [row for row in own if not row["diverged"]]
+        entry = {key: own[0][key] for key in ("framework", *fields, "reconstruction_unit", "is_likelihood")}
+        entry |= {"seeds": len(done), "diverged": len(own) - len(done)}
+        for term in TERMS:
+            values = [row[term] for row in done]
+            entry[term] = statistics.fmean(values) if values else None
+            entry[f"{term}_std"] = statistics.stdev(values) if len(values) > 1 else None
         found.append(entry)
     return found
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from vae_common.configs import InputError
 from vae_common.runs import Run
 
 
+def require() -> None:
+    """Raises InputError where tensorboardX is not installed."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise InputError("tensorboard: received no tensorboardX; install it: pip install tensorboardX")
+
+
 def write(run: Run) -> None:
-    """Every epoch's losses of a run, by step, into its folder; InputError where tensorboardX is not installed."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise InputError(
-            f"tensorboard: received no tensorboardX ({error}); install it: pip install tensorboardX"
-        ) from error
+    """Every epoch's losses of a run, by step, into its folder."""
+    require()
+    from tensorboardX import SummaryWriter
+
     for stale in run.folder.glob("events.out.tfevents.*"):
         stale.unlink()
     with SummaryWriter(str(run.folder)) as writer:

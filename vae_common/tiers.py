@@ -177,12 +177,12 @@ def epoch_checks(halves: Halves, config: Config, data: Data, steps: int) -> Iter
     images, labels = data
     epochs = -(-steps // randomness.steps_per_epoch(len(images), config.training.batch_size))
     voice = voice_for(halves, config)
-    initial = randomness.initial_weights(voice.shapes, config.seed, config.network.initializer)
+    initial = reference_training.initial(config, voice.shapes, images)[0]
     expected, weights = reference_training.train(config, voice.shapes, images, epochs, labels, voice.of_batch)
     limits = lockstep_tolerances(config.training.dtype, len(expected.total))
     for name, half in halves.items():
         where = f"of {len(expected.total)} steps by train_epoch: {name} against {voice.name}"
-        state, placed, taken = half.create_state(config), half.place_images(images, config), []
+        state, placed, taken = half.create_state(config, images), half.place_images(images, config), []
         own = None if labels is None else half.place_labels(labels, config)
         for epoch in range(epochs):
             state, terms = half.train_epoch(state, placed, half.epoch_draws(config, epoch, len(images)), own)

@@ -6,7 +6,6 @@ import typing
 from collections.abc import Iterator
 from itertools import product
 
-import jax
 import pytest
 
 from tests.conformance.suite import EROSION, TINY, images_for
@@ -65,7 +64,6 @@ def made_for(network: str):
 
     @pytest.mark.parametrize("combination", [of for of in ALLOWED if of[0] == network], ids="-".join)
     def test(combination):
-        jax.clear_caches()  # every test has programs of its own; see conftest.few_programs
         found = list(checks(make(*combination)))
         assert {check.tier for check in found} == {"T0", "T1", "T2", "T3", "T5"}
         wrong = [check for check in found if not check.passed or check.ratio > EROSION]

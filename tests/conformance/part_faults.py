@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from tests.conformance.model_changes import reconstruction
 from tests.conformance.plants import Fault, everywhere
+from vae_common.contracts import Posterior
 
 IWAE = {"options": {"loss": {"objective": "iwae", "samples": 3}}}
 DREG = {"options": {"loss": {"objective": "dreg", "samples": 3}}}
@@ -34,16 +37,37 @@ def next_label(half, f):
     return [(networks, "with_labels", with_labels)]
 
 
-def moved_convolution(half, f):
-    networks = half.models.networks
-    original = networks.convolve
-    return [
-        (
-            networks,
-            "convolve",
-            lambda x, layer, products: original(f.roll(x.swapaxes(0, 1)).swapaxes(0, 1), layer, products),
-        )
-    ]
+def moved(name):
+    """A convolution of images that lie one row further down."""
+
+    def plant(half, f):
+        networks = half.models.networks
+        original = getattr(networks, name)
+        down = lambda x: f.roll(x.swapaxes(0, 1)).swapaxes(0, 1)  # noqa: E731
+        return [(networks, name, lambda x, layer, products: original(down(x), layer, products))]
+
+    return plant
+
+
+def head_not_halved(half, f):
+    return [(half.models.networks.Autoencoder, "gaussian", lambda self, mean, spread: Posterior(mean, spread))]
+
+
+def not_straight_through(half, f):
+    def forward(self, images, noise, labels=None):
+        codes = self.quantize(*self.encoder(images, labels))
+        return self.outputs(Posterior(codes.vectors, None), codes.vectors, labels, codes=codes)
+
+    return [(half.models.CLASSES["VQVAE"], f.call, forward)]
+
+
+def best_sigma_of_the_batch(optimal, f):
+    def nats(logits, images, log_scale):
+        squares = (images - f.sigmoid(logits)) ** 2
+        each, best = squares.mean((-3, -2, -1)), squares.mean()
+        return math.prod(images.shape[-3:]) * (each / best + f.log(2 * math.pi * best)) / 2
+
+    return nats
 
 
 def next_rate(half, f):
@@ -89,7 +113,22 @@ PART_FAULTS = [
         {"model": "vq_vae"},
     ),
     Fault("label off by one", "T2", next_label, {"options": {"network": {"classes": 4}}}),
-    Fault("convolution one row off", "T2", moved_convolution, {"image_shape": (6, 4, 3), "channels": (3,)}),
+    Fault("convolution one row off", "T2", moved("convolve"), {"image_shape": (6, 4, 3), "channels": (3,)}),
+    Fault("deconvolution one row off", "T2", moved("deconvolve"), {"image_shape": (6, 4, 3), "channels": (3,)}),
+    Fault("log variance taken for log sigma", "T2", head_not_halved, {"posterior_head": "log_variance"}),
+    Fault("quantizer not straight through", "T3", not_straight_through, {"model": "vq_vae"}),
+    Fault(
+        "best sigma of the batch",
+        "T1",
+        reconstruction("optimal_gaussian", best_sigma_of_the_batch),
+        {"options": {"loss": {"reconstruction": "optimal_gaussian"}}},
+    ),
+    Fault(
+        "logistic's outer bins as wide as the others",
+        "T1",
+        reconstruction("discretized_logistic", lambda r, f: lambda logits, x, s: r(logits, x + 1e-9 * (0.5 - x), s)),
+        {"options": {"loss": {"reconstruction": "discretized_logistic"}}},
+    ),
     Fault(
         "continuous Bernoulli without its normaliser",
         "T1",

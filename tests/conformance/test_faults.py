@@ -1,6 +1,7 @@
 """The suite proves itself: every planted fault, in each half in turn, is caught by the tier named for it.
 
-The table fault x tier is results/fault_table.json; `--record` writes it anew.
+A test ends with the first check that shows it. The table fault x tier is results/fault_table.json; `--record` runs all
+tiers on every fault and writes it anew.
 """
 
 import json
@@ -11,7 +12,7 @@ import pytest
 from tests.conformance.adams import jax_adam, torch_adam
 from tests.conformance.faults import FAULTS
 from tests.conformance.plants import Fault, planted
-from tests.conformance.suite import assert_conformant, failing_tiers, images_for, tiny_config
+from tests.conformance.suite import assert_conformant, images_for, tiny_config
 from tests.conftest import HALVES, ROOT
 from vae_common import comparison
 from vae_common.tiers import TIERS
@@ -26,14 +27,18 @@ def checks(config):
 @pytest.mark.parametrize("framework", HALVES)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_caught(fault, framework, request):
-    config = tiny_config(**fault.config)
+    """A check of the fault's tier fails that names the guilty half, and not the other."""
+    record, failed = request.config.getoption("--record"), []
+    (other,) = set(HALVES) - {framework}
     with planted(fault, HALVES[framework]), np.errstate(all="ignore"):
-        failed = failing_tiers(checks(config))
-    assert fault.tier in failed, f"caught by {list(failed)} only"
-    # Where a tier compares a half with the reference, the half that is named is the guilty one.
-    assert framework in failed[fault.tier].name
+        for check in checks(tiny_config(**fault.config)):
+            failed += [] if check.passed else [check]
+            guilty = not check.passed and framework in check.name and other not in check.name
+            if guilty and check.tier == fault.tier and not record:
+                return
+    assert record, f"caught by {sorted({check.tier for check in failed})} only"
     caught = request.config.stash.setdefault(KEY, {})
-    caught.setdefault(fault.name, {})[framework] = [tier for tier in TIERS if tier in failed]
+    caught.setdefault(fault.name, {})[framework] = [tier for tier in TIERS if tier in {check.tier for check in failed}]
 
 
 KEY: pytest.StashKey = pytest.StashKey()
@@ -52,17 +57,14 @@ def test_nothing_is_left_planted():
 
 
 def test_the_table_is_the_committed_one(request):
-    """With --record it is written anew; without, every fault is in it, caught by the tier that caught it now."""
-    caught = request.config.stash.get(KEY, {})
-    if len(caught) < len(FAULTS) or any(len(of) < len(HALVES) for of in caught.values()):
-        pytest.skip("only some of the faults were run")
-    table = {fault.name: {"tier": fault.tier, **caught[fault.name]} for fault in FAULTS}
+    """Every fault is in it, noticed by its tier in both halves. With --record all tiers run, and it is written anew."""
     if request.config.getoption("--record"):
+        caught = request.config.stash.get(KEY, {})
+        table = {fault.name: {"tier": fault.tier, **caught[fault.name]} for fault in FAULTS}
         TABLE.write_text(json.dumps(table, indent=1) + "\n")
     committed = json.loads(TABLE.read_text())
-    assert list(committed) == list(table)
-    for name, found in table.items():
-        assert committed[name]["tier"] == found["tier"]
+    assert list(committed) == [fault.name for fault in FAULTS]
+    for fault in FAULTS:
+        assert committed[fault.name]["tier"] == fault.tier
         for framework in HALVES:
-            # Tiers further down may differ by a hair between machines; the first one that sees it may not.
-            assert committed[name][framework][0] == found[framework][0], (name, framework)
+            assert fault.tier in committed[fault.name][framework], (fault.name, framework)
