@@ -37,8 +37,12 @@ def device_for(config: Config) -> jax.Device:
 
 
 def execution_for(config: Config) -> str:
-    """How an epoch's steps run: `eager`, or as one `program`, which is all else."""
-    return "eager" if config.training.execution == "eager" else "program"
+    """How an epoch's steps run on the config's device, `eager` or as one `program`: `auto` is resolved.
+
+    In a loop, XLA's convolutions for CPUs take many times as long as outside of one.
+    """
+    chosen, looped = config.training.execution, device_for(config).platform == "cpu" and config.network.channels
+    return "eager" if chosen == "eager" or (chosen == "auto" and looped) else "program"
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import HALVES, small_config
 from vae_common import checkpoints, trainings
-from vae_common.configs import MODELS, Config, DataConfig, InputError, TrainingConfig
+from vae_common.configs import MODELS, Config, DataConfig, InputError, NetworkConfig, TrainingConfig
 from vae_common.records import NonFiniteLoss
 from vae_common.tolerances import difference
 
@@ -76,6 +76,17 @@ def test_an_execution_changes_no_result(small, uncaptured, framework, execution,
         for name, array in half.state_to_arrays(state).items():
             assert difference(array, arrays[name]) < 1e-11, name
     assert state.step == by_hand.step == 20
+
+
+@pytest.mark.parametrize("channels", [(), (4,)])
+def test_auto_runs_convolutions_step_by_step_on_a_cpu(small, channels):
+    """One program for the epoch where there are none."""
+    half = HALVES["jax"]
+    config = small_config(network=NetworkConfig(hidden=(24,), latent_dim=3, channels=channels))
+    state, images = half.create_state(config), half.place_images(small.train.images, config)
+    program = half.compile_epoch(state, images, half.epoch_draws(config, 0, len(images)))
+    assert (program is half.train_epoch) == bool(channels)
+    assert half.execution_for(with_training(config, execution="compile")) == "program"
 
 
 @pytest.mark.parametrize("start", [0, 1])
