@@ -73,6 +73,7 @@ def draw(
     _, images = datasets.evaluation_images(dataset, config.data.binarization, "test")
     classes = dataset.test.labels
     first, second = _ends(options, classes)
+    some = np.unique(np.linspace(0, len(images) - 1, 10).astype(int))  # from all over: a set may lie in order
     stochastic = MODELS[config.model].posterior
     label = f"{MODELS[config.model].class_name} on {dataset.name}, {config.network.latent_dim} latent dimensions"
     labels = datasets.labels_for(dataset.test, config)
@@ -90,7 +91,7 @@ def draw(
         shown = None if labels is None else np.full(len(lifted), labels[first])
         grids[name] = plotting.Grid(t.half.decode(t.model, lifted, shown), window, plane.labels)
         strips[name] = t.half.interpolate(t.model, images[first], images[second], options.steps, ends)
-        decoded[name] = t.half.reconstruct(t.model, images[:10], None if labels is None else labels[:10])
+        decoded[name] = t.half.reconstruct(t.model, images[some], None if labels is None else labels[some])
         if MODELS[config.model].latents != "none":
             samples[name] = t.half.sample(t.model, 100)
     originals = images.astype(np.float32) / 255
@@ -116,7 +117,7 @@ def draw(
         ),
         **turned,
         "decoded_grid": plotting.decoded_grid(grids, f"Decoded latent plane: {label}"),
-        "reconstructions": plotting.reconstructions(originals[:10], decoded, f"Reconstructions: {label}"),
+        "reconstructions": plotting.reconstructions(originals[some], decoded, f"Reconstructions: {label}"),
         "interpolation": plotting.interpolation(
             strips, originals[[first, second]], f"Interpolation of test images {first} and {second}: {label}"
         ),
