@@ -138,6 +138,9 @@ def test_the_papers_rows_of_several_seeds(tmp_path, half, small):
     assert row((0, 1), 30, "together")[f"{name}_evaluations"][0]["draws"] == 30
     assert paper_table.table(tmp_path / "together", (0, 1), 1, 20)["entries"][0][name] is None
     assert together["difference"] is None
+    there = {1: paper_table.run_folder(tmp_path / "alone", name, "k1", 1)}
+    with pytest.raises(InputError, match="holds another experiment"):
+        paper_table.train_row(half, base, "k1", range(2), "code", small, there, 9, [])
     # Stopped apart: what is behind goes on alone.
     shutil.rmtree(tmp_path / "together" / f"{name}-k1-seed0")
     assert row((0, 1), 20, "together")[name] == pytest.approx(together[name], rel=1e-5)

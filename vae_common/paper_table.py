@@ -87,7 +87,8 @@ def train_row(
         folder.mkdir(parents=True, exist_ok=True)
     for stage in stages:
         configs = [dataclasses.replace(config_of(base, row, stage, adam), seed=seed) for seed in folders]
-        points = [resume.begun(folder) for folder in folders.values()]
+        apart = ("epochs", "learning_rate")  # a stage's
+        points = [resume.begun(folder, config, apart) for folder, config in zip(folders.values(), configs)]
         epochs = [0 if point is None else point.epoch for point in points]
         common: Any = {"command": command, "checkpoint_every": max(1, 3**stage // 10)}
         if min(epochs) == max(epochs) < passes(stage) and len(configs) > 1:

@@ -29,11 +29,24 @@ def resume_point(folder: Path) -> Checkpoint:
         raise InputError(f"resume: {described} is damaged ({error!r}); start the run anew") from error
 
 
-def begun(folder: Path) -> Checkpoint | None:
-    """Where a run goes on; None where its folder holds nothing to go on from."""
-    run = Run(folder)
-    there = run.checkpoint_path.exists() or (folder / "config.json").exists()
-    return resume_point(folder) if there else None
+def begun(folder: Path, config: Config, apart: Sequence[str] = ()) -> Checkpoint | None:
+    """Where a run of this config goes on; None where its folder holds nothing to go on from.
+
+    InputError where the folder holds another experiment's: one that differs in more than device, execution, the data's
+    place, and the fields of its training that are set `apart`.
+    """
+    if not (Run(folder).checkpoint_path.exists() or (folder / "config.json").exists()):
+        return None
+    point = resume_point(folder)
+    training: Any = {name: getattr(config.training, name) for name in ("device", "execution", *apart)}
+    there = dataclasses.replace(
+        point.config,
+        training=dataclasses.replace(point.config.training, **training),
+        data=dataclasses.replace(point.config.data, data_dir=config.data.data_dir, manual_dir=config.data.manual_dir),
+    )
+    if there != config:
+        raise InputError(f"output: {folder} holds another experiment than this one; choose another --output")
+    return point
 
 
 def resumed_config(point: Checkpoint, flags: Sequence[str]) -> Config:

@@ -113,13 +113,9 @@ def train(
 
 def _begun(folder: Path, config: Config, dataset: datasets.Dataset) -> checkpoints.Checkpoint | None:
     """Where a run stands; InputError where the folder holds another experiment's, or one on other data."""
-    point = resume.begun(folder)
-    if point is None:
-        return None
-    data = dataclasses.replace(point.config.data, data_dir=config.data.data_dir, manual_dir=config.data.manual_dir)
-    if dataclasses.replace(point.config, data=data) != config:
-        raise InputError(f"output: {folder} holds another experiment, expected this sweep's; choose another --output")
-    runs.require_data(folder, point, dataset)
+    point = resume.begun(folder, config)
+    if point is not None:
+        runs.require_data(folder, point, dataset)
     return point
 
 
