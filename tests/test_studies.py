@@ -11,7 +11,7 @@ import pytest
 from scripts.paper_table import Arguments, main
 from tests.conftest import QUICK, script
 from vae_common import datasets, paper_table, sweep_plots, sweeps
-from vae_common.configs import Config, InputError, NetworkConfig, TrainingConfig
+from vae_common.configs import Config, DataConfig, InputError, NetworkConfig, TrainingConfig
 
 
 def test_a_sweep_skips_what_has_finished_and_goes_on_with_what_was_stopped(tmp_path):
@@ -31,7 +31,7 @@ def test_a_sweep_skips_what_has_finished_and_goes_on_with_what_was_stopped(tmp_p
     assert again["points"] == result["points"]
     now = [(folder / "checkpoint.safetensors").stat().st_mtime_ns for folder in folders]
     assert [a == b for a, b in zip(written, now)] in ([True] * 4, [True, False, True, True])
-    other = script("sweep", *flags, "--binarization", "static", "--output", "s", cwd=tmp_path, status=2)
+    other = script("sweep", *flags[:-1], "3", "--output", "s", cwd=tmp_path, status=2)
     assert "holds another experiment" in other
 
 
@@ -54,6 +54,10 @@ def test_a_run_that_diverges_is_a_row(tmp_path, half, small, parallel):
     assert len(sweeps.as_csv(rows).splitlines()) == 9
     assert sweep() == rows
     assert sweep_plots.sweep([entry | {"framework": "jax"} for entry in means], ["training.learning_rate"])
+    with pytest.raises(InputError, match="holds another experiment"):
+        sweeps.train(
+            {"one": half}, replace(base, data=DataConfig(binarization="static")), specification, [0], small, tmp_path
+        )
     other = replace(small, train=datasets.Split(small.train.images[::-1], small.train.labels[::-1]))
     with pytest.raises(InputError, match="was trained on other images"):
         sweeps.train({"one": half}, base, specification, [0, 1], other, tmp_path)
@@ -127,11 +131,12 @@ def test_the_papers_rows_of_several_seeds(tmp_path, half, small):
     """In one program, each as it would be alone; estimates from other numbers of draws do not mix in the table."""
     base, name = paper_table.base_config(small), half.__name__.removesuffix("_vae")
 
-    def row(seeds, draws, place):
+    def row(seeds, draws, place, stages=2):
         folders = {seed: paper_table.run_folder(tmp_path / place, name, "k1", seed) for seed in seeds}
-        paper_table.train_row(half, base, "k1", range(2), "paper", small, folders, draws, ["here"])
+        paper_table.train_row(half, base, "k1", range(stages), "paper", small, folders, draws, ["here"])
         return paper_table.table(tmp_path / place, seeds, 1, draws)["entries"][0]
 
+    assert row((1,), 20, "alone", stages=1)[name] is None  # not as far as the table yet
     together, alone = row((0, 1), 20, "together"), row((1,), 20, "alone")
     assert together[f"{name}_evaluations"][1]["nll_nats"] == pytest.approx(alone[name], rel=1e-5)
     assert row((0, 1), 30, "together")[f"{name}_evaluations"][0]["draws"] == 30

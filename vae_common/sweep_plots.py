@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from vae_common.checkpoints import FRAMEWORKS
 from vae_common.plotting import HALF_STYLES
+from vae_common.sweeps import TERMS
 
-TERMS = {"total_nats": "total", "reconstruction_nats": "reconstruction", "kl_nats": "KL"}
+SAID = dict(zip(TERMS, ("total", "reconstruction", "KL")))
 MOST_LABEL = 24
 
 
@@ -25,8 +26,8 @@ def sweep(means: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> Figure:
     units = list(dict.fromkeys(entry["reconstruction_unit"] for entry in means))
     names = list(dict.fromkeys(_label(entry, fields) for entry in means))
     figure = Figure(figsize=(3.2 + 0.55 * len(names) * 1.6, 7.5), layout="constrained")
-    axes = figure.subplots(len(TERMS), 1, sharex=True)
-    for axis, (term, said) in zip(axes, TERMS.items()):
+    axes = figure.subplots(len(SAID), 1, sharex=True)
+    for axis, (term, said) in zip(axes, SAID.items()):
         for style, framework in zip(HALF_STYLES, dict.fromkeys(entry["framework"] for entry in means)):
             own = [entry for entry in means if entry["framework"] == framework and entry[term] is not None]
             places = [names.index(_label(entry, fields)) for entry in own]

@@ -21,9 +21,10 @@ from typing import Any
 
 from vae_common import checkpoints, datasets, resume, runs, trainings
 from vae_common.configs import Config, InputError
+from vae_common.contracts import Terms
 from vae_common.records import NonFiniteLoss
 
-TERMS = ("total_nats", "reconstruction_nats", "kl_nats")
+TERMS = tuple(f"{name}_nats" for name in Terms._fields)
 DIVERGED = "diverged.json"
 """Stands in a run's folder where its loss stopped being finite."""
 
