@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import platform
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +14,19 @@ import numpy as np
 import torch
 
 from vae_common.configs import Config, InputError
+from vae_common.files import temporary_programs
+
+_BACKENDS: Any = torch.backends
+# Where PyTorch keeps how far float32 products may be shortened: in general, for a library, for an operation of it. Each
+# that says "none" follows what stands above it.
+_ABOVE = (_BACKENDS, _BACKENDS.cudnn, _BACKENDS.mkldnn)
+_PRODUCTS = (_BACKENDS.cuda.matmul, _BACKENDS.mkldnn.matmul)
+_OPERATIONS = (
+    *_PRODUCTS, _BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn, _BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.rnn
+)  # fmt: skip
+# Of `set_float32_matmul_precision`, which stands beside them: what CUDA's and oneDNN's products are then set to.
+_LEGACY = {"highest": ("ieee", "ieee"), "high": ("tf32", "tf32"), "medium": ("tf32", "bf16")}
+_SUBNORMAL = np.nextafter(np.float64(0), np.float64(1))
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -36,7 +52,22 @@ def device_for(config: Config) -> torch.device:
         raise InputError("precision: received float64 on mps, which has none; use float32 or --device cpu")
     if training.execution == "graph" and device.type != "cuda":
         raise InputError(f"execution: received graph on {device.type}; graphs are CUDA's: use compile, eager or auto")
+    for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"):
+        if os.environ.get(name, "STRICT").upper() not in ("", "STRICT"):
+            raise InputError(f"{name}: received {os.environ[name]}, expected true arithmetic; unset it")
+    if training.execution == "compile" and device.type == "cpu":
+        _require_compiler()
     return device
+
+
+def _require_compiler() -> None:
+    """Raises InputError where torch.compile would find no C++ compiler."""
+    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
+    if not any(shutil.which(name) for name in wanted):
+        raise InputError(
+            f"execution: received compile, which needs a C++ compiler, and {' and '.join(wanted)} cannot be found; "
+            "install one, or use --execution eager"
+        )
 
 
 def execution_for(config: Config) -> str:
@@ -51,16 +82,72 @@ def precision(name: str) -> Iterator[None]:
 
     Training, inference and checkpoints enter it by themselves; calling a model, `loss_terms` or
     `prepare_images` directly needs it. PyTorch keeps the dtype of its tensors by itself; what it may
-    shorten on an accelerator is the arithmetic of float32 products. (bfloat16 operands: see `models.networks.affine`.)
+    shorten is the arithmetic of float32 products, also on CPUs that have bfloat16. (bfloat16 operands: see
+    `models.networks.affine`.) PyTorch's other settings that would change numbers or end a training are held too, and
+    are the user's again behind it.
     """
-    products = torch.backends.cuda.matmul
-    kept = products.allow_tf32, torch.backends.cudnn.allow_tf32, products.allow_bf16_reduced_precision_reduction
-    products.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
-    products.allow_bf16_reduced_precision_reduction = False
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.autograd.set_detect_anomaly(False))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+        if _SUBNORMAL * 1.0 == 0:
+            stack.callback(torch.set_flush_denormal, True)
+            torch.set_flush_denormal(False)
+        stack.enter_context(_true_products(tf32=name == "tf32"))
+        yield
+
+
+@contextlib.contextmanager
+def _true_products(tf32: bool) -> Iterator[None]:
+    """Sets every switch that shortens float32 products, old and new, and puts each back as it was."""
+    matmul, cudnn = _BACKENDS.cuda.matmul, _BACKENDS.cudnn
+    above = []
+    for place in _ABOVE:  # from the top: what is below then shows its own value, and not what it inherits
+        above.append(place.fp32_precision)
+        place.fp32_precision = "none"
+    own = [operation.fp32_precision for operation in _OPERATIONS]
+    legacy, shortened_cudnn = _legacy(), _legacy_cudnn()
+    reduced = matmul.allow_bf16_reduced_precision_reduction
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    cudnn.allow_tf32 = tf32
+    matmul.allow_bf16_reduced_precision_reduction = False
+    for operation in (_BACKENDS.mkldnn.matmul, _BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.rnn):
+        operation.fp32_precision = "ieee"
     try:
         yield
     finally:
-        products.allow_tf32, torch.backends.cudnn.allow_tf32, products.allow_bf16_reduced_precision_reduction = kept
+        torch.set_float32_matmul_precision(legacy)
+        cudnn.allow_tf32 = shortened_cudnn
+        matmul.allow_bf16_reduced_precision_reduction = reduced
+        for operation, value in zip(_OPERATIONS, own):
+            operation.fp32_precision = value
+        for place, value in reversed(list(zip(_ABOVE, above))):  # oneDNN's own switch sets the general one, too
+            place.fp32_precision = value
+
+
+def _legacy() -> str:
+    """What `set_float32_matmul_precision` was last given: PyTorch says so only beside new switches that agree."""
+    for values in [None, *_LEGACY.values()]:
+        for product, value in zip(_PRODUCTS, values or ()):
+            product.fp32_precision = value
+        with contextlib.suppress(RuntimeError):
+            return torch.get_float32_matmul_precision()
+    raise AssertionError("unreachable")
+
+
+def _legacy_cudnn() -> bool:
+    """What `cudnn.allow_tf32` was last given, likewise."""
+    for value in (None, "tf32", "none"):
+        for operation in (_BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn) if value else ():
+            operation.fp32_precision = value
+        with contextlib.suppress(RuntimeError):
+            return _BACKENDS.cudnn.allow_tf32
+    raise AssertionError("unreachable")
 
 
 def cache_programs(folder: str | None) -> None:
@@ -68,11 +155,16 @@ def cache_programs(folder: str | None) -> None:
     torch.compiler.config.force_disable_caches = folder is None
     if folder is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/torch"
+    elif "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # else under a name in /tmp that anybody can guess, and fill
+        kept = str(temporary_programs())
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = kept
+        atexit.register(shutil.rmtree, kept, ignore_errors=True)
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """A copy of a NumPy array on the device, in its own dtype."""
-    return torch.tensor(np.asarray(array, order="C"), device=device)
+    with torch.inference_mode(False):  # a tensor made in that mode can never be trained on
+        return torch.tensor(np.asarray(array, order="C"), device=device)
 
 
 def to_numpy(array: torch.Tensor) -> np.ndarray:
@@ -88,6 +180,11 @@ def synchronize(tree: Any) -> None:
         torch.mps.synchronize()
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes of the device's own memory that are free; None for a CPU, which has the host's."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
 def peak_memory(device: torch.device) -> int | None:
     """The most bytes of the device's own memory that tensors have held so far; None for a CPU, which has none."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
@@ -97,8 +194,12 @@ def environment(name: str = "auto") -> dict[str, str]:
     """What a record must say of this half's software and hardware."""
     device = select_device(name)
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    names = ("TORCH", "PYTORCH", "OMP_", "GOMP_", "MKL_", "ONEDNN_", "DNNL_", "NVIDIA_TF32")
+    flags = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(names)}
     return {
         "framework": f"torch {torch.__version__}",
+        "versions": f"python {platform.python_version()}, numpy {np.__version__}",
+        "flags": " ".join(f"{name}={value}" for name, value in flags.items() if name != "TORCHINDUCTOR_CACHE_DIR"),
         "device": f"{device.type}: {kind}",
         "threads": str(torch.get_num_threads()),
     }
