@@ -5,6 +5,7 @@ from .device import (
     device_for,
     environment,
     execution_for,
+    free_memory,
     peak_memory,
     precision,
     select_device,
@@ -26,7 +27,7 @@ from .likelihoods import (
     squared_error,
 )
 from .losses import gaussian_kl, log_ratio, log_weights, loss_terms, reconstruction_terms, tutorial_kl
-from .models import CLASSES, Autoencoder, create_model
+from .models import CLASSES, Autoencoder, create_model, model_shapes
 from .objectives import batch_loss
 from .parallel import seed_configs, stack_states, state_draws, unstack_states
 from .parameters import load_arrays, parameter_dtype, parameter_shapes, to_arrays
@@ -36,6 +37,7 @@ from .training import (
     create_state,
     epoch_draws,
     gradients,
+    lost_part,
     place_images,
     place_labels,
     state_from_arrays,
@@ -65,6 +67,7 @@ __all__ = [
     "execution_for",
     "fit",
     "forward",
+    "free_memory",
     "gaussian",
     "gaussian_kl",
     "gradients",
@@ -74,6 +77,8 @@ __all__ = [
     "log_ratio",
     "log_weights",
     "loss_terms",
+    "lost_part",
+    "model_shapes",
     "optimal_gaussian",
     "parameter_dtype",
     "parameter_shapes",

@@ -11,6 +11,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
+from vae_common.batches import require_epoch
 from vae_common.contracts import Terms
 from vae_common.randomness import Draws
 
@@ -34,6 +35,7 @@ def train_epoch(state: State, images, draws: Draws, labels=None) -> tuple[State,
     Returns:
         The next state, and every step's terms, (steps,) each (of a stacked state (steps, seeds)), the mean per image.
     """
+    require_epoch(state.config, len(state.seeds), images, draws, labels)
     with precision(state.config.training.precision):
         return _program(state)(state, images, draws, labels)
 
@@ -44,6 +46,7 @@ def compile_epoch(state: State, images, draws: Draws, labels=None) -> EpochProgr
     With `execution` other than `eager` any argument may be made of `jax.ShapeDtypeStruct`, and the result is a
     `jax.stages.Compiled`.
     """
+    require_epoch(state.config, len(state.seeds), images, draws, labels)
     program, labels = _program(state), [] if labels is None else [labels]
     if program is _eager_epoch:
         return train_epoch  # its step is compiled where it is first called

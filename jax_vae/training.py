@@ -17,12 +17,14 @@ import numpy as np
 import optax
 
 from vae_common import randomness
+from vae_common.batches import require_batch, require_resident
 from vae_common.checkpoints import AVERAGE, FIRST, SECOND, STEP, check_state, part_of, weights_of
-from vae_common.configs import Config
+from vae_common.configs import Config, InputError
 from vae_common.contracts import Terms
+from vae_common.datasets import as_labels
 from vae_common.randomness import Draws
 
-from .device import device_for, precision, to_device
+from .device import device_for, precision, to_device, to_numpy
 from .models import Autoencoder, create_model, empty_model
 from .objectives import batch_loss
 from .optimizers import adam, averaged, clipped
@@ -47,7 +49,7 @@ class State:
     @property
     def step(self) -> int:
         """Updates so far."""
-        return int(np.ravel(self.optimizer.count)[0])
+        return int(np.ravel(to_numpy(self.optimizer.count))[0])
 
     @property
     def evaluated(self) -> Autoencoder:
@@ -81,9 +83,12 @@ def train_step(state: State, images, noise, labels=None) -> tuple[State, Terms]:
 
     Returns:
         The next state, and the batch's terms before the update, each the mean per image.
+
+    Raises:
+        InputError: for other shapes or types, and for NumPy arrays that hold what is none (see vae_common/batches.py).
     """
     with precision(state.config.training.precision):
-        return _jitted_step(state, *_on_device(state.config, images, noise, labels))
+        return _jitted_step(state, *_on_device(state, images, noise, labels))
 
 
 def gradients(state: State, images, noise, labels=None) -> tuple[dict[str, np.ndarray], Terms]:
@@ -92,7 +97,7 @@ def gradients(state: State, images, noise, labels=None) -> tuple[dict[str, np.nd
     Takes what `train_step` takes; the state is not consumed. `train_step` is this and `apply_gradients`.
     """
     with precision(state.config.training.precision):
-        computed, terms = _jitted_gradients(state, *_on_device(state.config, images, noise, labels))
+        computed, terms = _jitted_gradients(state, *_on_device(state, images, noise, labels))
         return to_arrays(computed), terms
 
 
@@ -104,13 +109,14 @@ def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
 
 
 def place_images(images: np.ndarray, config: Config) -> jax.Array:
-    """uint8 images as they stay on the device for a whole fit."""
-    return to_device(images, device_for(config))
+    """uint8 images from 0 to 255 (or bool ones) as they stay on the device for a whole fit."""
+    return to_device(require_resident(config, images), device_for(config))
 
 
 def place_labels(labels: np.ndarray, config: Config) -> jax.Array:
     """Labels as they stay on the device for a whole fit, where the model is given classes."""
-    return to_device(labels.astype(np.int32), device_for(config))
+    checked: Any = as_labels(labels, config.network.classes, len(labels))
+    return to_device(checked, device_for(config))
 
 
 def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
@@ -123,6 +129,20 @@ def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
         draws = randomness.epoch_draws(config, epoch, images)
         draws = draws._replace(noise=draws.noise.astype(config.training.dtype))
         return Draws._make(None if draw is None else to_device(draw, device) for draw in draws)
+
+
+def lost_part(state: State) -> str | None:
+    """What of a state is not finite: its `weights`, `first moments`, `second moments` or `averaged weights`; or None.
+
+    An infinite second moment shows in no loss: its parameter merely stands still.
+    """
+    optimizer = state.optimizer
+    parts = {"weights": state.model, "first moments": optimizer.mu, "second moments": optimizer.nu}
+    if state.average is not None:
+        parts["averaged weights"] = state.average
+    with precision(state.config.training.precision):
+        finite = to_numpy(_all_finite(list(parts.values())))
+    return next((name for name, found in zip(parts, finite) if not found), None)
 
 
 def state_to_arrays(state: State) -> dict[str, np.ndarray]:
@@ -150,8 +170,12 @@ def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State
         return State(model, optimizer, config, average)
 
 
-def _on_device(config, images, noise, labels):
+def _on_device(state, images, noise, labels):
     """Copies of NumPy arrays: what runs asynchronously must not read a buffer that is overwritten meanwhile."""
+    config = state.config
+    if state.seeds:
+        raise InputError("state: received one of several seeds, expected a single one; train_epoch takes both")
+    require_batch(config, images, noise, labels)
     device, dtype = device_for(config), config.training.dtype
     if isinstance(labels, np.ndarray):
         labels = to_device(labels.astype(np.int32), device)
@@ -171,6 +195,11 @@ def _update(state, gradients):
     return replace(state, model=model, optimizer=optimizer, average=average)
 
 
+@jax.jit
+def _all_finite(parts):
+    return jnp.stack([jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(part)]).all() for part in parts])
+
+
 def _step(state, images, noise, labels=None):
     gradients, means = _gradients(state, images, noise, labels)
     return _update(state, gradients), means
@@ -180,7 +209,8 @@ def _native_draws(config, epoch, images):
     batch = config.training.batch_size
     steps = randomness.steps_per_epoch(images, batch)
     high, low = divmod(config.seed, 2**32)
-    seed = jax.random.fold_in(jax.random.key(np.uint32(low)), high)
+    key = jax.random.wrap_key_data(np.array([0, low], np.uint32), impl="threefry2x32")  # whatever JAX's own default is
+    seed = jax.random.fold_in(key, high)
     keys = jax.random.split(jax.random.fold_in(seed, epoch), 3)
     order = jax.random.permutation(keys[0], images)[: steps * batch].reshape(steps, batch)
     noise = jax.random.normal(keys[1], (steps, batch, *config.noise_shape), config.training.dtype)

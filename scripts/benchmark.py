@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scripts.experiment import ModelName
-from scripts.halves import CACHE, Framework
+from scripts.halves import Framework
 from vae_common import benchmark_plots, runs, suites
 from vae_common.benchmarks import Case
 from vae_common.command_line import run
 from vae_common.config_parts import Device, Execution, Precision
+from vae_common.files import program_cache
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,18 @@ class Arguments:
 
 def main(arguments: Arguments) -> dict[str, Any]:
     base = Case(**{f.name: getattr(arguments, f.name) for f in fields(Case) if hasattr(arguments, f.name)}).checked()
+    kept = program_cache() if arguments.program_cache else None
+    ordered = suites.order(
+        base,
+        arguments.suite,
+        frameworks=arguments.frameworks,
+        executions=arguments.executions,
+        processes=arguments.processes,
+        programs=None if kept is None else str(kept),
+        baseline=arguments.baseline,
+    )
     folder = runs.new_folder(arguments.output, "benchmark")
-    programs = str(CACHE) if arguments.program_cache else None
-    chosen = (arguments.suite, arguments.frameworks, arguments.executions, arguments.processes)
-    command = ["python", "-m", "scripts.benchmark", *sys.argv[1:]]
-    result = suites.benchmark(base, *chosen, folder, command, programs, arguments.baseline)
+    result = suites.benchmark(ordered, folder, ["python", "-m", "scripts.benchmark", *sys.argv[1:]])
     figures = benchmark_plots.draw(result, folder / "figures")
     return result["summary"] | {"record": str(folder / "benchmark.json"), "figures": [str(path) for path in figures]}
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vae_common import files
 from vae_common.command_line import run
 from vae_common.configs import InputError
 
@@ -32,7 +32,12 @@ class Arguments:
     """A JSON file for the record."""
 
 
+KIND = "TPU compilation"
+
+
 def main(arguments: Arguments) -> dict[str, Any]:
+    if arguments.output is not None:
+        files.require_writable(arguments.output, "output", KIND, ("programs",))
     sys.path.insert(0, str(arguments.libtpu.absolute()))
     if importlib.util.find_spec("libtpu") is None:
         mend = f"pip install --no-deps --target {arguments.libtpu} libtpu"
@@ -48,11 +53,15 @@ def main(arguments: Arguments) -> dict[str, Any]:
         for batch in arguments.batch_sizes
         for precision in arguments.precisions
     ]
-    record: dict[str, Any] = {"what": "compiled, not run", "framework": jax_vae.environment("cpu")["framework"]}
+    record: dict[str, Any] = {
+        files.KIND: KIND,
+        "what": "compiled, not run",
+        "framework": jax_vae.environment("cpu")["framework"],
+    }
     command = ["python", "-m", "scripts.compile_for_tpu", *sys.argv[1:]]
     record |= {"command": command, "libtpu": version, "programs": programs}
     if arguments.output is not None:
-        arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+        files.write_json(arguments.output, record)
     return record
 
 

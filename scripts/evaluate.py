@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from scripts.experiment import load_dataset
 from scripts.halves import Framework, load_halves
-from vae_common import evaluations, runs
+from vae_common import evaluations, files, runs
 from vae_common.command_line import run
-from vae_common.configs import InputError
+from vae_common.configs import InputError, require_count
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,18 @@ class Arguments:
 def main(arguments: Arguments) -> dict[str, Any]:
     if arguments.run is None:
         raise InputError("run: received nothing, expected --run with a run's folder")
-    if arguments.draws < 0:
-        raise InputError(f"draws: received {arguments.draws}, expected an integer >= 0")
+    require_count("draws", arguments.draws, 0, evaluations.MOST_DRAWS)
     output = arguments.output or arguments.run / "evaluation.json"
-    if not output.parent.is_dir():
-        raise InputError(f"output: received {output}, expected a file in a folder that exists")
+    files.require_writable(output, "output", evaluations.KIND, ("distortion", "rate_nats"))
     checkpoint = runs.Run(arguments.run).checkpoint()
     dataset = load_dataset(checkpoint.config.data)
-    runs.require_data(arguments.run, checkpoint, dataset)
+    runs.require_data(arguments.run, checkpoint.data, dataset)
     if getattr(dataset, arguments.split) is None:
         raise InputError(f"split: received {arguments.split}, but the run held none out; expected test or train")
     framework = arguments.framework or checkpoint.framework
     half = load_halves(framework)[framework]
     found = evaluations.evaluate(half, checkpoint, dataset, arguments.draws, arguments.split)
-    runs.Run(output.parent).write_json(output.name, found)
+    files.write_json(output, found)
     return found
 
 

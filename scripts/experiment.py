@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import tyro
 
-from vae_common import datasets
+from vae_common import datasets, trainings
 from vae_common.config_parts import DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
 from vae_common.configs import MODELS, PRESETS, Config
-from vae_common.randomness import steps_per_epoch
 
 if TYPE_CHECKING:
     ModelName: TypeAlias = str
@@ -36,17 +35,18 @@ class Experiment:
     program_cache: bool = True
     """Keeps compiled programs in the user's cache folder, so that the next start is quicker."""
 
-    def load(self, halves: Mapping[str, ModuleType]) -> tuple[Config, datasets.Dataset]:
-        """The config of model `vae` and seed 0 for this data, and the data.
+    def load(
+        self, halves: Mapping[str, ModuleType], model: str = "vae", seed: int = 0, seeds_together: int = 1
+    ) -> tuple[Config, datasets.Dataset]:
+        """The config of that model and seed for this data, and the data.
 
         Raises InputError for whatever would stop a training later: nothing has been written yet.
         """
         dataset = load_dataset(self.data)
-        steps_per_epoch(len(dataset.train), self.training.batch_size)
         parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(Config) if hasattr(self, f.name)}
-        config = Config(image_shape=dataset.image_shape, **parts)
+        config = Config(model=model, seed=seed, image_shape=dataset.image_shape, **parts)
         for half in halves.values():
-            half.device_for(config)
+            trainings.require_trainable(half, config, dataset, seeds_together)
         return config, dataset
 
 

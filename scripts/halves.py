@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import os
-from pathlib import Path
+import sys
 from types import ModuleType
 from typing import Literal
 
+from vae_common.configs import InputError
+from vae_common.files import program_cache as cache_folder
+
 Framework = Literal["jax", "torch"]
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twin-vae"
+HALVES = {"jax": "jax_vae", "torch": "torch_vae"}
+"""By name, the packages: nothing else is imported, whatever a file says."""
 
 
 def load_halves(*frameworks: str, program_cache: bool = True) -> dict[str, ModuleType]:
@@ -17,7 +20,14 @@ def load_halves(*frameworks: str, program_cache: bool = True) -> dict[str, Modul
 
     With `program_cache` they keep compiled programs in the user's cache folder, and find them there.
     """
-    halves = {name: importlib.import_module(f"{name}_vae") for name in frameworks}
+    for name in frameworks:
+        if name not in HALVES:
+            raise InputError(f"framework: received {name!r}, expected one of {', '.join(HALVES)}")
+    halves = {name: importlib.import_module(HALVES[name]) for name in frameworks}
+    folder = cache_folder() if program_cache else None
+    if program_cache and folder is None:
+        said = "no folder of this user's own could be made for compiled programs; they are not kept"
+        print(f"notice: {said} (XDG_CACHE_HOME chooses its place)", file=sys.stderr)
     for half in halves.values():
-        half.cache_programs(str(CACHE) if program_cache else None)
+        half.cache_programs(None if folder is None else str(folder))
     return halves

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.halves import Framework, load_halves
-from vae_common import datasets, paper_table, runs
+from vae_common import datasets, evaluations, files, paper_table, stopping, trainings
 from vae_common.command_line import run
-from vae_common.configs import PRESETS, InputError, require_each_once
+from vae_common.configs import PRESETS, require_count, require_each_once, require_seed
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,30 @@ class Arguments:
 
 def main(arguments: Arguments) -> dict[str, Any]:
     require_each_once(frameworks=arguments.frameworks, rows=arguments.rows, seeds=arguments.seeds)
-    if not 0 <= arguments.stages <= paper_table.LAST_STAGE or arguments.draws < 1:
-        raise InputError(f"stages {arguments.stages}, draws {arguments.draws}: expected 0 to 7, and an integer >= 1")
+    require_count("stages", arguments.stages, 0, paper_table.LAST_STAGE)
+    require_count("draws", arguments.draws, 1, evaluations.MOST_DRAWS)
+    for seed in arguments.seeds:
+        require_seed(seed)
+    place = arguments.output / arguments.adam
+    if place.is_dir():
+        files.require_writable(place / "table.json", "output", paper_table.KIND, ("entries",))
     halves = load_halves(*arguments.frameworks)
-    files: dict[str, Any] = {"data_dir": arguments.data_dir, "manual_dir": arguments.manual_dir}
-    dataset = datasets.load("mnist", **files, progress=True).hold_out(PRESETS["iwae"].data.validation_size)
-    base = paper_table.base_config(dataset, **files)
-    command, place = ["python", "-m", "scripts.paper_table", *sys.argv[1:]], arguments.output / arguments.adam
+    source: dict[str, Any] = {"data_dir": arguments.data_dir, "manual_dir": arguments.manual_dir}
+    dataset = datasets.load("mnist", **source, progress=True).hold_out(PRESETS["iwae"].data.validation_size)
+    base = paper_table.base_config(dataset, **source)
+    command = ["python", "-m", "scripts.paper_table", *sys.argv[1:]]
     stages, seeds, draws = range(arguments.stages + 1), arguments.seeds, arguments.draws
+    for half in halves.values():
+        trainings.require_trainable(half, base, dataset, len(seeds))
     for row in arguments.rows:
         for name, half in halves.items():
             folders = {seed: paper_table.run_folder(place, name, row, seed) for seed in seeds}
-            paper_table.train_row(half, base, row, stages, arguments.adam, dataset, folders, draws, command)
+            with stopping.mend("the same command again"):
+                paper_table.train_row(half, base, row, stages, arguments.adam, dataset, folders, draws, command)
             found = paper_table.table(place, seeds, arguments.stages, draws)
-            runs.Run(place).write_json("table.json", found | {"command": command})
-            (place / "table.md").write_text(paper_table.markdown(found))
-    print((place / "table.md").read_text())
+            files.write_json(place / "table.json", {files.KIND: paper_table.KIND} | found | {"command": command})
+            files.write_atomically(place / "table.md", paper_table.markdown(found).encode())
+    print(paper_table.markdown(found))
     return {"table": str(place / "table.md"), "passes": found["passes"]}
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from scripts.experiment import Flat, load_dataset
 from scripts.halves import Framework, load_halves
-from vae_common import checkpoints, figures, runs
+from vae_common import checkpoints, figures, plotting, runs
 from vae_common.command_line import run
 from vae_common.configs import InputError
 
@@ -37,8 +37,11 @@ def main(arguments: Arguments) -> dict[str, Any]:
     framework = arguments.framework or checkpoint.framework
     half = load_halves(framework)[framework]
     dataset = load_dataset(checkpoint.config.data)
-    runs.require_data(arguments.run, checkpoint, dataset)
+    runs.require_data(arguments.run, checkpoint.data, dataset)
     arguments.figures.check(dataset)
+    if arguments.output is not None:
+        for name in figures.NAMES:
+            plotting.require_replaceable(arguments.output / f"{name}.png")
     trained = figures.Trained(half, runs.load_model(half, checkpoint), [checkpoint.history])
     drawn = figures.draw(
         {checkpoints.FRAMEWORKS[framework]: trained},

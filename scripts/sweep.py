@@ -5,7 +5,6 @@ python -m scripts.sweep --vary loss.beta=0.5,1,4 network.latent_dim=2,8 --seeds 
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 
 from scripts.experiment import Experiment, Flat, ModelName
 from scripts.halves import Framework, load_halves
-from vae_common import plotting, runs, sweep_plots, sweeps, tensorboard
+from vae_common import files, plotting, runs, stopping, sweep_plots, sweeps, tensorboard
 from vae_common.command_line import run
 from vae_common.configs import require_each_once
 
@@ -40,17 +39,19 @@ def main(arguments: Arguments) -> dict[str, Any]:
     if arguments.tensorboard:
         tensorboard.require()
     halves = load_halves(*arguments.frameworks, program_cache=arguments.experiment.program_cache)
-    config, dataset = arguments.experiment.load(halves)
-    base, output = dataclasses.replace(config, model=arguments.model), arguments.output
-    command = ["python", "-m", "scripts.sweep", *sys.argv[1:]]
+    together = len(arguments.seeds) if arguments.parallel_seeds else 1
+    base, dataset = arguments.experiment.load(halves, arguments.model, seeds_together=together)
+    output, command = arguments.output, ["python", "-m", "scripts.sweep", *sys.argv[1:]]
     fields = [text.partition("=")[0] for text in arguments.vary]
     common: dict[str, Any] = {"command": command, "parallel": arguments.parallel_seeds}
-    rows = sweeps.train(halves, base, arguments.vary, arguments.seeds, dataset, output, **common)
+    with stopping.mend("the same command again"):
+        rows = sweeps.train(halves, base, arguments.vary, arguments.seeds, dataset, output, **common)
     for row in rows if arguments.tensorboard else ():
         tensorboard.write(runs.Run(Path(row["folder"])))
     means = sweeps.by_point(rows, fields)
-    (output / "table.csv").write_text(sweeps.as_csv(rows))
-    runs.Run(output).write_json("summary.json", {"command": command, "config": base.to_json(), "points": means})
+    files.write_atomically(output / "table.csv", sweeps.as_csv(rows).encode())
+    record = {files.KIND: sweeps.KIND, "command": command, "config": base.to_json(), "data": dataset.fingerprint}
+    files.write_json(output / "summary.json", record | {"points": means})
     figure = plotting.save(sweep_plots.sweep(means, fields), output / "sweep.png")
     print(output / "table.csv", figure, sep="\n")
     return {"runs": len(rows), "points": means}

@@ -5,7 +5,7 @@ python -m scripts.train --framework torch --model vae --dataset mnist
 
 from __future__ import annotations
 
-import dataclasses
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 from scripts.experiment import Experiment, Flat, ModelName, load_dataset
 from scripts.halves import Framework, load_halves
-from vae_common import resume, runs, trainings
-from vae_common.command_line import run
-from vae_common.configs import InputError
+from vae_common import resume, runs, stopping, trainings
+from vae_common.command_line import given, require_only, run
+from vae_common.configs import require_count
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,35 @@ class Arguments:
     experiment: Annotated[Experiment, Flat] = field(default_factory=Experiment)
 
 
+RUN = ("--framework", "--checkpoint-every", "--program-cache", "--no-program-cache")
+BESIDE_RESUME = (*RUN, "--epochs", "--device", "--execution")
+
+
 def main(arguments: Arguments) -> dict[str, Any]:
-    if arguments.checkpoint_every < 1:
-        raise InputError(f"checkpoint_every: received {arguments.checkpoint_every}, expected an integer >= 1")
-    point = None if arguments.resume is None else resume.resume_point(arguments.resume)
+    require_count("checkpoint_every", arguments.checkpoint_every, 1)
+    experiment, every = arguments.experiment, arguments.checkpoint_every
+    command = ["python", "-m", "scripts.train", *sys.argv[1:]]
+    point = None
+    if arguments.resume is not None:
+        require_only("--resume", BESIDE_RESUME, sys.argv[1:])
+        point = runs.Run(arguments.resume).resume_point()
     framework = arguments.framework or (point.framework if point else "jax")
-    halves = load_halves(framework, program_cache=arguments.experiment.program_cache)
+    half = load_halves(framework, program_cache=experiment.program_cache)[framework]
     if point and arguments.resume:
-        config = resume.resumed_config(point, sys.argv[1:])
+        asked: dict[str, Any] = {
+            name: getattr(experiment.training, name)
+            for name in ("epochs", "device", "execution")
+            if f"--{name}" in given(sys.argv[1:])
+        }
+        config = resume.resumed_config(point, **asked)
         folder, dataset = arguments.resume, load_dataset(config.data)
+        trainings.require_trainable(half, config, dataset)
     else:
-        config, dataset = arguments.experiment.load(halves)
-        config = dataclasses.replace(config, model=arguments.model, seed=arguments.seed)
+        config, dataset = experiment.load({framework: half}, arguments.model, arguments.seed)
         name = f"{framework}-{config.model}-{dataset.name.replace('/', '-')}-seed{config.seed}"
         folder = runs.new_folder(arguments.output, name)
-    command, every = ["python", "-m", "scripts.train", *sys.argv[1:]], arguments.checkpoint_every
-    half = halves[framework]
-    return trainings.train(half, config, dataset, folder, command=command, checkpoint_every=every, resume=point)
+    with stopping.mend(f"python -m scripts.train --resume {shlex.quote(str(folder))}"):
+        return trainings.train(half, config, dataset, folder, command=command, checkpoint_every=every, resume=point)
 
 
 if __name__ == "__main__":

@@ -29,14 +29,18 @@ class Arguments:
     experiment: Annotated[Experiment, Flat] = field(default_factory=lambda: Experiment(preset="tutorial"))
 
 
+MODELS = ("ae", "vae")
+
+
 def main(arguments: Arguments) -> dict[str, Any]:
     frameworks = ("jax", "torch") if arguments.framework == "both" else (arguments.framework,)
     halves = load_halves(*frameworks, program_cache=arguments.experiment.program_cache)
     config, dataset = arguments.experiment.load(halves)
+    config = experiments.choose(halves, config, dataset, MODELS, (arguments.seed,))
     arguments.figures.check(dataset)
     folder = runs.new_folder(arguments.output, f"tutorial-{dataset.name.replace('/', '-')}")
     command = ["python", "-m", "scripts.tutorial", *sys.argv[1:]]
-    groups = experiments.train_all(halves, config, ("ae", "vae"), (arguments.seed,), dataset, folder, command)
+    groups = experiments.train_all(halves, config, MODELS, (arguments.seed,), dataset, folder, command)
     summary = experiments.compare(halves, groups, dataset, folder, arguments.figures, command)
     for name in (*summary["figures"], summary["report"]):
         print(name)

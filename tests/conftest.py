@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ import pytest
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["OMP_NUM_THREADS"] = "1"  # pinned: a sum over threads has their number in its rounding
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as every script sets it where the user has not; JAX itself would set 1
 # The planted faults make JAX trace everything anew; what has not changed is compiled once.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax-programs-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -29,7 +32,7 @@ import jax
 
 import jax_vae
 import torch_vae
-from vae_common import checkpoints, datasets
+from vae_common import checkpoints, command_line, datasets
 from vae_common.configs import Config, NetworkConfig, TrainingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,6 +94,18 @@ def small_config(model: str = "vae", dtype: str = "float64", **changes) -> Confi
     )
 
 
+SMALL_IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 6, 1), np.uint8)
+SMALL_LABELS = np.arange(24) % 3
+
+
+def npz(folder, name="a.npz", **changes):
+    """A file of 24 training and 6 test images, with other arrays or (None) without some."""
+    arrays = {"train_images": SMALL_IMAGES, "train_labels": SMALL_LABELS}
+    arrays |= {"test_images": SMALL_IMAGES[:6], "test_labels": SMALL_LABELS[:6]}
+    np.savez(folder / name, **{key: value for key, value in (arrays | changes).items() if value is not None})
+    return name
+
+
 def random_batch(config: Config, batch: int = 7, seed: int = 0):
     """Images in [0, 1] and noise, float64."""
     draw = np.random.default_rng(seed)
@@ -138,3 +153,58 @@ def saved(half, state, path):
     checkpoint = checkpoints.Checkpoint(half.state_to_arrays(state), state.config, framework, 1, [{"epoch": 1}], "f")
     checkpoints.write(path, checkpoint)
     return checkpoint
+
+
+class Outcome(NamedTuple):
+    """What a script did in this process."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs a script in this process, in a folder of its own: `command("train", "--epochs", 1, cwd=tmp_path)`."""
+
+    def run(name, *flags, cwd):
+        module = importlib.import_module(f"scripts.{name}")
+        words = [str(flag) for flag in flags]
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for processes that it starts
+        if hasattr(module, "load_halves"):  # without their caches of programs, which are this process's own
+            monkeypatch.setattr(module, "load_halves", lambda *names, **_: {name: HALVES[name] for name in names})
+        capsys.readouterr()
+        status = command_line.outcome(module.Arguments, module.main, words)
+        return Outcome(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(command):
+    """The one line with which a script refuses these flags: exit status 2, nothing written, nothing lost."""
+
+    def run(name, *flags, cwd, said=""):
+        before = contents(cwd)
+        done = command(name, *flags, cwd=cwd)
+        assert done.status == 2, (done.out, done.err)
+        lines = done.err.splitlines()
+        assert len(lines) == 1, done.err
+        assert lines[0].startswith("error: ")
+        assert len(lines[0]) < 1200
+        assert said in lines[0]
+        assert contents(cwd) == before
+        return lines[0]
+
+    return run
+
+
+def contents(folder):
+    """Every file and folder below, with what it holds."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+        if not path.is_fifo()
+    }

@@ -8,7 +8,7 @@ from tests.conftest import script
 @pytest.mark.parametrize(
     ("name", "flags", "said"),
     [
-        ("train", ["--epochs", "-1"], "epochs: received -1, expected an integer >= 0"),
+        ("train", ["--epochs", "-1"], "epochs: received -1, expected an integer from 0 to 2147483647"),
         ("train", ["--epochs", "many"], "--epochs"),
         ("train", ["--model", "gan"], "invalid choice 'gan'"),
         ("train", ["--hiden", "3"], "Perhaps you meant: --hidden"),

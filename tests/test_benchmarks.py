@@ -53,7 +53,7 @@ def test_against_a_baseline(quick):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--baseline", "none.json"), "none.json is no benchmark's benchmark.json"),
+        (("--baseline", "none.json"), "baseline: none.json does not exist"),
         (("--executions", "graph", "--device", "cpu"), "received graph on cpu"),
         (("--rounds", 0), "rounds: received 0"),
         (("--precision", "tf32", "--device", "cpu"), "received tf32 on cpu"),

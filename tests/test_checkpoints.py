@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 
 from tests.conftest import HALVES, saved, small_config
-from vae_common import checkpoints
+from vae_common import checkpoints, files
 from vae_common.configs import NetworkConfig
 
 
@@ -97,7 +97,7 @@ def test_a_failed_write_keeps_the_old_file(half, state, tmp_path, monkeypatch):
     def full_disk(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", full_disk)
+    monkeypatch.setattr(files.os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         saved(half, state, path)
     assert path.read_bytes() == before

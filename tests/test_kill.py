@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from tests.conftest import small_config
 from vae_common import datasets, trainings
-from vae_common.resume import resume_point
+from vae_common.runs import Run
 
 half, root = importlib.import_module(sys.argv[1] + "_vae"), pathlib.Path(sys.argv[2])
 if sys.argv[1] == "torch":
@@ -31,7 +31,7 @@ def start(folder):
     if process:
         return process
     folder.mkdir(exist_ok=True)
-    point = resume_point(folder) if (folder / "config.json").exists() else None
+    point = Run(folder).resume_point() if (folder / "config.json").exists() else None
     trainings.train(half, config, small, folder, resume=point)
     os._exit(0)
 
@@ -56,7 +56,7 @@ for kill in range(20):
     time.sleep(draw.uniform(0, 0.02 if turn else 0.5))
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
-    reached.append(resume_point(folder).epoch if (folder / "config.json").exists() else 0)
+    reached.append(Run(folder).resume_point().epoch if (folder / "config.json").exists() else 0)
 for run in range(4):
     finish(root / f"killed{run}")
 print(*reached)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, script, small_config
-from vae_common import checkpoints, runs, trainings
+from vae_common import checkpoints, files, runs, trainings
 from vae_common.configs import DataConfig, InputError
-from vae_common.resume import resume_point
+from vae_common.runs import Run
 
 
 def with_epochs(config, epochs):
@@ -30,7 +30,7 @@ def test_same_half_is_bit_exact(half, small, tmp_path, dtype, randomness):
     config = replace(config, training=replace(config.training, randomness=randomness))
     whole = train(half, with_epochs(config, 4), small, tmp_path / "whole")
     train(half, with_epochs(config, 2), small, tmp_path / "parts")
-    point = resume_point(tmp_path / "parts")
+    point = Run(tmp_path / "parts").resume_point()
     assert point.epoch == 2
     parts = train(half, with_epochs(config, 4), small, tmp_path / "parts", resume=point)
     assert parts.arrays.keys() == whole.arrays.keys()
@@ -101,7 +101,7 @@ def test_changing_half_every_ten_steps(small):
 
 def test_a_run_remembers_who_trained_which_epoch(small, tmp_path):
     train(HALVES["jax"], with_epochs(small_config(), 1), small, tmp_path / "r")
-    point = resume_point(tmp_path / "r")
+    point = Run(tmp_path / "r").resume_point()
     parts = train(HALVES["torch"], with_epochs(small_config(), 2), small, tmp_path / "r", resume=point)
     assert [record["framework"] for record in parts.history] == ["jax", "torch"]
 
@@ -110,7 +110,7 @@ def test_damaged_before_the_first_checkpoint(tmp_path):
     for text in ("{", "[]", "{}", '{"config": {"modl": "vae"}, "framework": "jax"}'):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(InputError, match=r"damaged|unknown keys"):
-            resume_point(tmp_path)
+            Run(tmp_path).resume_point()
 
 
 def test_a_resumed_run_is_unfinished_until_it_finishes(half, small, tmp_path, monkeypatch):
@@ -122,13 +122,19 @@ def test_a_resumed_run_is_unfinished_until_it_finishes(half, small, tmp_path, mo
 
     monkeypatch.setattr(half, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
-        train(half, with_epochs(small_config(), 2), small, tmp_path, resume=resume_point(tmp_path))
-    assert not (tmp_path / "summary.json").exists()
-    assert not (tmp_path / "weights.safetensors").exists()
+        train(half, with_epochs(small_config(), 2), small, tmp_path, resume=Run(tmp_path).resume_point())
+    assert not Run(tmp_path).is_finished
+    with pytest.raises(InputError, match="did not finish: its summary is of 1 epochs, it has 1 and goes to 2"):
+        Run(tmp_path).summary()
+    assert Run(tmp_path).resume_point().config.training.epochs == 2  # the extension is not forgotten
+    assert json.loads((tmp_path / "summary.json").read_text())["epochs"] == 1  # nothing old goes before it is replaced
 
 
 def test_two_trainings_never_share_a_folder(half, small, tmp_path):
-    with runs.alone_in(tmp_path), pytest.raises(InputError, match="being trained by another process"):
+    with (
+        files.alone_in(tmp_path, runs.TRAINED_ELSEWHERE),
+        pytest.raises(InputError, match="being trained by another process"),
+    ):
         trainings.train(half, small_config(), small, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -18,7 +18,7 @@ def tfds():
 def test_tfds_names_that_cannot_be(tmp_path, tfds):
     refused("mnistt", "did you mean mnist", data_dir=tmp_path)
     refused("imdb_reviews", "not images", data_dir=tmp_path)
-    refused("emnist/lettters", "received emnist/lettters: BuilderConfig lettters not found", data_dir=tmp_path)
+    refused("emnist/lettters", "received 'emnist/lettters': BuilderConfig lettters not found", data_dir=tmp_path)
     refused("cifar10:9.9.9", "cannot be loaded at version 9.9.9", data_dir=tmp_path)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from vae_common import randomness
-from vae_common.configs import Config, InputError
-from vae_common.datasets import as_labels, as_unit_images
+from vae_common.configs import Config, InputError, require_count
+from vae_common.datasets import as_labels, as_unit_images, require_binarized
 
 from .device import precision
 from .inference import _dtype, prepare_images
@@ -39,9 +39,12 @@ def log_marginal(
     both halves. InputError where the model draws nothing, or where the reconstruction is no likelihood of these images.
     """
     config.require_marginal()
-    if samples < 1:
-        raise InputError(f"samples: received {samples}, expected an integer >= 1")
-    images, labels = as_unit_images(images, model.image_shape), as_labels(labels, model.classes, len(images))
+    require_count("samples", samples, 1)
+    images = as_unit_images(images, model.image_shape)
+    labels = as_labels(labels, model.classes, len(images))
+    if not len(images):
+        raise InputError("images: received none, expected at least one")
+    require_binarized(images, config.data.binarization)
     dtype, chunks = parameter_dtype(model), [(s, min(DRAWS, samples - s)) for s in range(0, samples, DRAWS)]
     found = []
     with precision(dtype):

@@ -11,6 +11,7 @@ from functools import cache
 
 import torch
 
+from vae_common.batches import require_epoch
 from vae_common.contracts import Terms
 from vae_common.randomness import Draws
 
@@ -35,6 +36,7 @@ def train_epoch(state: State, images, draws: Draws, labels=None) -> tuple[State,
     Returns:
         The next state, and every step's terms, (steps,) each (of a stacked state (steps, seeds)), the mean per image.
     """
+    require_epoch(state.config, len(state.seeds), images, draws, labels)
     return _program(state, images, draws, labels)(state, images, draws, labels)
 
 
@@ -43,6 +45,7 @@ def compile_epoch(state: State, images, draws: Draws, labels=None) -> EpochProgr
 
     A graph is captured for this very state and these images: keep the program, and give it no others.
     """
+    require_epoch(state.config, len(state.seeds), images, draws, labels)
     if execution_for(state.config) == "compile":
         with precision(state.config.training.precision):
             _gradient_function(state)(state, images, _at(draws, 0), labels)  # compiles; the gradients are let go

@@ -13,14 +13,20 @@ from vae_common.contracts import Terms
 from vae_common.datasets import Dataset, evaluation_images, labels_for, training_images
 from vae_common.records import EpochRecord, NonFiniteLoss, epoch_record
 
-from .device import synchronize, to_numpy
+from .device import precision, synchronize, to_numpy
 from .execution import compile_epoch
 from .inference import evaluate
 from .parallel import state_draws, unstack_states
-from .training import State, place_images, place_labels
+from .training import State, lost_part, place_images, place_labels
 
 
-def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecord], None] | None = None) -> State:
+def fit(
+    state: State,
+    dataset: Dataset,
+    *,
+    on_epoch: Callable[[State, EpochRecord], None] | None = None,
+    on_start: Callable[[State], None] | None = None,
+) -> State:
     """Trains from wherever the state stands to the config's last epoch.
 
     Args:
@@ -28,9 +34,11 @@ def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecor
         dataset: its validation split, or else its test split, is evaluated after every epoch.
         on_epoch: called with the state and the record of each finished epoch; of a stacked state with each
             seed's own, in their order.
+        on_start: called before each epoch with a copy of the state, which it may keep.
 
     Raises:
-        NonFiniteLoss: with epoch and step; its `state` is the one before the epoch where it happened.
+        NonFiniteLoss: where a loss, or the state after an epoch, is not finite, with epoch and step; its `state` is the
+            one before that epoch.
     """
     config = state.config
     dataset.require_shape(config.image_shape)
@@ -45,6 +53,8 @@ def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecor
         draws = state_draws(state, epoch, len(images))
         program = program or compile_epoch(state, images, draws, *labels)
         last_good = _copy(state)
+        if on_start is not None:
+            on_start(last_good)
         synchronize((draws, last_good))  # the clock sees the steps alone
         start = time.perf_counter()
         state, terms = program(state, images, draws, *labels)
@@ -56,7 +66,8 @@ def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecor
             own = Terms(*(values[..., place] if state.seeds else values))
             evaluation = evaluate(member.evaluated, held_out, config, held_out_labels)
             try:
-                records.append(epoch_record(epoch, member.config, own, split, evaluation, seconds))
+                lost = lost_part(member)
+                records.append(epoch_record(epoch, member.config, own, split, evaluation, seconds, lost))
             except NonFiniteLoss as error:
                 error.state = last_good
                 raise
@@ -67,4 +78,5 @@ def fit(state: State, dataset: Dataset, *, on_epoch: Callable[[State, EpochRecor
 
 
 def _copy(state):
-    return copy.deepcopy(state)
+    with precision(state.config.training.precision):
+        return copy.deepcopy(state)

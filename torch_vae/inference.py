@@ -1,6 +1,6 @@
 """Using a model: NumPy in and out, any number of images. Twin: jax_vae/inference.py.
 
-`images` are uint8 or floats in [0, 1], of shape (N, height, width, channels), (N, height, width) for
+`images` are uint8, bool, or floats in [0, 1], of shape (N, height, width, channels), (N, height, width) for
 one channel, or flat; anything else raises InputError. Work goes in batches of `BATCH` images.
 """
 
@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from vae_common import randomness
-from vae_common.configs import Config, InputError, require_count
+from vae_common.configs import Config, InputError, require_count, require_seed
 from vae_common.contracts import Outputs, Posterior, Terms, map_arrays
-from vae_common.datasets import as_labels, as_unit_images
+from vae_common.datasets import as_array, as_labels, as_numbers, as_unit_images, require_binarized
 
 from .device import precision
 from .likelihoods import pixel_means
@@ -37,8 +37,9 @@ def prepare_images(images, thresholds, dtype):
 
 def forward(model: Autoencoder, images: np.ndarray, noise: np.ndarray, labels: np.ndarray | None = None) -> Outputs:
     """Everything that a forward pass computes, as NumPy arrays; `noise` has shape (N[, samples], noise_dim)."""
-    images, labels = as_unit_images(images, model.image_shape), as_labels(labels, model.classes, len(images))
-    if noise.shape[:1] + noise.shape[-1:] != (len(images), model.noise_dim) or noise.ndim > 3:
+    images = as_unit_images(images, model.image_shape)
+    labels, noise = as_labels(labels, model.classes, len(images)), as_numbers("noise", noise)
+    if noise.shape[:1] + noise.shape[-1:] != (len(images), model.noise_dim) or noise.ndim not in (2, 3):
         raise InputError(f"noise: received shape {noise.shape}, expected ({len(images)}, {model.noise_dim})")
     return _in_batches(_forward, model, images, labels, noise.astype(parameter_dtype(model)))
 
@@ -51,7 +52,7 @@ def encode(model: Autoencoder, images: np.ndarray, labels: np.ndarray | None = N
 
 def decode(model: Autoencoder, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """Pixel means in [0, 1], (N, height, width, channels), of latents (N, latent_dim)."""
-    latents = np.asarray(latents)
+    latents = as_numbers("latents", latents)
     if latents.ndim != 2 or latents.shape[1] != model.latent_dim:
         raise InputError(f"latents: received shape {latents.shape}, expected (N, {model.latent_dim})")
     labels = as_labels(labels, model.classes, len(latents))
@@ -69,7 +70,7 @@ def sample(model: Autoencoder, count: int, seed: int = 0, labels: np.ndarray | N
     Where the model is given classes and there are no labels here, the images go through the classes in turn.
     """
     require_count("count", count)
-    require_count("seed", seed)
+    require_seed(seed)
     if model.classes and labels is None:
         labels = np.arange(count) % model.classes
     noise = randomness.prior_samples(seed, count, model.prior_dim).astype(parameter_dtype(model))
@@ -89,9 +90,9 @@ def interpolate(
     points are decoded with the first); returns (steps, height, width, channels).
     """
     require_count("steps", steps)
-    own = None if labels is None else np.asarray(labels)
-    ends = zip((first, second), [None] * 2 if own is None else own[:, None])
-    start, end = (encode(model, np.asarray(image)[None], label).mean[0] for image, label in ends)
+    own = as_labels(labels, model.classes, 2)
+    ends = zip((as_array("first", first), as_array("second", second)), [None] * 2 if own is None else own[:, None])
+    start, end = (encode(model, image[None], label).mean[0] for image, label in ends)
     points = start + np.linspace(0, 1, steps)[:, None] * (end - start)
     return decode(model, points, None if own is None else np.repeat(own[:1], steps))
 
@@ -100,15 +101,17 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
     """Each image's total, reconstruction and KL, float64 (N,), from one posterior draw per image: the negative ELBO
     where beta is 1, whatever the objective was.
 
-    Every image counts. Grey images of a binarized experiment have to be binarized first (see
+    Every image counts. Grey images of a binarized experiment are refused: they have to be binarized first (see
     `datasets.binarize`). The draws are fixed, so the result is a function of the weights.
     """
-    images, labels = as_unit_images(images, model.image_shape), as_labels(labels, model.classes, len(images))
-    if config.network.latent_dim != model.latent_dim:
+    images = as_unit_images(images, model.image_shape)
+    labels = as_labels(labels, model.classes, len(images))
+    if (config.network.latent_dim, config.noise_dim) != (model.latent_dim, model.noise_dim):
         expected = f"the model's {model.latent_dim}"
         raise InputError(f"config: received latent_dim {config.network.latent_dim}, expected {expected}")
     if not len(images):
         raise InputError("images: received none, expected at least one")
+    require_binarized(images, config.data.binarization)
     noise = randomness.evaluation_noise(len(images), config.noise_dim).astype(parameter_dtype(model))
     terms = _in_batches(partial(_evaluate, loss=config.loss), model, images, labels, noise)
     return map_arrays(lambda term: np.asarray(term, np.float64), terms)

@@ -14,6 +14,7 @@ import torch
 from vae_common.configs import Config, require_stackable
 from vae_common.randomness import Draws
 
+from .device import precision
 from .models import empty_model
 from .optimizers import adam
 from .training import State, epoch_draws
@@ -25,28 +26,30 @@ def stack_states(states: Sequence[State]) -> State:
     """One state of many, which are not consumed; InputError where they differ in more than their seed."""
     require_stackable([state.config for state in states], [state.step for state in states])
     first, seeds = states[0].config, tuple(state.config.seed for state in states)
-    model = _stacked([state.model for state in states], first)
-    optimizer = adam(model, first)
-    for parameter, *own in zip(model.parameters(), *(state.model.parameters() for state in states)):
-        moments = [state.optimizer.state[member] for state, member in zip(states, own)]
-        stacked = {name: torch.stack([of[name] for of in moments]) for name in MOMENTS}
-        optimizer.state[parameter] = stacked | {"step": moments[0]["step"].clone()}
-    average = None if states[0].average is None else _stacked([state.average for state in states], first)
-    return State(model, optimizer, first, average, seeds)
+    with precision(first.training.precision):
+        model = _stacked([state.model for state in states], first)
+        optimizer = adam(model, first)
+        for parameter, *own in zip(model.parameters(), *(state.model.parameters() for state in states)):
+            moments = [state.optimizer.state[member] for state, member in zip(states, own)]
+            stacked = {name: torch.stack([of[name] for of in moments]) for name in MOMENTS}
+            optimizer.state[parameter] = stacked | {"step": moments[0]["step"].clone()}
+        average = None if states[0].average is None else _stacked([state.average for state in states], first)
+        return State(model, optimizer, first, average, seeds)
 
 
 def unstack_states(state: State) -> list[State]:
     """The states of a stacked one, in the order of its seeds, each on its own; it is not consumed."""
     members = []
-    for place, config in enumerate(seed_configs(state)):
-        model = _member(state.model, place, config)
-        optimizer = adam(model, config)
-        for parameter, stacked in zip(model.parameters(), state.model.parameters()):
-            moments = state.optimizer.state[stacked]
-            own = {name: moments[name][place].clone() for name in MOMENTS}
-            optimizer.state[parameter] = own | {"step": moments["step"].clone()}
-        average = None if state.average is None else _member(state.average, place, config)
-        members.append(State(model, optimizer, config, average))
+    with precision(state.config.training.precision):
+        for place, config in enumerate(seed_configs(state)):
+            model = _member(state.model, place, config)
+            optimizer = adam(model, config)
+            for parameter, stacked in zip(model.parameters(), state.model.parameters()):
+                moments = state.optimizer.state[stacked]
+                own = {name: moments[name][place].clone() for name in MOMENTS}
+                optimizer.state[parameter] = own | {"step": moments["step"].clone()}
+            average = None if state.average is None else _member(state.average, place, config)
+            members.append(State(model, optimizer, config, average))
     return members
 
 
@@ -55,7 +58,8 @@ def state_draws(state: State, epoch: int, images: int) -> Draws:
     if not state.seeds:
         return epoch_draws(state.config, epoch, images)
     draws = [epoch_draws(config, epoch, images) for config in seed_configs(state)]
-    return Draws._make(None if each[0] is None else torch.stack(each, 1) for each in zip(*draws))
+    with precision(state.config.training.precision):
+        return Draws._make(None if each[0] is None else torch.stack(each, 1) for each in zip(*draws))
 
 
 def seed_configs(state: State) -> list[Config]:

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from vae_common import randomness
+from vae_common.batches import require_batch, require_resident
 from vae_common.checkpoints import AVERAGE, FIRST, SECOND, STEP, check_state, part_of, weights_of
-from vae_common.configs import Config
+from vae_common.configs import Config, InputError
 from vae_common.contracts import Terms
+from vae_common.datasets import as_labels
 from vae_common.randomness import Draws
 
 from .device import device_for, precision, to_device, to_numpy
@@ -60,8 +62,9 @@ def create_state(config: Config, images: np.ndarray | None = None) -> State:
     if config.network.output_bias == "data_mean":
         biased = randomness.with_mean_bias(to_arrays(model), images)
         model = load_arrays(model, biased, config.training.dtype, device_for(config))
-    average = copy.deepcopy(model) if config.optimizer.average else None
-    return State(model, adam(model, config), config, average)
+    with precision(config.training.precision):
+        average = copy.deepcopy(model) if config.optimizer.average else None
+        return State(model, adam(model, config), config, average)
 
 
 def train_step(state: State, images, noise, labels=None) -> tuple[State, Terms]:
@@ -76,9 +79,12 @@ def train_step(state: State, images, noise, labels=None) -> tuple[State, Terms]:
 
     Returns:
         The next state, and the batch's terms before the update, each the mean per image.
+
+    Raises:
+        InputError: for other shapes or types, and for NumPy arrays that hold what is none (see vae_common/batches.py).
     """
     with precision(state.config.training.precision):
-        return _step(state, *_on_device(state.config, images, noise, labels))
+        return _step(state, *_on_device(state, images, noise, labels))
 
 
 def gradients(state: State, images, noise, labels=None) -> tuple[dict[str, np.ndarray], Terms]:
@@ -87,7 +93,7 @@ def gradients(state: State, images, noise, labels=None) -> tuple[dict[str, np.nd
     Takes what `train_step` takes; the state is not consumed. `train_step` is this and `apply_gradients`.
     """
     with precision(state.config.training.precision):
-        computed, terms = _gradients(state, *_on_device(state.config, images, noise, labels))
+        computed, terms = _gradients(state, *_on_device(state, images, noise, labels))
         return {name: to_numpy(computed[name]) for name in sorted(computed)}, terms
 
 
@@ -100,23 +106,43 @@ def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
 
 
 def place_images(images: np.ndarray, config: Config) -> torch.Tensor:
-    """uint8 images as they stay on the device for a whole fit."""
-    return to_device(images, device_for(config))
+    """uint8 images from 0 to 255 (or bool ones) as they stay on the device for a whole fit."""
+    return to_device(require_resident(config, images), device_for(config))
 
 
 def place_labels(labels: np.ndarray, config: Config) -> torch.Tensor:
     """Labels as they stay on the device for a whole fit, where the model is given classes."""
-    return to_device(labels.astype(np.int32), device_for(config))
+    checked: Any = as_labels(labels, config.network.classes, len(labels))
+    return to_device(checked, device_for(config))
 
 
 def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
     """The random numbers of epoch 0, 1, ... on the device: NumPy's, or PyTorch's own if `native`."""
     device = device_for(config)
-    if config.training.randomness == "native":
-        return _native_draws(config, epoch, images, device)
-    draws = randomness.epoch_draws(config, epoch, images)
-    draws = draws._replace(noise=draws.noise.astype(config.training.dtype))
-    return Draws._make(None if draw is None else to_device(draw, device) for draw in draws)
+    with precision(config.training.precision):
+        if config.training.randomness == "native":
+            return _native_draws(config, epoch, images, device)
+        draws = randomness.epoch_draws(config, epoch, images)
+        draws = draws._replace(noise=draws.noise.astype(config.training.dtype))
+        return Draws._make(None if draw is None else to_device(draw, device) for draw in draws)
+
+
+def lost_part(state: State) -> str | None:
+    """What of a state is not finite: its `weights`, `first moments`, `second moments` or `averaged weights`; or None.
+
+    An infinite second moment shows in no loss: its parameter merely stands still.
+    """
+    moments = [state.optimizer.state[parameter] for parameter in state.model.parameters()]
+    parts = {
+        "weights": list(state.model.parameters()),
+        "first moments": [of["exp_avg"] for of in moments],
+        "second moments": [of["exp_avg_sq"] for of in moments],
+    }
+    if state.average is not None:
+        parts["averaged weights"] = list(state.average.parameters())
+    with precision(state.config.training.precision):
+        finite = to_numpy(_all_finite(list(parts.values())))
+    return next((name for name, found in zip(parts, finite) if not found), None)
 
 
 def state_to_arrays(state: State) -> dict[str, np.ndarray]:
@@ -134,20 +160,25 @@ def state_to_arrays(state: State) -> dict[str, np.ndarray]:
 def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State:
     """The inverse of `state_to_arrays`, whichever half wrote them; InputError lists what does not fit."""
     dtype, device = config.training.dtype, device_for(config)
-    model = empty_model(config)
-    check_state(parameter_shapes(model), arrays, dtype, bool(config.optimizer.average))
-    model = load_arrays(model, weights_of(arrays), dtype, device)
-    optimizer = adam(model, config)
-    for name, parameter in model.named_parameters():
-        step = torch.tensor(float(arrays[STEP]), dtype=torch.float32, device=device)
-        first, second = to_device(arrays[FIRST + name], device), to_device(arrays[SECOND + name], device)
-        optimizer.state[parameter] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
-    average = load_arrays(model, part_of(arrays, AVERAGE), dtype, device) if config.optimizer.average else None
-    return State(model, optimizer, config, average)
+    with precision(dtype):
+        model = empty_model(config)
+        check_state(parameter_shapes(model), arrays, dtype, bool(config.optimizer.average))
+        model = load_arrays(model, weights_of(arrays), dtype, device)
+        optimizer = adam(model, config)
+        for name, parameter in model.named_parameters():
+            step = torch.tensor(float(arrays[STEP]), dtype=torch.float32, device=device)
+            first, second = to_device(arrays[FIRST + name], device), to_device(arrays[SECOND + name], device)
+            optimizer.state[parameter] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+        average = load_arrays(model, part_of(arrays, AVERAGE), dtype, device) if config.optimizer.average else None
+        return State(model, optimizer, config, average)
 
 
-def _on_device(config, images, noise, labels):
+def _on_device(state, images, noise, labels):
     """Copies of NumPy arrays: what runs asynchronously must not read a buffer that is overwritten meanwhile."""
+    config = state.config
+    if state.seeds:
+        raise InputError("state: received one of several seeds, expected a single one; train_epoch takes both")
+    require_batch(config, images, noise, labels)
     device, dtype = device_for(config), config.training.dtype
     if isinstance(labels, np.ndarray):
         labels = to_device(labels.astype(np.int32), device)
@@ -177,6 +208,11 @@ def _update(state, gradients):
     state.optimizer.step()
     average = None if state.average is None else averaged(state.config, state.average, state.model)
     return replace(state, average=average)
+
+
+@torch.no_grad()
+def _all_finite(parts):
+    return torch.stack([torch.stack([torch.isfinite(leaf).all() for leaf in part]).all() for part in parts])
 
 
 def _step(state, images, noise, labels=None):

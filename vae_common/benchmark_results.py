@@ -13,6 +13,7 @@ from scipy import stats
 
 from vae_common.benchmarks import Case, spread
 from vae_common.configs import InputError
+from vae_common.files import read_json, reason
 
 Record = dict[str, Any]
 PRECISION_EPOCHS = 20
@@ -108,12 +109,13 @@ def _name(result: Record) -> str:
 
 def read_results(path: Path) -> list[Record]:
     """The results in an earlier benchmark.json; raises InputError where it is none."""
+    held = read_json(path, "baseline")
     try:
-        results = json.loads(path.read_text())["results"]
+        results = held["results"]
         _ = [(record["key"], record["case"]) for record in results]
         return results
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"baseline: {path} is no benchmark's benchmark.json ({error!r})") from error
+    except (KeyError, TypeError) as error:
+        raise InputError(f"baseline: {path} is no benchmark's benchmark.json ({reason(error)})") from error
 
 
 def against(results: Sequence[Record], earlier: Sequence[Record]) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from vae_common import costs, datasets, floors
-from vae_common.configs import Config, InputError, NetworkConfig, TrainingConfig
+from vae_common import costs, datasets, floors, memory
+from vae_common.configs import Config, InputError, NetworkConfig, TrainingConfig, require_count
 
 WARM_UP = 0.04
 """Seconds that a turn runs before its clock starts: the threads of the library before it still spin for some
@@ -58,8 +58,7 @@ class Case:
     def config(self) -> Config:
         """The experiment; raises InputError where it is none."""
         for name, value in (("rounds", self.rounds), ("parallel_seeds", self.parallel_seeds)):
-            if value < 1:
-                raise InputError(f"{name}: received {value}, expected an integer >= 1")
+            require_count(name, value, 1)
         if self.images and self.images < self.batch_size:
             raise InputError(f"images: received {self.images}, expected at least a batch of {self.batch_size}")
         training: dict[str, Any] = {
@@ -82,6 +81,14 @@ class Case:
         values = dataclasses.asdict(self)
         values = {name: value for name, value in values.items() if name not in ("rounds", "data_dir", "device")}
         return " ".join(f"{name}={'x'.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in values.items())
+
+
+def require_measurable(half: ModuleType, case: Case) -> None:
+    """Raises InputError where the device, its arithmetic or the memory is not there; nothing is measured."""
+    config = case.config()
+    images = case.images or _steps_of(case, True) * case.batch_size
+    free = half.free_memory(half.device_for(config))
+    memory.require(config, half.model_shapes(config), images, free, case.parallel_seeds)
 
 
 def measure(half: ModuleType, case: Case, imported: float, others: Callable[[], Mapping[str, ModuleType]]) -> dict:

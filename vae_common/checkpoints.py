@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +22,10 @@ import safetensors
 import safetensors.numpy
 
 from vae_common.configs import Config, InputError
+from vae_common.errors import one_line, shown
+from vae_common.files import parse_json, reason, require_regular, write_atomically
 
 FORMAT_VERSION = 2
-PART = ".part"
 FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
 MOST_STEPS = 2**24  # PyTorch counts Adam's steps in float32, which is exact up to there
 FIRST, SECOND, STEP = "adam.first.", "adam.second.", "adam.step"
@@ -49,7 +48,7 @@ class Checkpoint:
     history: list[dict[str, Any]]
     """One record per finished epoch."""
     data: str
-    """The fingerprint of the images it was trained on (see `datasets.Dataset`)."""
+    """The fingerprint of the data that it was trained on and evaluated with (see `datasets.Dataset`)."""
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -104,9 +103,20 @@ def check_state(
         prefix + name: shape for prefix in ("", FIRST, SECOND, *[AVERAGE] * average) for name, shape in shapes.items()
     }
     check_arrays(expected, {name: array for name, array in arrays.items() if name != STEP}, dtype)
-    lost = [name for name in shapes if not np.isfinite(arrays[name]).all()]
+    require_sound(arrays)
+
+
+def require_sound(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises InputError where weights or moments are not finite, or a second moment is negative."""
+    numbers = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
+    lost = [name for name, array in numbers.items() if not np.isfinite(array).all()]
     if lost:
-        raise InputError(f"checkpoint: {', '.join(lost)} hold NaN or infinite numbers; go back to an earlier one")
+        said = one_line(", ".join(lost), 200)
+        raise InputError(f"checkpoint: {said} hold NaN or infinite numbers; go back to an earlier one")
+    negative = [name for name, array in numbers.items() if name.startswith(SECOND) and (array < 0).any()]
+    if negative:
+        said = one_line(", ".join(negative), 200)
+        raise InputError(f"checkpoint: {said} hold negative numbers, which no mean of squares is; take another one")
 
 
 def write(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -126,8 +136,9 @@ def write(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def read(path: str | Path) -> Checkpoint:
-    """The checkpoint at `path`; raises InputError where it is not one or has been damaged."""
+    """The checkpoint at `path`; raises InputError where it is not one, has been damaged, or holds NaN."""
     try:
+        require_regular(Path(path), "checkpoint")
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             names = file.keys()
@@ -135,60 +146,42 @@ def read(path: str | Path) -> Checkpoint:
     except FileNotFoundError:
         raise InputError(f"checkpoint: {path} does not exist; expected a run's checkpoint.safetensors") from None
     except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"checkpoint: {path} is damaged or no safetensors file ({error})") from error
+        raise InputError(f"checkpoint: {path} is damaged or no safetensors file ({reason(error)})") from error
     if "twin_vae" not in metadata:
         raise InputError(f"checkpoint: {path} has no twin_vae header; expected a file that a run wrote")
     text = metadata["twin_vae"]
     if metadata.get("sha256") != _digest(text, arrays):
         raise InputError(f"checkpoint: {path} is damaged: its contents do not match its SHA-256")
-    return Checkpoint(arrays=arrays, **_header(text, f"checkpoint: {path}"))
+    header = _header(text, f"checkpoint: {path}")
+    require_sound(arrays)
+    return Checkpoint(arrays=arrays, **header)
 
 
 def _header(text: str, where: str) -> dict[str, Any]:
     """The header's fields, checked: a digest says that a file is whole, not who wrote it."""
     try:
-        header = json.loads(text)
+        header = parse_json(text)
         version = header.pop("format_version", None)
         ours = (
             set(header) == {"config", "framework", "epoch", "history", "data"}
+            and isinstance(header["framework"], str)
             and header["framework"] in FRAMEWORKS
             and isinstance(header["data"], str)
             and [record["epoch"] for record in header["history"]] == list(range(1, header["epoch"] + 1))
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{where} has a header that no run wrote ({error!r}); expected a run's own file") from error
+        said = f"{where} has a header that no run wrote ({reason(error)})"
+        raise InputError(f"{said}; expected a run's own file") from error
     if version != FORMAT_VERSION:
-        raise InputError(f"{where} has format version {version}, expected {FORMAT_VERSION}; train it anew")
+        raise InputError(f"{where} has format version {shown(version)}, expected {FORMAT_VERSION}; train it anew")
     if not ours:
-        raise InputError(f"{where} has a header that no run wrote ({text[:200]}); expected a run's own file")
+        raise InputError(f"{where} has a header that no run wrote ({one_line(text, 200)}); expected a run's own file")
     return header | {"config": Config.from_json(header["config"])}
 
 
 def write_weights(path: str | Path, weights: Mapping[str, np.ndarray]) -> None:
     """Weights alone, as `model.load_state_dict(safetensors.torch.load_file(path))` takes them."""
     write_atomically(path, safetensors.numpy.save({k: np.asarray(v, order="C") for k, v in weights.items()}))
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Writes beside `path`, syncs to the disk, then renames over it."""
-    path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def remove_parts(folder: Path) -> None:
-    """Removes what writers that were killed left behind; nobody else may be writing."""
-    for part in folder.glob(f".*{PART}"):
-        part.unlink()
 
 
 def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:

@@ -10,7 +10,7 @@ A statistical claim ends as "equivalent", "not shown" or "different".
 
 from __future__ import annotations
 
-import json
+import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,9 @@ from typing import Any, Literal
 import numpy as np
 
 from vae_common import comparison, latents
-from vae_common.configs import MODELS, Config, InputError
+from vae_common.configs import MODELS, Config, InputError, require_count
+from vae_common.files import read_json, reason
+from vae_common.randomness import some_rows
 
 HOLDS = ("equal", "equivalent")
 # S1, of the means: pairing leaves next to no spread.
@@ -39,6 +41,7 @@ MARGINS: dict[str, tuple[str, float | None]] = {
     "aggregate_posterior_kl_nats": ("relative", None),
     "active_units": ("absolute", 0.5),
 }
+MOST_LOCKSTEP = 100_000
 # L2
 GATE, ALARM = "mutual_neighbours", 0.01
 ROWS = 1000
@@ -61,8 +64,7 @@ class ClaimOptions:
     """summary.json of an earlier --check independent on other seeds, whose spread sets the margins of this one."""
 
     def __post_init__(self) -> None:
-        if self.lockstep_steps < 1:
-            raise InputError(f"lockstep_steps: received {self.lockstep_steps}, expected an integer >= 1")
+        require_count("lockstep_steps", self.lockstep_steps, 1, MOST_LOCKSTEP)
         if self.pilot is not None and not self.disjoint:
             raise InputError(f"pilot: received {self.pilot} without --check independent, expected both")
 
@@ -132,7 +134,8 @@ def independent(
 
 def _neighbourhoods(model: str, means: Sequence[np.ndarray], first: int) -> Claim:
     """L2: do the halves' latents differ more between the halves than within them? One metric is the gate."""
-    sets = [np.asarray(mean[:ROWS], np.float64) for mean in means]
+    rows = some_rows(len(means[0]), ROWS)
+    sets = [np.asarray(mean[rows], np.float64) for mean in means]
     apart = latents.dissimilarities(sets, scale_free=not MODELS[model].posterior)
     least = comparison.smallest_p(first, len(sets) - first)
     numbers: dict[str, float] = {"runs a half": first, "smallest p possible": least}
@@ -147,20 +150,27 @@ def _neighbourhoods(model: str, means: Sequence[np.ndarray], first: int) -> Clai
     return {"claim": name, "model": model, "verdict": verdict, "numbers": numbers}
 
 
-def read_pilot(path: Path, config: Config, seeds: Sequence[int]) -> dict[str, list[Values]]:
+def read_pilot(path: Path, config: Config, seeds: Sequence[int], data: str) -> dict[str, list[Values]]:
     """Losses and descriptors of an earlier independent comparison, from its summary.json.
 
-    Raises InputError where it is not one, differs in more than its seeds, or shares a seed.
+    Raises InputError where it is not one, differs in more than its seeds, was made on other data (by their fingerprint,
+    which the summaries of earlier versions do not have), or shares a seed.
     """
+    summary = read_json(path, "pilot")
     try:
-        summary = json.loads(path.read_text())
         earlier = summary["models"][config.model]
         before = Config.from_json(earlier["config"])
         used = {seed for of_half in earlier["seeds"].values() for seed in of_half}
         values = _joined(earlier["losses_by_seed"], earlier["latents_of_each_half"])
         check = summary["check"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"pilot: {path} is no comparison's summary.json with {config.model} ({error!r})") from error
+        numbers = [value for of_half in values.values() for run in of_half for value in run.values()]
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError("it holds NaN or infinite numbers")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        said = f"pilot: {path} is no comparison's summary.json with {config.model}"
+        raise InputError(f"{said} ({reason(error)})") from error
+    if summary.get("data", data) != data:
+        raise InputError(f"pilot: {path} was made on other data, expected the same")
     if check != "independent" or before.comparable != config.comparable:
         raise InputError(f"pilot: {path} is another experiment, expected --check independent and the same config")
     if shared := used & set(seeds):

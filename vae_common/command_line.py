@@ -6,14 +6,18 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import tyro
 
+from vae_common import stopping
 from vae_common.configs import PRESETS, InputError
+from vae_common.errors import one_line
 from vae_common.records import NonFiniteLoss
 
 _T = TypeVar("_T")
@@ -23,26 +27,61 @@ def run(
     arguments: Callable[..., _T],
     main: Callable[[_T], dict[str, Any]],
     status: Callable[[dict[str, Any]], int] = lambda result: 0,
-) -> None:
+) -> NoReturn:
     """Parses the flags, runs the script, prints its result as one line of JSON, exits with its status.
 
-    Exit status 2 and one line on standard error for bad input, 1 for a training that failed.
+    Exit status 2 and one line on standard error for bad input, 1 for a training that failed, 141 where nobody reads the
+    output any more, 128 + its number for a signal (see stopping.py).
     """
+    stopping.install()
+    quieten()
     try:
-        result = main(parse(arguments, sys.argv[1:]))
-        print(json.dumps(result))
-        sys.exit(status(result))
+        sys.exit(outcome(arguments, main, sys.argv[1:], status))
+    except BrokenPipeError:  # also of what the interpreter would flush at its end
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
+
+
+def quieten() -> None:
+    """Keeps what libraries say of themselves off a command's standard error; what matters is raised, not logged.
+
+    XLA's compiler, for one, writes two lines whenever a program that it kept is loaded on a processor with AVX-512: of
+    a hint to itself, not of an instruction. Before JAX is imported.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in ("jax._src.xla_bridge", "jax._src.compilation_cache", "jax._src.compiler"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    streams: tuple[TextIO, ...] = (sys.stdout, sys.stderr)
+    for stream in streams:  # a terminal may know ASCII only
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def outcome(
+    arguments: Callable[..., _T],
+    main: Callable[[_T], dict[str, Any]],
+    flags: Sequence[str],
+    status: Callable[[dict[str, Any]], int] = lambda result: 0,
+) -> int:
+    """Runs the script with these flags and returns its exit status; its result and errors are printed."""
+    try:
+        result = main(parse(arguments, flags))
+        print(json.dumps(result), flush=True)
+        return status(result)
     except InputError as error:
-        _fail(str(error), 2)
+        return _fail(str(error), 2)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         mend = "check the path, its permissions and the space on the disk"
-        _fail(f"{error.filename or 'files'}: {error.strerror or error}; {mend}", 2)
+        return _fail(f"{error.filename or 'files'}: {error.strerror or error}; {mend}", 2)
     except MemoryError as error:
-        _fail(f"memory: {error or 'not enough'}; expected a smaller network, batch or set", 2)
+        return _fail(f"memory: {error or 'not enough'}; expected a smaller network, batch or set", 2)
     except NonFiniteLoss as error:
-        _fail(str(error), 1)
+        return _fail(str(error), 1)
     except KeyboardInterrupt:
-        _fail("interrupted; what was saved can be resumed or deleted", 130)
+        return _fail("interrupted; what was saved can be resumed or deleted", 130)
 
 
 def parse(arguments: Callable[..., _T], flags: Sequence[str]) -> _T:
@@ -52,7 +91,7 @@ def parse(arguments: Callable[..., _T], flags: Sequence[str]) -> _T:
     """
     default: Any = arguments()
     if hasattr(default, "experiment"):
-        name = value_of("--preset", flags) or default.experiment.preset
+        name = given(flags).get("--preset") or default.experiment.preset
         preset = PRESETS.get(name, PRESETS["default"])  # tyro refuses an unknown name itself
         parts = [f.name for f in dataclasses.fields(default.experiment) if hasattr(preset, f.name)]
         experiment = dataclasses.replace(default.experiment, **{part: getattr(preset, part) for part in parts})
@@ -67,13 +106,22 @@ def parse(arguments: Callable[..., _T], flags: Sequence[str]) -> _T:
         raise InputError(_one_line(explanation.getvalue())) from None
 
 
-def value_of(flag: str, flags: Sequence[str]) -> str | None:
-    """What a flag was given on the command line, or None where it was not."""
+def given(flags: Sequence[str]) -> dict[str, str | None]:
+    """What each flag was given on the command line, by its name with hyphens; of a repeated one the last counts."""
+    found: dict[str, str | None] = {}
     for i, item in enumerate(flags):
         name, equals, value = item.partition("=")
-        if name.replace("_", "-") == flag:
-            return value if equals else next(iter(flags[i + 1 : i + 2]), None)
-    return None
+        if name.startswith("--"):
+            found[name.replace("_", "-")] = value if equals else next(iter(flags[i + 1 : i + 2]), None)
+    return found
+
+
+def require_only(flag: str, allowed: Sequence[str], flags: Sequence[str]) -> None:
+    """Raises InputError where another flag is given beside this one than those that are allowed."""
+    other = [name for name in given(flags) if name != flag and name not in allowed]
+    if other:
+        received = one_line(", ".join(other), 200)
+        raise InputError(f"{flag.removeprefix('--')}: received {received}, expected at most {', '.join(allowed)}")
 
 
 def _one_line(box: str) -> str:
@@ -82,6 +130,6 @@ def _one_line(box: str) -> str:
     return re.sub(r" (Argument helptext|For full helptext).*", "", " ".join(" ".join(words).split()))
 
 
-def _fail(message: str, status: int) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(status)
+def _fail(message: str, status: int) -> int:
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    return status

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+
+from vae_common.errors import InputError, require
+
+__all__ = [
+    "DataConfig",
+    "InputError",
+    "LossConfig",
+    "NetworkConfig",
+    "OptimizerConfig",
+    "TrainingConfig",
+    "is_count",
+    "require",
+    "require_count",
+    "require_each_once",
+    "require_seed",
+]
 
 Activation = Literal["relu", "tanh", "softplus", "gelu", "silu"]
 Reconstruction = Literal[
@@ -30,22 +50,33 @@ Randomness = Literal["shared", "native"]
 Device = Literal["auto", "cpu", "cuda", "tpu", "mps"]
 
 
-class InputError(ValueError):
-    """What a user gave cannot be used. One line: what was received, what was expected, the mend."""
-
-
-def require(ok: bool, name: str, received: object, expected: str) -> None:
-    if not ok:
-        raise InputError(f"{name}: received {received!r}, expected {expected}")
+MOST = 2**31 - 1
+"""The largest count: both frameworks keep counts and shapes in 32 bits somewhere."""
+LARGEST = 3.4e38
+"""The largest number: of a float32."""
 
 
 def is_count(value: object, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST
 
 
-def require_count(name: str, value: object) -> None:
-    """Raises InputError where an argument is not an integer of at least 0."""
-    require(is_count(value, 0), name, value, "an integer >= 0")
+def counts(least: int) -> str:
+    """What `is_count` expects, in words."""
+    return f"an integer from {least} to {MOST}"
+
+
+def require_count(name: str, value: object, least: int = 0, most: int = MOST) -> None:
+    """Raises InputError where an argument is not an integer from `least` to `most`; NumPy's count as one."""
+    number = value.item() if isinstance(value, np.integer) else value
+    ok = is_count(number, least) and typing.cast(int, number) <= most
+    require(ok, name, value, f"an integer from {least} to {most}")
+
+
+def require_seed(value: object) -> None:
+    """Raises InputError where an argument is not an integer from 0 to 2^63 - 1; NumPy's count as one."""
+    number = value.item() if isinstance(value, np.integer) else value
+    ok = isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 2**63
+    require(ok, "seed", value, "an integer from 0 to 2^63 - 1")
 
 
 def require_each_once(**values: Sequence[object]) -> None:
@@ -59,22 +90,45 @@ def _is_number(value: object) -> bool:
 
 
 def _is_rate(value: object) -> bool:
-    """A finite number >= 0."""
-    return _is_number(value) and 0 <= typing.cast(float, value) < float("inf")
+    """A number from 0 to the largest of a float32."""
+    return _is_number(value) and 0 <= typing.cast(float, value) <= LARGEST
+
+
+RATE = f"a number from 0 to {LARGEST:g}"
 
 
 class Checked:
-    """Checks every `Literal` field against its choices, then the class's own `_check`."""
+    """Takes NumPy's scalars and lists as Python's own, checks every `Literal` field and every nested config, then runs
+    the class's own `_check`."""
 
     def __post_init__(self) -> None:
-        for name, hint in typing.get_type_hints(type(self)).items():
+        own: Any = type(self)
+        for name, hint in _hints(own).items():
+            value = _plain(getattr(self, name))
+            object.__setattr__(self, name, value)
             if typing.get_origin(hint) is Literal:
-                choices, value = typing.get_args(hint), getattr(self, name)
-                require(value in choices, name, value, f"one of {', '.join(choices)}")
+                choices = typing.get_args(hint)
+                known = isinstance(value, str) and value in choices
+                require(known, name, value, f"one of {', '.join(choices)}")
+            elif isinstance(hint, type) and issubclass(hint, Checked):
+                require(isinstance(value, hint), name, value, f"a {hint.__name__}")
         self._check()
 
     def _check(self) -> None:
         pass
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return tuple(_plain(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 @dataclass(frozen=True)
@@ -112,8 +166,8 @@ class NetworkConfig(Checked):
             valid = isinstance(value, tuple) and all(is_count(width) for width in value)
             require(valid, name, value, "numbers of at least 1, for example 512 256")
         for name in ("latent_dim", "top_dim", "codes", "code_dim"):
-            require(is_count(getattr(self, name)), name, getattr(self, name), "an integer >= 1")
-        require(is_count(self.classes, 0), "classes", self.classes, "an integer >= 0")
+            require(is_count(getattr(self, name)), name, getattr(self, name), counts(1))
+        require(is_count(self.classes, 0), "classes", self.classes, counts(0))
 
 
 @dataclass(frozen=True)
@@ -143,10 +197,10 @@ class LossConfig(Checked):
 
     def _check(self) -> None:
         for name in ("beta", "free_bits", "commitment"):
-            require(_is_rate(getattr(self, name)), name, getattr(self, name), "a finite number >= 0")
-        require(_is_rate(self.sigma) and self.sigma > 0, "sigma", self.sigma, "a finite number > 0")
-        require(is_count(self.samples), "samples", self.samples, "an integer >= 1")
-        require(is_count(self.kl_warmup, 0), "kl_warmup", self.kl_warmup, "an integer >= 0")
+            require(_is_rate(getattr(self, name)), name, getattr(self, name), RATE)
+        require(_is_rate(self.sigma) and self.sigma > 0, "sigma", self.sigma, f"a number above 0 and up to {LARGEST:g}")
+        require(is_count(self.samples), "samples", self.samples, counts(1))
+        require(is_count(self.kl_warmup, 0), "kl_warmup", self.kl_warmup, counts(0))
         exact = self.kl == "gaussian" or not self.free_bits
         require(
             exact, "free_bits", self.free_bits, f"0 beside kl {self.kl}: it needs the exact KL per latent dimension"
@@ -182,9 +236,11 @@ class DataConfig(Checked):
     """Training images set aside; 0 reports the test split after every epoch."""
 
     def _check(self) -> None:
-        require(bool(self.dataset), "dataset", self.dataset, "a name or a path")
-        valid = is_count(self.validation_size, 0)
-        require(valid, "validation_size", self.validation_size, "an integer >= 0")
+        require(isinstance(self.dataset, str) and bool(self.dataset), "dataset", self.dataset, "a name or a path")
+        require(isinstance(self.data_dir, str), "data_dir", self.data_dir, "a folder's path")
+        folder = self.manual_dir is None or isinstance(self.manual_dir, str)
+        require(folder, "manual_dir", self.manual_dir, "a folder's path or None")
+        require(is_count(self.validation_size, 0), "validation_size", self.validation_size, counts(0))
 
 
 @dataclass(frozen=True)
@@ -209,11 +265,10 @@ class TrainingConfig(Checked):
     """auto: the accelerator that the framework finds, else the CPU."""
 
     def _check(self) -> None:
-        require(is_count(self.epochs, 0), "epochs", self.epochs, "an integer >= 0")
-        require(is_count(self.batch_size), "batch_size", self.batch_size, "an integer >= 1")
+        require(is_count(self.epochs, 0), "epochs", self.epochs, counts(0))
+        require(is_count(self.batch_size), "batch_size", self.batch_size, counts(1))
         rate = self.learning_rate
-        valid = _is_number(rate) and 0 < rate < float("inf")
-        require(valid, "learning_rate", rate, "a finite number > 0")
+        require(_is_rate(rate) and rate > 0, "learning_rate", rate, f"a number above 0 and up to {LARGEST:g}")
 
     @property
     def dtype(self) -> str:
@@ -256,7 +311,7 @@ class OptimizerConfig(Checked):
             value = getattr(self, name)
             require(_is_rate(value) and value < 1, name, value, "a number from 0 to below 1")
         for name in ("eps", "second_moment_start", "clip_norm"):
-            require(_is_rate(getattr(self, name)), name, getattr(self, name), "a finite number >= 0")
+            require(_is_rate(getattr(self, name)), name, getattr(self, name), RATE)
         require(_is_rate(self.decay_rate) and 0 < self.decay_rate <= 1, "decay_rate", self.decay_rate, "in (0, 1]")
-        require(is_count(self.decay_steps), "decay_steps", self.decay_steps, "an integer >= 1")
-        require(is_count(self.warmup_steps, 0), "warmup_steps", self.warmup_steps, "an integer >= 0")
+        require(is_count(self.decay_steps), "decay_steps", self.decay_steps, counts(1))
+        require(is_count(self.warmup_steps, 0), "warmup_steps", self.warmup_steps, counts(0))

@@ -25,7 +25,9 @@ from vae_common.config_parts import (
     require,
     require_count,
     require_each_once,
+    require_seed,
 )
+from vae_common.errors import one_line, shown
 from vae_common.registry import MODELS
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "TrainingConfig",
     "require_count",
     "require_each_once",
+    "require_seed",
     "require_stackable",
 ]
 
@@ -61,7 +64,7 @@ class Config(Checked):
     def _check(self) -> None:
         known = isinstance(self.model, str) and self.model in MODELS
         require(known, "model", self.model, f"one of {', '.join(MODELS)}")
-        require(is_count(self.seed, 0) and self.seed < 2**63, "seed", self.seed, "an integer from 0 to 2^63 - 1")
+        require_seed(self.seed)
         shape = self.image_shape
         valid = isinstance(shape, tuple) and len(shape) == 3 and all(is_count(n) for n in shape)
         require(valid, "image_shape", shape, "(height, width, channels), each >= 1")
@@ -79,7 +82,8 @@ class Config(Checked):
             (
                 bool(height % stride or width % stride),
                 f"channels {network.channels} on images of {height}x{width}",
-                f"a height and width that {len(network.channels)} halvings leave whole",
+                f"a height and width that {len(network.channels)} halvings leave whole: fewer channels, or images "
+                f"padded to {-(-height // stride) * stride}x{-(-width // stride) * stride} (np.pad)",
             ),
             (loss.objective != "elbo" and not sampled, f"objective {loss.objective}", "elbo: nothing is drawn in it"),
             (
@@ -188,11 +192,12 @@ _T = TypeVar("_T")
 
 def _from_json(cls: type[_T], values: object, where: str) -> _T:
     if not isinstance(values, dict):
-        raise InputError(f"{where}: received {values!r}, expected an object with named fields")
+        raise InputError(f"{where}: received {shown(values)}, expected an object with named fields")
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        raise InputError(f"{where}: unknown keys {', '.join(unknown)}; known: {', '.join(hints)}")
+        said = one_line(", ".join(unknown), 120)
+        raise InputError(f"{where}: unknown keys {said}; known: {', '.join(hints)}")
     fields: dict[str, Any] = {}
     for name, value in values.items():
         if dataclasses.is_dataclass(hints[name]):

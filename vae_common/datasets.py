@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,11 +23,19 @@ from typing import Any
 import numpy as np
 
 from vae_common import randomness, sources
-from vae_common.checkpoints import write_atomically
-from vae_common.configs import Config, InputError
+from vae_common.configs import Config, InputError, require_count
+from vae_common.errors import one_line, shown
+from vae_common.files import in_turn, write_atomically
 
 CACHE_VERSION = 1
 MOST_CLASSES = 10_000
+SPLITS = ("train", "validation", "test")
+BINARIZATIONS = ("none", "threshold", "static", "dynamic")
+DARKEST = 16
+"""8-bit images whose largest value is not above this were never brought to 0 to 255."""
+WHOLE = "all:"
+"""Begins a fingerprint of everything; earlier ones were of the training images alone."""
+CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -61,9 +70,29 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the training images: a run goes on with those that it was begun with."""
+        """SHA-256 of all that decides a number: every split's images and labels, and the names of the classes."""
+        digest = hashlib.sha256(json.dumps(self.class_names).encode())
+        for name, split in self.splits.items():
+            digest.update(f"{name} {split.images.dtype} {split.images.shape}".encode())
+            digest.update(np.ascontiguousarray(split.images).data)
+            digest.update(np.ascontiguousarray(split.labels, np.int64).data)
+        return WHOLE + digest.hexdigest()
+
+    def matches(self, fingerprint: str) -> bool | None:
+        """Whether a run that carries this fingerprint saw these data; None where it is unknown.
+
+        Runs of earlier versions carry one of their training images alone: what else they saw is unknown.
+        """
+        if fingerprint.startswith(WHOLE):
+            return fingerprint == self.fingerprint
         images = self.train.images
-        return hashlib.sha256(f"{images.shape}".encode() + images.tobytes()).hexdigest()
+        same = fingerprint == hashlib.sha256(f"{images.shape}".encode() + images.tobytes()).hexdigest()
+        return None if same else False
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that there are, by name."""
+        return {name: getattr(self, name) for name in SPLITS if getattr(self, name) is not None}
 
     def require_shape(self, image_shape: tuple[int, int, int]) -> None:
         """Raises InputError where a config was made for images of another shape."""
@@ -74,16 +103,30 @@ class Dataset:
             )
 
     def require_labels(self, classes: int) -> None:
-        """Raises InputError where a model is given classes and these images have no such labels."""
-        labels = self.train.labels
-        if classes and not 0 <= labels.min() <= labels.max() < classes:
-            have = f"labels from {labels.min()} to {labels.max()}" if labels.min() >= 0 else "no labels"
+        """Raises InputError where a model is given classes and these images have no such labels.
+
+        Every class has to be there in training: the model would be asked for one that it never saw.
+        """
+        if not classes:
+            return
+        for name, split in self.splits.items():
+            low, high = split.labels.min(), split.labels.max()
+            if not 0 <= low <= high < classes:
+                have = f"labels from {low} to {high}" if low >= 0 else "no labels"
+                raise InputError(
+                    f"classes: received {classes}, but the {name} split of {self.name} has {have}; "
+                    "expected one more than the last"
+                )
+        absent = sorted(set(range(classes)) - set(np.unique(self.train.labels).tolist()))
+        if absent:
             raise InputError(
-                f"classes: received {classes}, but {self.name} has {have}; expected one more than the last"
+                f"classes: received {classes}, but no training image of {self.name} has the label "
+                f"{one_line(', '.join(map(str, absent)), 60)}; expected labels numbered from 0 without a gap"
             )
 
     def hold_out(self, size: int) -> Dataset:
         """This set with `size` training images, a fixed draw, as its validation split."""
+        require_count("validation_size", size)
         if size == 0:
             return self
         if size >= len(self.train):
@@ -91,15 +134,17 @@ class Dataset:
                 f"validation_size: received {size}, expected fewer than the {len(self.train)} training images"
             )
         order = randomness.split_order(len(self.train))
-        return replace(
-            self,
-            train=_take(self.train, np.sort(order[size:])),
-            validation=_take(self.train, np.sort(order[:size])),
-        )
+        validation = _take(self.train, np.sort(order[:size]))
+        require_scaled(validation.images, f"dataset {self.name}, validation split")
+        return replace(self, train=_take(self.train, np.sort(order[size:])), validation=validation)
 
 
 def load(
-    name: str, *, data_dir: str | Path = "data", manual_dir: str | Path | None = None, progress: bool = False
+    name: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] = "data",
+    manual_dir: str | os.PathLike[str] | None = None,
+    progress: bool = False,
 ) -> Dataset:
     """Loads a set by name or path, preparing and caching it first where that is needed.
 
@@ -113,32 +158,80 @@ def load(
     Raises:
         InputError: in one line, what is wrong and how to mend it.
     """
+    name, folder = _path_text("dataset", name), Path(_path_text("data_dir", data_dir))
+    originals = None if manual_dir is None else _path_text("manual_dir", manual_dir)
     if not name:
         raise InputError("dataset: received an empty name, expected digits, photos, mnist, an .npz file or a folder")
     if name == "digits":
         return _assemble(name, sources.read_digits(), "scikit-learn's digits, resized to 28x28")
     if name == "photos":
         return _assemble(name, sources.read_photos(), "32x32 patches of scikit-learn's two sample photographs")
-    path = Path(name).expanduser()
-    if name.endswith(".npz"):
+    try:
+        return _load_path(name) or _load_tfds(name, folder, originals, progress)
+    except OSError as error:  # a name that is too long for a path, a folder that may not be read
+        said = f"dataset: received {shown(name)}: {error.strerror or error}"
+        raise InputError(f"{said}; expected a name, an .npz file or a folder") from error
+
+
+def _path_text(flag: str, value: object) -> str:
+    """A name or path as text; InputError where it is neither text nor a path."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str) or "\0" in text:
+        raise InputError(f"{flag}: received {shown(value)}, expected a name or a path")
+    return text
+
+
+def _load_path(name: str) -> Dataset | None:
+    """The set in a file or a folder; None where there is none of that name, and it does not look like one."""
+    path = Path(name).expanduser() if name.startswith("~") else Path(name)
+    if path.suffix.lower() == ".npz":
         return _assemble(path.stem, sources.read_npz(path), f"file {path.name}")
     if path.is_dir():
         return _assemble(path.name, sources.read_idx_folder(path), f"IDX files in {path.name}")
-    if name.startswith((".", "~", os.sep)):
-        raise InputError(f"dataset: received {name}, which does not exist; expected an .npz file or a folder")
-    cache = cache_path(name, data_dir)
-    if not cache.exists():
-        arrays = sources.read_tfds(name, Path(data_dir), manual_dir, progress)
+    if path.exists():
+        raise InputError(f"dataset: received {one_line(path)}, {sources.not_read(path)}")
+    if name.startswith((".", "~", os.sep)) or path.suffix.lower() in sources.NOT_READ:
+        raise InputError(
+            f"dataset: received {one_line(name)}, which does not exist; expected an .npz file, a folder or a set's name"
+        )
+    return None
+
+
+def _load_tfds(name: str, folder: Path, manual_dir: str | None, progress: bool) -> Dataset:
+    """A TensorFlow Datasets set, from its cache file, which is made first where there is none."""
+    cache = cache_path(name, folder)
+    if cache.exists():
+        return _read_cache(name, cache)
+    sources.require_tfds(name, folder, manual_dir)  # before anything is written
+    with in_turn(folder) as waited:
+        if waited and cache.exists():  # another process has made it meanwhile
+            return _read_cache(name, cache)
+        arrays = sources.read_tfds(name, folder, manual_dir, progress)
         source = f"TensorFlow Datasets {arrays.pop('full_name')}"
         dataset = _assemble(name, arrays, source)  # checked before it is kept
         _write_cache(cache, dataset)
         return dataset
-    return _read_cache(name, cache)
 
 
-def cache_path(name: str, data_dir: str | Path) -> Path:
+def cache_path(name: str, data_dir: str | os.PathLike[str]) -> Path:
     """The decoded file of a TensorFlow Datasets name."""
     return Path(data_dir) / (name.replace("/", "-").replace(":", "-") + ".npz")
+
+
+def require_scaled(images: np.ndarray, where: str) -> None:
+    """Raises InputError for 8-bit images that were never brought to 0 to 255: masks of 0 and 1, digits of 0 to 16."""
+    largest = int(images.max()) if images.size and images.dtype == np.uint8 else 255
+    if largest <= DARKEST:
+        wide = "" if largest <= 1 else f" // {largest}"
+        raise InputError(
+            f"{where}: received 8-bit images whose largest value is {largest}, expected values from 0 to 255; "
+            f"scale them (images * 255{wide}), or give masks as bool (images.astype(bool))"
+        )
+
+
+def as_uint8(images: np.ndarray) -> np.ndarray:
+    """Masks of False and True as uint8 of 0 and 255; other images as they are."""
+    return images.astype(np.uint8) * np.uint8(255) if images.dtype == np.bool_ else images
 
 
 def binarize(images: np.ndarray, mode: str, split: str) -> np.ndarray:
@@ -147,7 +240,22 @@ def binarize(images: np.ndarray, mode: str, split: str) -> np.ndarray:
     `threshold` is the pixel's round to 0 or 1; `static` draws each pixel once, with its grey value as
     the probability, the same for every experiment. `dynamic` draws anew at every training step, on
     the device; a split that is evaluated gets the static draw.
+
+    Args:
+        images: uint8 from 0 to 255, or bool.
+        mode: none, threshold or static.
+        split: train, validation or test: each has a draw of its own.
+
+    Raises:
+        InputError: for an unknown mode or split, and for images of another kind or another range.
     """
+    for flag, received, choices in (("binarization", mode, BINARIZATIONS[:3]), ("split", split, SPLITS)):
+        if received not in choices:
+            raise InputError(f"{flag}: received {shown(received)}, expected one of {', '.join(choices)}")
+    images = as_uint8(as_array("images", images))
+    if images.dtype != np.uint8:
+        raise InputError(f"images: received {images.dtype}, expected uint8 from 0 to 255, or bool")
+    require_scaled(images, "images")
     if mode == "none":
         return images
     threshold = 127 if mode == "threshold" else randomness.static_thresholds(split, images.shape)
@@ -166,7 +274,9 @@ def evaluation_images(dataset: Dataset, mode: str, split: str | None = None) -> 
     test.
     """
     split = split or ("test" if dataset.validation is None else "validation")
-    images = getattr(dataset, split).images
+    if split not in dataset.splits:
+        raise InputError(f"split: received {shown(split)}, expected one of {', '.join(dataset.splits)}")
+    images = dataset.splits[split].images
     return split, binarize(images, "static" if mode == "dynamic" else mode, split)
 
 
@@ -175,7 +285,7 @@ def labels_for(split: Split, config: Config) -> np.ndarray | None:
     return split.labels if config.network.classes else None
 
 
-def as_labels(labels: np.ndarray | None, classes: int, count: int) -> np.ndarray | None:
+def as_labels(labels: Any, classes: int, count: int) -> np.ndarray | None:
     """A user's labels as a model with that many classes takes them, int32 (count,); None where it has none.
 
     Raises InputError where they do not fit.
@@ -185,11 +295,37 @@ def as_labels(labels: np.ndarray | None, classes: int, count: int) -> np.ndarray
         raise InputError(f"labels: received {given}, expected {expected}: the model has {classes} classes")
     if labels is None:
         return None
-    labels = np.asarray(labels)
-    integers = labels.shape == (count,) and labels.dtype.kind in "iu"
-    if not integers or not ((labels >= 0) & (labels < classes)).all():
-        raise InputError(f"labels: received {labels.dtype} {labels.shape}, expected {count} from 0 to {classes - 1}")
+    labels = as_array("labels", labels)
+    expected = f"{count} integers from 0 to {classes - 1}"
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise InputError(f"labels: received {labels.dtype} {labels.shape}, expected {expected}")
+    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+        raise InputError(f"labels: received labels from {labels.min()} to {labels.max()}, expected {expected}")
     return labels.astype(np.int32)
+
+
+def as_array(name: str, value: Any) -> np.ndarray:
+    """What a user gave as a NumPy array, a framework's array too; InputError where it is none.
+
+    A tensor's gradient is none of an array's business.
+    """
+    try:
+        found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise InputError(
+            f"{name}: received {type(value).__name__}, expected an array ({one_line(error, 80)})"
+        ) from error
+    if found.dtype.kind not in "biufc":
+        raise InputError(f"{name}: received {found.dtype} {found.shape}, expected an array of numbers")
+    return found
+
+
+def as_numbers(name: str, value: Any) -> np.ndarray:
+    """What a user gave as an array of finite real numbers; InputError where it is none."""
+    found = as_array(name, value)
+    if found.dtype.kind not in "iuf" or not np.isfinite(found).all():
+        raise InputError(f"{name}: received {found.dtype} {found.shape}, expected finite real numbers")
+    return found
 
 
 def as_unit_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -197,31 +333,46 @@ def as_unit_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.
 
     Takes (N, h, w, c), (N, h, w) where c is 1, and flat (N, h*w*c). Raises InputError otherwise.
     """
-    images = np.asarray(images)
+    images = as_array("images", images)
     height, width, channels = image_shape
     shapes = {image_shape, (height * width * channels,)} | ({(height, width)} if channels == 1 else set())
     if images.ndim < 2 or images.shape[1:] not in shapes:
-        raise InputError(f"images: received shape {images.shape}, expected (N, {height}, {width}, {channels})")
-    if images.dtype == np.bool_:
-        images = images.astype(np.uint8) * np.uint8(255)
-    if images.dtype != np.uint8:
-        if not np.issubdtype(images.dtype, np.floating):
-            raise InputError(f"images: received {images.dtype}, expected uint8 or floats in [0, 1]")
-        if images.size and not (images.min() >= 0 and images.max() <= 1):  # NaN fails both
-            raise InputError(f"images: received {images.dtype} outside [0, 1] or NaN, expected [0, 1]")
+        first = images.shape[1:] == (channels, height, width)
+        mend = "; channels come last: np.moveaxis(images, 1, -1)" if first else ""
+        raise InputError(f"images: received shape {images.shape}, expected (N, {height}, {width}, {channels}){mend}")
+    images = as_uint8(images)
+    if images.dtype == np.uint8:
+        if images.any():  # one black image is one
+            require_scaled(images, "images")
+    elif not np.issubdtype(images.dtype, np.floating):
+        raise InputError(f"images: received {images.dtype}, expected uint8, bool, or floats in [0, 1]")
+    elif images.size and not (images.min() >= 0 and images.max() <= 1):  # NaN fails both
+        raise InputError(f"images: received {images.dtype} outside [0, 1] or NaN, expected [0, 1]")
     images = images.astype(images.dtype.newbyteorder("="), copy=False)  # frameworks take no other
     return np.ascontiguousarray(images).reshape(-1, height, width, channels)
 
 
-def _assemble(name: str, arrays: Mapping, source: str) -> Dataset:
-    train = _split(name, "train", arrays["train_images"], arrays["train_labels"])
-    test = _split(name, "test", arrays["test_images"], arrays["test_labels"])
+def require_binarized(images: np.ndarray, binarization: str) -> None:
+    """Raises InputError where an experiment on binarized images is given grey ones (uint8, or floats in [0, 1])."""
+    if binarization == "none":
+        return
+    highest = 255 if images.dtype == np.uint8 else 1
+    if not ((images == 0) | (images == highest)).all():
+        raise InputError(
+            f"images: received grey ones, expected binarized: the experiment's binarization is {binarization}; "
+            "use datasets.evaluation_images, or datasets.binarize(images, 'static', 'test')"
+        )
+
+
+def _assemble(name: str, arrays: Mapping[str, Any], source: str) -> Dataset:
+    train = _split(name, "train", arrays["train_images"], arrays.get("train_labels"))
+    test = _split(name, "test", arrays["test_images"], arrays.get("test_labels"))
     if train.images.shape[1:] != test.images.shape[1:]:
         raise InputError(
             f"dataset {name}: training images are {train.images.shape[1:]}, test images {test.images.shape[1:]}; "
             "expected one shape"
         )
-    names = tuple(str(label) for label in np.atleast_1d(np.asarray(arrays.get("class_names", ()), str)))
+    names = _class_names(arrays.get("class_names", ()))
     highest = int(max(train.labels.max(), test.labels.max()))
     if names and highest >= len(names):
         raise InputError(f"dataset {name}: received labels up to {highest}, expected less than {len(names)}")
@@ -229,22 +380,41 @@ def _assemble(name: str, arrays: Mapping, source: str) -> Dataset:
     return Dataset(name, train, test, names, source)
 
 
-def _split(name: str, split: str, images: np.ndarray, labels: np.ndarray) -> Split:
+def _class_names(given: Any) -> tuple[str, ...]:
+    """Names as text; bytes are read as UTF-8, or else as Latin-1, which any bytes are."""
+    names = []
+    for name in np.atleast_1d(np.asarray(given)).tolist():
+        try:
+            names.append(name.decode() if isinstance(name, bytes) else str(name))
+        except UnicodeDecodeError:
+            names.append(name.decode("latin-1"))
+    return tuple(names)
+
+
+def _split(name: str, split: str, images: Any, labels: Any) -> Split:
     where = f"dataset {name}, {split} split"
-    images, labels = np.asarray(images), np.asarray(labels)
+    images = np.asarray(images)
+    labels = np.full(len(images) if images.ndim else 0, -1) if labels is None else np.asarray(labels)
+    images = as_uint8(images)
     if images.ndim == 3:
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4:
         raise InputError(
             f"{where}: received {images.dtype} of shape {images.shape}, not images; "
-            "expected uint8 (N, height, width[, channels])"
+            "expected uint8 or bool (N, height, width[, channels])"
         )
     if not images.size:
         raise InputError(f"{where}: received no images, expected at least one")
+    if images.shape[1] in CHANNELS and images.shape[3] not in CHANNELS:
+        raise InputError(
+            f"{where}: received shape {images.shape}, whose channels seem to come first; "
+            "expected (N, height, width, channels): np.moveaxis(images, 1, -1)"
+        )
+    require_scaled(images, where)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
             f"{where}: received labels {labels.dtype} {labels.shape} for {len(images)} images, "
-            "expected one integer per image"
+            "expected one integer per image, or no labels at all"
         )
     if labels.min() < -1 or labels.max() >= MOST_CLASSES or (labels.min() == -1 and labels.max() > -1):
         raise InputError(
@@ -281,15 +451,18 @@ def _write_cache(path: Path, dataset: Dataset) -> None:
 def _read_cache(name: str, path: Path) -> Dataset:
     mend = f"delete {path} and load {name} again"
     try:
+        sources.require_file(path)
         with np.load(path, allow_pickle=False) as file:
+            version = int(file["cache_version"])
+            if version != CACHE_VERSION:
+                raise InputError(f"dataset {name}: its cache is version {version}, expected {CACHE_VERSION}; {mend}")
             arrays = {key: file[key] for key in file.files}
-        version = int(arrays["cache_version"])
         source = str(arrays["source"])
         missing = {f"{split}_{kind}" for split in ("train", "test") for kind in ("images", "labels")} - set(arrays)
+    except InputError:
+        raise
     except (*sources.UNREADABLE, KeyError) as error:
-        raise InputError(f"dataset {name}: its cache file is damaged ({error}); {mend}") from error
+        raise InputError(f"dataset {name}: its cache file is damaged ({one_line(error, 120)}); {mend}") from error
     if missing:
         raise InputError(f"dataset {name}: its cache file lacks {', '.join(sorted(missing))}; {mend}")
-    if version != CACHE_VERSION:
-        raise InputError(f"dataset {name}: its cache is version {version}, expected {CACHE_VERSION}; {mend}")
     return _assemble(name, arrays, source)

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from vae_common import checkpoints, datasets, latents, runs
+from vae_common import checkpoints, datasets, files, latents, runs
 from vae_common.configs import InputError
 from vae_common.registry import MODELS
+
+KIND = "evaluation"
+MOST_DRAWS = 1_000_000
 
 
 def evaluate(
@@ -37,11 +40,13 @@ def evaluate(
     bound = float(np.mean(terms.reconstruction + terms.kl)) if config.is_likelihood and has_rate else None
     posterior = half.encode(model, images, labels)
     found: dict[str, Any] = {
+        files.KIND: KIND,
         "framework": half.__name__.removesuffix("_vae"),
         "model": config.model,
         "seed": config.seed,
         "epoch": checkpoint.epoch,
         "dataset": dataset.name,
+        "data": dataset.fingerprint,
         "split": split,
         "images": len(images),
         "reconstruction_unit": config.reconstruction_unit,

@@ -18,6 +18,7 @@ from vae_common import (
     claims,
     datasets,
     figures,
+    files,
     latents,
     plotting,
     report,
@@ -31,23 +32,80 @@ from vae_common.probes import Data
 
 Halves = Mapping[str, ModuleType]
 CHECKPOINT_EVERY = 10
+KIND = "comparison"
+PLAN = "comparison.json"
+"""What a comparison was asked for, in its folder: written first, so that it goes on after a stop."""
 Group = dict[int, dict[str, Path]]
 """Seed -> framework -> a finished run's folder, all of one model."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a comparison trains and draws."""
+
+    config: Config
+    """Of every training, but for model and seed."""
+    models: tuple[str, ...]
+    seeds: tuple[int, ...]
+    parallel_seeds: bool
+    """Whether a half trains all seeds of a model in one program."""
+    claims: claims.ClaimOptions
+    figures: figures.FigureOptions
+
+    def write(self, folder: Path, dataset: datasets.Dataset, command: Sequence[str]) -> None:
+        """Keeps the plan in the comparison's folder."""
+        values = dataclasses.asdict(self) | {"config": self.config.to_json(), "data": dataset.fingerprint}
+        values["claims"]["pilot"] = None if self.claims.pilot is None else str(self.claims.pilot)
+        files.write_json(folder / PLAN, {files.KIND: KIND} | values | {"command": list(command)})
+
+    @classmethod
+    def read(cls, folder: Path) -> tuple[Plan, str]:
+        """A folder's plan, and the fingerprint of the data that it was begun with; InputError where it is none."""
+        path = folder / PLAN
+        if not path.exists():
+            raise InputError(f"resume: {folder} has no {PLAN}; expected a folder that compare began")
+        held = files.read_json(path, "resume")
+        try:
+            pilot, window = held["claims"]["pilot"], held["figures"]["window"]
+            ends = held["figures"]["interpolate"]
+            options = {"window": window and tuple(window), "interpolate": ends and tuple(ends)}
+            plan = cls(
+                config=Config.from_json(held["config"]),
+                models=tuple(held["models"]),
+                seeds=tuple(held["seeds"]),
+                parallel_seeds=bool(held["parallel_seeds"]),
+                claims=claims.ClaimOptions(**held["claims"] | {"pilot": pilot and Path(pilot)}),
+                figures=figures.FigureOptions(**held["figures"] | options),
+            )
+            return plan, str(held["data"])
+        except (KeyError, TypeError, ValueError) as error:
+            said = f"resume: {path} is damaged ({files.reason(error)})"
+            raise InputError(f"{said}; start the comparison anew") from error
+
+
 def choose(
-    halves: Halves, config: Config, models: Sequence[str], seeds: Sequence[int], wanted: claims.ClaimOptions
+    halves: Halves,
+    config: Config,
+    dataset: datasets.Dataset,
+    models: Sequence[str],
+    seeds: Sequence[int],
+    wanted: claims.ClaimOptions = claims.ClaimOptions(),
+    parallel_seeds: bool = False,
 ) -> Config:
     """The config that every model and seed of a comparison is trained with.
 
-    Raises InputError where models or seeds are none, repeated, not valid, or too few for what is to be checked, and
-    where a model's halves are no twins.
+    Raises InputError where models or seeds are none, repeated, not valid, or too few for what is to be checked,
+    where a model's halves are no twins, and for whatever would stop a training.
     """
     require_each_once(models=models, seeds=seeds)
     for model in models:
         for seed in (*seeds, *(seed + shift_of(seeds, wanted.disjoint) for seed in seeds)):
             dataclasses.replace(config, model=model, seed=seed)
-        twins.require_twins(halves, dataclasses.replace(config, model=model))
+        own = dataclasses.replace(config, model=model)
+        for half in halves.values():
+            trainings.require_trainable(half, own, dataset, len(seeds) if parallel_seeds else 1)
+        if len(halves) > 1:
+            twins.require_twins(halves, own)
     wanted.require_seeds(len(seeds))
     if wanted.disjoint:
         config = dataclasses.replace(config, training=dataclasses.replace(config.training, randomness="native"))
@@ -55,7 +113,7 @@ def choose(
     if wanted.pilot:
         for model in models:
             both = (*seeds, *(seed + shift_of(seeds, wanted.disjoint) for seed in seeds))
-            claims.read_pilot(wanted.pilot, dataclasses.replace(config, model=model), both)
+            claims.read_pilot(wanted.pilot, dataclasses.replace(config, model=model), both, dataset.fingerprint)
     return config
 
 
@@ -79,7 +137,7 @@ def train_all(
 
     With `disjoint` the second half's seeds are as many others, so that the halves share nothing; its runs
     are grouped under the first half's seeds all the same. With `parallel_seeds` a half trains all seeds of a
-    model in one program.
+    model in one program. What has been trained there already is not trained again.
     """
     shift = shift_of(seeds, disjoint)
     groups: dict[str, Group] = {}
@@ -89,13 +147,9 @@ def train_all(
                 own = [dataclasses.replace(config, model=model, seed=seed + place * shift) for seed in together]
                 targets = [folder / "runs" / f"{framework}-{model}-seed{config.seed}" for config in own]
                 for seed, target in zip(together, targets):
-                    target.mkdir(parents=True)
                     groups.setdefault(model, {}).setdefault(seed, {})[framework] = target
-                every = CHECKPOINT_EVERY
-                if parallel_seeds:
-                    trainings.train_seeds(half, own, dataset, targets, command=command, checkpoint_every=every)
-                else:
-                    trainings.train(half, own[0], dataset, targets[0], command=command, checkpoint_every=every)
+                options: dict[str, Any] = {"command": command, "checkpoint_every": CHECKPOINT_EVERY}
+                trainings.complete(half, own, dataset, targets, together=parallel_seeds, **options)
     return groups
 
 
@@ -108,17 +162,18 @@ def group_runs(
     first half's.
 
     Raises:
-        InputError: where a run has no partner, where two runs differ in more than model, seed and device
-            or in their images, or where seeds and randomness are not of the kind that is to be checked.
+        InputError: where a run has no partner, where two runs differ in more than model, seed and device,
+            or where seeds and randomness are not of the kind that is to be checked. (Whether they saw the same data
+            is for who has the data to say: `runs.require_data`.)
     """
     found: dict[str, dict[str, dict[int, Path]]] = {}
-    common: tuple[tuple[Config, str], Path] | None = None
+    common: tuple[Config, Path] | None = None
     for folder in folders:
         summary, checkpoint = runs.Run(folder).summary(), runs.Run(folder).checkpoint()
         config = checkpoint.config
-        comparable = dataclasses.replace(config.comparable, model="ae"), checkpoint.data
+        comparable = dataclasses.replace(config.comparable, model="ae")
         if common is not None and comparable != common[0]:
-            raise InputError(f"runs: {common[1]} and {folder} differ in images or in more than model, seed and device")
+            raise InputError(f"runs: {common[1]} and {folder} differ in more than model, seed and device")
         common = common or (comparable, folder)
         of_half = found.setdefault(config.model, {name: {} for name in frameworks})[summary["framework"]]
         if config.seed in of_half:
@@ -126,7 +181,7 @@ def group_runs(
         of_half[config.seed] = folder
     if common is None:
         raise InputError("runs: received none, expected finished runs' folders")
-    wanted.require_randomness(common[0][0].training.randomness)
+    wanted.require_randomness(common[0].training.randomness)
     groups = {}
     for model, halves in found.items():
         seeds = {name: sorted(of_half) for name, of_half in halves.items()}
@@ -156,6 +211,7 @@ def compare(
     `wanted` adds claims.py's verdicts.
     """
     models, pictures = {}, {}
+    data = dataset.fingerprint
     found: list[claims.Claim] = []
     for model, group in groups.items():
         print(f"comparing {model}", file=sys.stderr)
@@ -166,20 +222,22 @@ def compare(
         if wanted.check == "paired":
             found += claims.paired(model, losses)
         elif wanted.check == "independent":
-            pilot = claims.read_pilot(wanted.pilot, config, all_seeds) if wanted.pilot else None
+            pilot = claims.read_pilot(wanted.pilot, config, all_seeds, data) if wanted.pilot else None
             found += claims.independent(model, losses, described, means, pilot)
         elif wanted.check == "lockstep":
             images = datasets.training_images(dataset, config.data.binarization)
-            data = Data(images, datasets.labels_for(dataset.train, config))
-            about, drift = same_seed.lockstep(halves, model, config, data, wanted.lockstep_steps)
+            trained = Data(images, datasets.labels_for(dataset.train, config))
+            about, drift = same_seed.lockstep(halves, model, config, trained, wanted.lockstep_steps)
             found += about
             models[model]["drift"] = drift
             figure = plotting.drift(drift, f"{MODELS[model].class_name}: the halves apart, step by step")
             pictures[model] |= {"drift": plotting.save(figure, folder / "figures" / model / "drift.png")}
     summary = {
+        files.KIND: KIND,
         "command": list(command),
         "dataset": dataset.name,
         "source": dataset.source,
+        "data": data,
         "environment": {name: _environment(groups, name) for name in halves},
         "check": wanted.check,
         "claims": found,
@@ -188,14 +246,15 @@ def compare(
         "figures": [str(path) for drawn in pictures.values() for path in drawn.values()],
     }
     report.write(folder / "report.html", summary, pictures)
-    runs.Run(folder).write_json("summary.json", summary)
+    runs.Run(folder).write_json(runs.SUMMARY, summary)
     return summary
 
 
 def _environment(groups: Mapping[str, Group], framework: str) -> dict[str, str]:
     """Where a half's runs were made, not where they are compared; several places are joined."""
     found = [runs.Run(pair[framework]).summary()["environment"] for group in groups.values() for pair in group.values()]
-    return {key: "; ".join(dict.fromkeys(place[key] for place in found)) for key in found[0]}
+    keys = dict.fromkeys(key for place in found for key in place)
+    return {key: "; ".join(dict.fromkeys(place.get(key, "unknown") for place in found)) for key in keys}
 
 
 def outcome(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,16 @@ from typing import Any
 import numpy as np
 
 from vae_common import datasets, latents, plotting
-from vae_common.configs import MODELS, Config, InputError
+from vae_common.configs import MODELS, Config, InputError, require_count
+from vae_common.randomness import some_rows
 
 SHOWN_POINTS = 5000
+MOST_STEPS, MOST_SIDE = 100, 60
+NAMES = (
+    "loss_curves", "latent_scatter", "latent_scatter_aligned", "decoded_grid", "reconstructions", "interpolation",
+    "prior_samples", "difference",
+)  # fmt: skip
+"""Every figure that there may be."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +32,13 @@ class FigureOptions:
     interpolate: tuple[int, int] | None = None
     """Two test images by index; by default the first two of different classes."""
     steps: int = 12
-    """Images of the interpolation."""
+    """Images of the interpolation, 2 to 100."""
     grid_side: int = 15
-    """Images along each side of the decoded grid."""
+    """Images along each side of the decoded grid, 1 to 60."""
 
     def __post_init__(self) -> None:
-        if self.steps < 2 or self.grid_side < 1:
-            raise InputError(f"steps, grid_side: received {self.steps}, {self.grid_side}; expected >= 2 and >= 1")
+        require_count("steps", self.steps, 2, MOST_STEPS)
+        require_count("grid_side", self.grid_side, 1, MOST_SIDE)
         if self.window is not None:
             x0, x1, y0, y1 = self.window
             if not (np.isfinite(self.window).all() and x0 < x1 and y0 < y1):
@@ -75,7 +82,12 @@ def draw(
     first, second = _ends(options, classes)
     some = np.unique(np.linspace(0, len(images) - 1, 10).astype(int))  # from all over: a set may lie in order
     stochastic = MODELS[config.model].posterior
-    label = f"{MODELS[config.model].class_name} on {dataset.name}, {config.network.latent_dim} latent dimensions"
+    name = plotting.plain(dataset.name)
+    label = f"{MODELS[config.model].class_name} on {name}, {config.network.latent_dim} latent dimensions"
+    projected = plotting.projection(config.image_shape[2])
+    seen = f"{label}; shown: {projected}" if projected else label
+    points_shown = some_rows(len(images), SHOWN_POINTS)
+    unit = images / 255  # a few images may be so dark that as 8-bit ones they would be refused
     labels = datasets.labels_for(dataset.test, config)
     means = {name: t.half.encode(t.model, images, labels).mean for name, t in trained.items()}
     origin = np.zeros(config.network.latent_dim) if stochastic else None
@@ -84,25 +96,25 @@ def draw(
     clouds, grids, strips, decoded, samples = {}, {}, {}, {}, {}
     for name, t in trained.items():
         plane, points = planes[name], planes[name].project(means[name])
-        clouds[name] = plotting.Cloud(points[:SHOWN_POINTS], plane.labels)
+        clouds[name] = plotting.Cloud(points[points_shown], plane.labels)
         window = options.window or (latents.prior_window() if stochastic else latents.data_window(points))
         window = _non_empty(window)
         lifted = plane.lift(latents.grid_points(window, options.grid_side))
         shown = None if labels is None else np.full(len(lifted), labels[first])
         grids[name] = plotting.Grid(t.half.decode(t.model, lifted, shown), window, plane.labels)
-        strips[name] = t.half.interpolate(t.model, images[first], images[second], options.steps, ends)
-        decoded[name] = t.half.reconstruct(t.model, images[some], None if labels is None else labels[some])
+        strips[name] = t.half.interpolate(t.model, unit[first], unit[second], options.steps, ends)
+        decoded[name] = t.half.reconstruct(t.model, unit[some], None if labels is None else labels[some])
         if MODELS[config.model].latents != "none":
             samples[name] = t.half.sample(t.model, 100)
-    originals = images.astype(np.float32) / 255
+    originals = unit.astype(np.float32)
     turned = {}
     if len(trained) == 2 and config.network.latent_dim >= 2 and len(images) > 1:
         first_name, second_name = trained
         onto = latents.procrustes_align(means[first_name], means[second_name])
-        points = planes[first_name].project(onto)[:SHOWN_POINTS]
+        points = planes[first_name].project(onto)[points_shown]
         turned["latent_scatter_aligned"] = plotting.latent_scatter(
             {first_name: clouds[first_name], second_name: plotting.Cloud(points, planes[first_name].labels)},
-            classes[:SHOWN_POINTS],
+            classes[points_shown],
             dataset.class_names,
             f"{second_name}'s latents turned and scaled onto {first_name}'s: {label}",
         )
@@ -113,19 +125,19 @@ def draw(
             f"Loss: {label}",
         ),
         "latent_scatter": plotting.latent_scatter(
-            clouds, classes[:SHOWN_POINTS], dataset.class_names, f"Latent means of test images: {label}"
+            clouds, classes[points_shown], dataset.class_names, f"Latent means of test images: {label}"
         ),
         **turned,
-        "decoded_grid": plotting.decoded_grid(grids, f"Decoded latent plane: {label}"),
-        "reconstructions": plotting.reconstructions(originals[some], decoded, f"Reconstructions: {label}"),
+        "decoded_grid": plotting.decoded_grid(grids, f"Decoded latent plane: {seen}"),
+        "reconstructions": plotting.reconstructions(originals[some], decoded, f"Reconstructions: {seen}"),
         "interpolation": plotting.interpolation(
-            strips, originals[[first, second]], f"Interpolation of test images {first} and {second}: {label}"
+            strips, originals[[first, second]], f"Interpolation of test images {first} and {second}: {seen}"
         ),
     }
     if samples:
-        figures["prior_samples"] = plotting.prior_samples(samples, f"Samples from the prior: {label}")
+        figures["prior_samples"] = plotting.prior_samples(samples, f"Samples from the prior: {seen}")
     if len(trained) == 2:
-        figures["difference"] = plotting.difference(decoded, f"Difference of reconstructions: {label}")
+        figures["difference"] = plotting.difference(decoded, f"Difference of reconstructions: {seen}")
     return {name: plotting.save(figure, folder / f"{name}.png") for name, figure in figures.items()}
 
 

@@ -16,6 +16,8 @@ from sklearn.metrics import silhouette_score
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
+from vae_common.randomness import some_rows
+
 ACTIVE_VARIANCE = 0.01
 
 
@@ -113,11 +115,12 @@ def aggregate_posterior_kl(mean: np.ndarray, log_std: np.ndarray) -> float:
 
 
 def compare(a: np.ndarray, b: np.ndarray, most: int = 2000) -> dict[str, float | None]:
-    """Every metric between two sets, on their first `most` rows (the pairwise ones grow as N^2).
+    """Every metric between two sets, on a fixed draw of `most` of their rows (the pairwise ones grow as N^2).
 
     None where a metric is not defined: fewer than 4 rows, or latents that are all equal.
     """
-    a, b = (np.asarray(x[:most], np.float64) for x in (a, b))
+    rows = some_rows(len(a), most)
+    a, b = (np.asarray(x[rows], np.float64) for x in (a, b))
     metrics = (linear_cka, procrustes_disparity, rsa, mutual_neighbours, axis_correlation)
     defined = len(a) >= 4 and all(np.ptp(x, axis=0).any() for x in (a, b))
     return {metric.__name__: metric(a, b) if defined else None for metric in metrics}
@@ -151,11 +154,12 @@ def dissimilarities(sets: Sequence[np.ndarray], scale_free: bool) -> dict[str, n
 def describe(
     mean: np.ndarray, log_std: np.ndarray | None, labels: np.ndarray, images: np.ndarray, most: int = 2000
 ) -> dict[str, float]:
-    """Every metric of one set, on its first `most` rows; what is not defined for it is left out.
+    """Every metric of one set, on a fixed draw of `most` of its rows; what is not defined for it is left out.
 
     Neighbourhoods need more than 20 rows, class metrics labels, the last two a posterior.
     """
-    mean, labels, images = np.asarray(mean[:most], np.float64), labels[:most], images[:most]
+    rows = some_rows(len(mean), most)
+    mean, labels, images = np.asarray(mean[rows], np.float64), labels[rows], images[rows]
     values: dict[str, float] = {}
     if len(mean) > 20:
         values["trustworthiness"] = trustworthiness(images, mean)
@@ -165,7 +169,7 @@ def describe(
         values["silhouette"] = silhouette(mean, labels)
     if log_std is not None:
         values["active_units"] = active_units(mean)
-        log_std = np.asarray(log_std[:most], np.float64)
+        log_std = np.asarray(log_std[rows], np.float64)
         values["aggregate_posterior_kl_nats"] = aggregate_posterior_kl(mean, log_std)
     return values
 

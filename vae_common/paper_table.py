@@ -12,7 +12,6 @@ the bias correction, a step uses the moments that hold its own gradient, and eve
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
-from vae_common import datasets, evaluations, resume, runs, trainings
+from vae_common import datasets, evaluations, files, resume, runs, trainings
 from vae_common.checkpoints import FRAMEWORKS
-from vae_common.configs import PRESETS, Config, LossConfig, OptimizerConfig
+from vae_common.configs import PRESETS, Config, InputError, LossConfig, OptimizerConfig
 
+KIND = "paper table"
 Row = Literal["k1", "vae-k5", "vae-k50", "iwae-k5", "iwae-k50"]
 Adam = Literal["paper", "code"]
 LAST_STAGE = 7
@@ -104,6 +104,7 @@ def train_row(
 def estimate(half: ModuleType, folder: Path, dataset: datasets.Dataset, draws: int) -> dict[str, Any]:
     """The test NLL of a run's last checkpoint, from its file where that is there already."""
     checkpoint = runs.Run(folder).checkpoint()
+    runs.require_data(folder, checkpoint.data, dataset)
     known = _estimated(folder, checkpoint.epoch, draws)
     if known:
         return known
@@ -163,9 +164,9 @@ def _file(epoch: int) -> str:
 def _estimated(folder: Path, epoch: int, draws: int) -> dict[str, Any] | None:
     path = folder / _file(epoch)
     try:
-        known = json.loads(path.read_text())
+        known = files.read_json(path, "estimate")
         return known if known["draws"] == draws else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or none that can be read: estimated anew
+    except (InputError, KeyError, TypeError):  # none, or none that can be read: estimated anew
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -24,7 +25,7 @@ def half_pass(config: Config, probe: Probe, half: ModuleType) -> Results:
     """What one half makes of a probe in a forward and a backward pass."""
     state, batch = inject(half, config, probe.arrays), _batch(half, config, probe)
     outputs = half.forward(state.model, probe.images, probe.noise, probe.labels)
-    evaluated = half.evaluate(state.evaluated, probe.images, config, probe.labels)
+    evaluated = half.evaluate(state.evaluated, probe.images, _on_grey(config), probe.labels)
     gradients, terms = half.gradients(state, *batch)
     means = {name: half.to_numpy(term) for name, term in terms._asdict().items()}
     return _by_kind(outputs, means, evaluated, gradients) | {"injected": half.state_to_arrays(state)}
@@ -86,7 +87,7 @@ def half_inference(half: ModuleType, config: Config, probe: Probe) -> dict[str, 
         "reconstructed": half.reconstruct(model, images, labels),
         "sampled": half.sample(model, 5, 1, some),
         "interpolated": half.interpolate(model, images[0], images[1], 4, ends),
-        **half.evaluate(model, images, config, labels)._asdict(),
+        **half.evaluate(model, images, _on_grey(config), labels)._asdict(),
     }
     return {name: array for name, array in found.items() if array is not None}
 
@@ -109,6 +110,11 @@ def reference_inference(config: Config, probe: Probe, count: int) -> dict[str, A
         **reference.loss_terms(config.loss, outputs, images / 255)._asdict(),
     }
     return {name: array for name, array in found.items() if array is not None}
+
+
+def _on_grey(config: Config) -> Config:
+    """The config as it evaluates grey images, which a binarized experiment refuses: they have more values."""
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, binarization="none"))
 
 
 def _many(config: Config, probe: Probe, count: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:

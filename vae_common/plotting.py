@@ -1,9 +1,10 @@
 """The shared figures: arrays in, matplotlib figure out, for either framework.
 
 Every function takes its arrays under the names of the panels that it lays side by side, for example
-`{"JAX": ..., "PyTorch": ...}`; one name gives one panel. Images are (N, height, width, channels) in
-[0, 1]. Colours are told apart by colour-blind people too: Petroff's ten for classes, two of Okabe and
-Ito's for the halves; classes also carry their names in the plane.
+`{"JAX": ..., "PyTorch": ...}`; one name gives one panel. Images are (N, height, width, channels) in [0, 1]: one channel
+is shown as grey, three as RGB, four as RGB with alpha over white, any other number as the mean over channels
+(`projection` says which). Colours are told apart by colour-blind people too: Petroff's ten for classes, two of Okabe
+and Ito's for the halves; classes also carry their names in the plane.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
-from PIL import Image
+from PIL import Image, PngImagePlugin
+
+from vae_common.errors import InputError, one_line
+from vae_common.files import write_atomically
 
 CLASS_COLOURS = matplotlib.color_sequences["petroff10"]
 CLASS_MARKERS = "o^sDvP*X<>"
@@ -28,6 +32,9 @@ HALF_STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#D55E00", "linewidth": 1.4, "markersize": 5},
 )
 DPI = 110
+SOFTWARE = "twin-vae"
+"""Stands in a figure's file, so that no other picture is overwritten."""
+LONGEST_NAME = 60
 LEGEND_ROWS = 18
 NAMED_CLASSES = 20  # more names than that would cover the plane
 
@@ -53,12 +60,40 @@ class Cloud(NamedTuple):
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Writes a PNG with a palette of 256 colours, small enough for a README."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=DPI, format="png")
-    image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    image.save(path, optimize=True)
+    """Writes a PNG with a palette of 256 colours, small enough for a README, whole or not at all."""
+    drawn, written = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, dpi=DPI, format="png")
+    marks = PngImagePlugin.PngInfo()
+    marks.add_text("Software", SOFTWARE)
+    image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(written, format="PNG", optimize=True, pnginfo=marks)
+    write_atomically(path, written.getvalue())
     return Path(path)
+
+
+def require_replaceable(path: Path) -> None:
+    """Raises InputError where there is something at `path` that `save` did not write."""
+    if not path.exists():
+        return
+    try:
+        with Image.open(path) as image:
+            ours = image.info.get("Software") == SOFTWARE
+    except (OSError, ValueError, SyntaxError):
+        ours = False
+    if not ours:
+        raise InputError(f"output: {path} exists and is no figure of this program; choose another folder")
+
+
+def plain(text: object) -> str:
+    """A user's text as a figure shows it: on one line, shortened, and never read as mathematics."""
+    return one_line(text, LONGEST_NAME).replace("$", r"\$")
+
+
+def projection(channels: int) -> str:
+    """How images of that many channels are shown, where that is not all there is to them; else nothing."""
+    if channels in (1, 3):
+        return ""
+    return "RGB over white" if channels == 4 else f"mean of {channels} channels"
 
 
 def latent_scatter(clouds: Mapping[str, Cloud], classes: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
@@ -74,10 +109,12 @@ def latent_scatter(clouds: Mapping[str, Cloud], classes: np.ndarray, class_names
             style = _class_style(label)
             axes.scatter(x[mine], y[mine], s=size, alpha=0.6, linewidths=0, rasterized=True, **style)
             if label >= 0 and len(class_names) <= NAMED_CLASSES:
-                _name_class(axes, np.median(x[mine]), np.median(y[mine]), class_names[label], style["color"])
+                _name_class(axes, np.median(x[mine]), np.median(y[mine]), plain(class_names[label]), style["color"])
         axes.set(title=name, xlabel=cloud.labels[0], ylabel=cloud.labels[1] or "class")
     handles = [
-        matplotlib.lines.Line2D([], [], linestyle="", markersize=7, label=class_names[label], **_class_style(label))
+        matplotlib.lines.Line2D(
+            [], [], linestyle="", markersize=7, label=plain(class_names[label]), **_class_style(label)
+        )
         for label in np.unique(classes)
         if label >= 0
     ]
@@ -212,7 +249,10 @@ _GREY: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1}
 
 
 def _shown(image: np.ndarray) -> np.ndarray:
-    """An image as imshow takes it: RGB as it is, any other number of channels as their mean."""
+    """An image as imshow takes it: RGB as it is, four channels over white, any other number of them as their mean."""
+    if image.shape[-1] == 4:
+        alpha = image[..., 3:]
+        image = image[..., :3] * alpha + (1 - alpha)
     return image if image.shape[-1] == 3 else image.mean(-1)
 
 

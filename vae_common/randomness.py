@@ -21,7 +21,7 @@ from vae_common.configs import Config, InputError
 _STREAMS = {
     name: index
     for index, name in enumerate(
-        ("weights", "order", "noise", "thresholds", "evaluation", "static", "split", "prior", "marginal")
+        ("weights", "order", "noise", "thresholds", "evaluation", "static", "split", "prior", "marginal", "rows")
     )
 }
 # Draws that belong to a data set and not to an experiment have this in place of the seed.
@@ -146,6 +146,14 @@ def static_thresholds(split: str, shape: tuple[int, ...]) -> np.ndarray:
 def split_order(images: int) -> np.ndarray:
     """A fixed permutation, for sets that come without the split that is asked for."""
     return generator(_DATA_KEY, "split").permutation(images)
+
+
+def some_rows(count: int, most: int) -> np.ndarray:
+    """Indices of `most` rows of `count` (of all, where there are no more), a fixed draw in random order.
+
+    What stands for a whole set is drawn from all over it: sets come sorted by class, by day, by patient.
+    """
+    return generator(_DATA_KEY, "rows").permutation(count)[:most]
 
 
 def prior_samples(seed: int, count: int, latent_dim: int) -> np.ndarray:

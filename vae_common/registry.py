@@ -7,7 +7,7 @@ import importlib.util
 import typing
 from typing import Any, Literal, NamedTuple
 
-from vae_common.config_parts import InputError, require
+from vae_common.errors import InputError, require
 
 Latents = Literal["none", "gaussian", "hierarchical", "quantized"]
 NOT_MODELS = ("networks",)  # files beside the models that are none

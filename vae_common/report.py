@@ -12,8 +12,9 @@ from typing import Any
 import jinja2
 
 from vae_common import claims
-from vae_common.checkpoints import FRAMEWORKS, write_atomically
+from vae_common.checkpoints import FRAMEWORKS
 from vae_common.configs import MODELS
+from vae_common.files import write_atomically
 
 FAULT_TABLE = Path(__file__).resolve().parent.parent / "results" / "fault_table.json"
 """Fault -> tiers, as the conformance suite wrote it; absent from an installation without the records."""
@@ -144,7 +145,7 @@ def write(path: Path, summary: Mapping[str, Any], pictures: Mapping[str, Mapping
         names=FRAMEWORKS,
         titles={model: entry.class_name for model, entry in MODELS.items()},
         halves=list(summary["environment"]),
-        faults=json.loads(FAULT_TABLE.read_text()) if FAULT_TABLE.exists() else {},
+        faults=json.loads(FAULT_TABLE.read_text(encoding="utf-8")) if FAULT_TABLE.exists() else {},
         failed=claims.failed(summary["claims"]),
         label=_label,
         seeds=_seeds,

@@ -16,6 +16,7 @@ from vae_common.claims import ROWS, Claim
 from vae_common.configs import Config
 from vae_common.contracts import Posterior
 from vae_common.probes import Data
+from vae_common.randomness import some_rows
 from vae_common.tiers import Halves, epoch_checks
 from vae_common.tolerances import Check, difference
 
@@ -82,11 +83,12 @@ def _float32_latents(
 def _encoded(
     halves: Halves, config: Config, weights: Mapping[str, Mapping[str, np.ndarray]], data: Data
 ) -> list[Posterior]:
-    """Where each half's weights put the first images."""
+    """Where each half's weights put some of the images."""
     device = {name: half.select_device(config.training.device) for name, half in halves.items()}
     models = {
         name: half.load_arrays(half.create_model(config), weights[name], config.training.dtype, device[name])
         for name, half in halves.items()
     }
-    images, labels = (None if of is None else of[:ROWS] for of in data)
+    rows = some_rows(len(data.images), ROWS)
+    images, labels = (None if of is None else of[rows] for of in data)
     return [half.encode(models[name], images, labels) for name, half in halves.items()]

@@ -8,22 +8,28 @@ from __future__ import annotations
 import contextlib
 import difflib
 import gzip
+import logging
 import math
 import os
 import socket
 import struct
 import sys
+import tempfile
 import urllib.request
+import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
 
-from vae_common import randomness
+from vae_common import memory, randomness
 from vae_common.configs import InputError
+from vae_common.errors import one_line, shown
+from vae_common.files import require_regular
 
 _NPZ_ALIASES = {
     "train_images": "x_train",
@@ -37,7 +43,32 @@ UNREADABLE = (
     RuntimeError,
 )  # fmt: skip
 """What NumPy and zipfile raise on a damaged .npz file."""
-_IDX_IMAGES, _IDX_LABELS = 0x803, 0x801
+NOT_READ = {
+    ".npy": "one array; write images and labels together: np.savez(path, train_images=..., test_images=...)",
+    ".pkl": "a pickle, which runs code when it is read; write an .npz: np.savez(path, train_images=..., ...)",
+    ".pickle": "a pickle, which runs code when it is read; write an .npz: np.savez(path, train_images=..., ...)",
+    ".pt": "a pickle, which runs code when it is read; write an .npz: np.savez(path, train_images=..., ...)",
+    ".h5": "HDF5; read it with h5py and write an .npz: np.savez(path, train_images=..., ...)",
+    ".hdf5": "HDF5; read it with h5py and write an .npz: np.savez(path, train_images=..., ...)",
+    ".mat": "MATLAB's; read it with scipy.io.loadmat and write an .npz: np.savez(path, train_images=..., ...)",
+    ".gz": "compressed; unpack it first (gunzip)",
+    ".zip": "an archive; unpack it first",
+    ".tar": "an archive; unpack it first",
+}
+"""Endings of files that hold images elsewhere, and what to do with them."""
+IDX_IMAGES, IDX_LABELS = (0x803, 0x804), (0x801,)
+"""Unsigned bytes of three dimensions (grey) or four (colour), of one dimension."""
+
+
+def not_read(path: Path) -> str:
+    """Why a file that exists is not taken."""
+    said = NOT_READ.get(path.suffix.lower(), "a kind of file that is not read; write an .npz with np.savez")
+    return f"which exists and is {said}"
+
+
+def require_file(path: Path) -> None:
+    """Raises InputError for what is no regular file: a pipe would be waited for without end."""
+    require_regular(path, "dataset")
 
 
 def read_digits() -> dict[str, Any]:
@@ -85,42 +116,84 @@ def read_photos(size: int = 32) -> dict[str, Any]:
 
 
 def read_npz(path: Path) -> dict[str, Any]:
-    """An .npz file with train_images, train_labels, test_images, test_labels (or x_train, ...)."""
+    """An .npz file with train_images, test_images (or x_train, ...), and labels where it has any; no other key is read.
+
+    What it says of its arrays' size is held against the memory before they are read.
+    """
     try:
+        require_file(path)
         with np.load(path, allow_pickle=False) as file:
-            held = {key: file[key] for key in file.files}
+            keys = sorted(file.files)
+            names = {key: key if key in keys else alias for key, alias in _NPZ_ALIASES.items()}
+            missing = [key for key, name in names.items() if name not in keys and key.endswith("images")]
+            if missing:
+                raise InputError(
+                    f"dataset: {one_line(path, 200)} holds {shown(keys)}, expected {', '.join(_NPZ_ALIASES)} "
+                    "(labels may be left out)"
+                )
+            wanted = [name for name in (*names.values(), "class_names") if name in keys]
+            _require_sizes(path, wanted)
+            held = {name: file[name] for name in wanted}
+    except InputError:
+        raise
     except FileNotFoundError:
-        raise InputError(f"dataset: received {path}, which does not exist; expected an .npz file") from None
+        said = f"dataset: received {one_line(path, 200)}, which does not exist"
+        raise InputError(f"{said}; expected an .npz file") from None
     except UNREADABLE as error:
-        raise InputError(f"dataset: {path} cannot be read as .npz ({error}); write it again") from error
-    names = {key: key if key in held else alias for key, alias in _NPZ_ALIASES.items()}
-    missing = [key for key, name in names.items() if name not in held]
-    if missing:
-        raise InputError(f"dataset: {path} holds {sorted(held)}, expected {', '.join(_NPZ_ALIASES)}")
-    return {key: held[name] for key, name in names.items()} | {"class_names": held.get("class_names", ())}
+        said = f"dataset: {one_line(path, 200)} cannot be read as .npz ({one_line(error, 120)})"
+        raise InputError(f"{said}; write it again: np.savez(path, train_images=..., ...)") from error
+    found = {key: held[name] for key, name in names.items() if name in held}
+    return found | {"class_names": held.get("class_names", ())}
+
+
+def _require_sizes(path: Path, names: list[str]) -> None:
+    """Raises InputError where arrays say that they are larger than the file or the memory."""
+    total, free = 0, memory.available()
+    with zipfile.ZipFile(path) as archive:
+        for name in names:
+            member = f"{name}.npy" if f"{name}.npy" in archive.namelist() else name
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            size = math.prod(shape) * dtype.itemsize
+            if size > archive.getinfo(member).file_size:
+                raise ValueError(f"{name} says that it has {size} bytes, and the file holds fewer")
+            total += size
+    if total > free:
+        raise InputError(
+            f"dataset: {one_line(path, 200)} holds {total} bytes of images and labels, and {free} bytes of memory are "
+            "free; expected a smaller set"
+        )
 
 
 def read_idx_folder(folder: Path) -> dict[str, Any]:
-    """A folder with MNIST's four file names, gzipped or not."""
+    """A folder with MNIST's four file names, with a hyphen or a dot before `idx`, gzipped or not; grey or colour."""
     arrays = {}
     for split, prefix in (("train", "train"), ("test", "t10k")):
-        arrays[f"{split}_images"] = _read_idx(folder, f"{prefix}-images-idx3-ubyte", _IDX_IMAGES)
-        arrays[f"{split}_labels"] = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", _IDX_LABELS)
+        arrays[f"{split}_images"] = _read_idx(folder, f"{prefix}-images", IDX_IMAGES)
+        arrays[f"{split}_labels"] = _read_idx(folder, f"{prefix}-labels", IDX_LABELS)
     return arrays
 
 
-def _read_idx(folder: Path, name: str, magic: int) -> np.ndarray:
-    path = next((folder / f for f in (name, f"{name}.gz") if (folder / f).exists()), None)
+def _read_idx(folder: Path, stem: str, magics: tuple[int, ...]) -> np.ndarray:
+    names = [f"{stem}{dot}idx{magic & 0xFF}-ubyte" for magic in magics for dot in "-."]
+    path = next((folder / f for name in names for f in (name, f"{name}.gz") if (folder / f).exists()), None)
     if path is None:
-        raise InputError(f"dataset: {folder} has no file {name}[.gz]; expected MNIST's four IDX files")
+        raise InputError(
+            f"dataset: {one_line(folder, 200)} has no file {names[0]}[.gz]; expected MNIST's four IDX files"
+        )
     try:
+        require_file(path)
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"dataset: {path} is damaged ({error}); copy it again") from error
+    magic = int.from_bytes(data[:4], "big")
     dimensions = magic & 0xFF
     header = 4 + 4 * dimensions
-    if len(data) < header or int.from_bytes(data[:4], "big") != magic:
-        raise InputError(f"dataset: {path} starts with {data[:4].hex()}, expected the IDX number {magic:08x}")
+    if magic not in magics or len(data) < header:
+        expected = " or ".join(f"{number:08x}" for number in magics)
+        raise InputError(f"dataset: {path} starts with {data[:4].hex()}, expected the IDX number {expected}")
     shape = struct.unpack(f">{dimensions}I", data[4:header])
     if len(data) - header != math.prod(shape):
         raise InputError(
@@ -130,12 +203,34 @@ def _read_idx(folder: Path, name: str, magic: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
-def read_tfds(name: str, data_dir: Path, manual_dir: str | Path | None, progress: bool) -> dict[str, Any]:
+def require_tfds(name: str, data_dir: Path, manual_dir: str | None) -> None:
+    """Raises InputError where a TensorFlow Datasets set cannot be prepared; nothing is written."""
+    with _quiet():
+        tfds = _import_tfds(name, data_dir)
+        if manual_dir is not None and not Path(manual_dir).is_dir():
+            raise InputError(f"manual_dir: received {manual_dir}, expected a folder with {name}'s original files")
+        builder = _builder(tfds, name, data_dir / "tfds")
+        _require_images(builder, name)
+        if not builder.is_prepared():
+            _require_source(builder, name, manual_dir)
+
+
+def read_tfds(name: str, data_dir: Path, manual_dir: str | None, progress: bool) -> dict[str, Any]:
     """Prepares a TensorFlow Datasets set (download, checksums, conversion) and decodes it.
 
     A set without a test split gets a fixed draw of a tenth of its training images as one. A set
     without a single integer label per image gets labels of -1.
     """
+    with _quiet():
+        tfds = _import_tfds(name, data_dir)
+        if not (progress and sys.stderr.isatty()):
+            tfds.disable_progress_bar()
+        builder = _builder(tfds, name, data_dir / "tfds")
+        _prepare(tfds, builder, name, manual_dir)
+        return _decode(builder, name, progress)
+
+
+def _import_tfds(name: str, data_dir: Path) -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         import tensorflow_datasets as tfds
@@ -144,14 +239,38 @@ def read_tfds(name: str, data_dir: Path, manual_dir: str | Path | None, progress
             f"dataset: {name} is not in {data_dir} yet, and preparing it needs tensorflow-datasets ({error}); "
             "install it, or copy the cache file from a machine that has it"
         ) from error
-    if manual_dir is not None and not Path(manual_dir).is_dir():
-        raise InputError(f"manual_dir: received {manual_dir}, expected a folder with {name}'s original files")
-    if not (progress and sys.stderr.isatty()):
-        tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(sys.stderr):
-        builder = _builder(tfds, name, data_dir / "tfds")
-        _prepare(tfds, builder, name, manual_dir)
-        return _decode(builder, name, progress)
+    return tfds
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps TensorFlow's own messages away: what they say of, this module says in one line.
+
+    They come from Python's warnings and logging and, written by C++, straight to the process's standard error; Python's
+    own standard error stays open for progress bars. Where something else goes wrong they are shown.
+    """
+    disabled = logging.root.manager.disable
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        stack.callback(logging.disable, disabled)
+        kept = stack.enter_context(tempfile.TemporaryFile())
+        original = os.dup(2)
+        stack.callback(os.close, original)
+        shown_stream = stack.enter_context(open(os.dup(original), "w", encoding="utf-8", errors="backslashreplace"))
+        os.dup2(kept.fileno(), 2)
+        stack.callback(os.dup2, original, 2)
+        replaced = shown_stream if sys.stderr is sys.__stderr__ else sys.stderr
+        stack.enter_context(contextlib.redirect_stderr(replaced))
+        stack.enter_context(contextlib.redirect_stdout(replaced))
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, InputError):
+                kept.seek(0)
+                os.write(original, kept.read())
+            raise
 
 
 def _builder(tfds: Any, name: str, folder: Path) -> Any:
@@ -161,22 +280,25 @@ def _builder(tfds: Any, name: str, folder: Path) -> Any:
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
         near = difflib.get_close_matches(name.split("/", maxsplit=1)[0], known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see tfds.list_builders() for the names"
-        raise InputError(f"dataset: received {name}, which TensorFlow Datasets does not have; {hint}") from None
-    except (ValueError, AssertionError) as error:  # an unknown config or version of a known set
-        raise InputError(f"dataset: received {name}: {_first_line(error)}") from error
+        said = f"dataset: received {shown(name)}, which TensorFlow Datasets does not have"
+        raise InputError(f"{said}; {hint}") from None
+    except (ValueError, AssertionError, TypeError, KeyError) as error:  # an unknown config or version of a known set
+        raise InputError(f"dataset: received {shown(name)}: {_first_line(error)}") from error
     except ImportError as error:  # another community's sets
         raise InputError(f"dataset: {name} needs the package {error.name}; install it or choose another set") from error
 
 
-def _prepare(tfds: Any, builder: Any, name: str, manual_dir: str | Path | None) -> None:
+def _require_images(builder: Any, name: str) -> None:
     if "image" not in (builder.info.features or {}):
         raise InputError(f"dataset: {name} holds {list(builder.info.features or {})}, not images; choose an image set")
     kind = builder.info.features["image"].np_dtype  # `dtype` turns into TensorFlow's once that is loaded
     if kind != np.uint8:
         raise InputError(f"dataset: {name} holds images of {kind}, expected uint8; choose another set or write an .npz")
+
+
+def _prepare(tfds: Any, builder: Any, name: str, manual_dir: str | None) -> None:
     if builder.is_prepared():
         return
-    _require_source(builder, name, manual_dir)
     config = tfds.download.DownloadConfig(manual_dir=None if manual_dir is None else str(manual_dir))
     try:
         builder.download_and_prepare(download_config=config)
@@ -193,7 +315,7 @@ def _prepare(tfds: Any, builder: Any, name: str, manual_dir: str | Path | None) 
         raise InputError(f"dataset: {name} could not be prepared: {_first_line(error)}") from error
 
 
-def _require_source(builder: Any, name: str, manual_dir: str | Path | None) -> None:
+def _require_source(builder: Any, name: str, manual_dir: str | None) -> None:
     """Fails at once where no download can work, instead of after minutes of retries."""
     if any(scheme in urllib.request.getproxies() for scheme in ("http", "https")):
         return
@@ -254,4 +376,4 @@ def _decode(builder: Any, name: str, progress: bool) -> dict[str, Any]:
 def _first_line(error: BaseException) -> str:
     """TensorFlow Datasets puts what it was called with before what went wrong; only the latter is kept."""
     lines = [line.strip() for line in str(error).rpartition('}": ')[2].splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    return one_line(lines[0], 300) if lines else type(error).__name__

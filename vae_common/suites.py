@@ -6,17 +6,21 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from vae_common import files, stopping
 from vae_common.benchmark_results import PRECISION_EPOCHS, Record, against, merged, read_results, summary
 from vae_common.benchmarks import Case
-from vae_common.configs import InputError
+from vae_common.configs import InputError, require_count
 
 BATCH_SIZES = (32, 128, 512, 2048, 8192)
 RECIPE: dict[str, Any] = {"hidden": (400,), "latent_dim": 20, "kind": "epoch"}
@@ -31,18 +35,32 @@ GROWTH_IMAGES = 7680
 """Of an epoch where something else grows."""
 
 
-def benchmark(
+KIND = "benchmark"
+MOST_ROUNDS = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """A benchmark that has been checked: what is measured, and what it is compared with."""
+
+    base: Case
+    suite: str
+    cases: tuple[Case, ...]
+    processes: int
+    programs: str | None
+    earlier: tuple[Record, ...]
+
+
+def order(
     base: Case,
     suite: str,
     frameworks: Sequence[str],
     executions: Sequence[str],
     processes: int,
-    folder: Path,
-    command: Sequence[str],
     programs: str | None,
     baseline: Path | None,
-) -> dict[str, Any]:
-    """Runs a suite, writes `benchmark.json` into the folder and returns what it holds.
+) -> Order:
+    """The cases of a suite. Nothing is written.
 
     Args:
         base: what every case has, but for what the suite changes.
@@ -52,30 +70,48 @@ def benchmark(
         baseline: an earlier `benchmark.json`, to compare with.
 
     Raises:
-        InputError: where a case cannot be run as it is asked for, or none can.
+        InputError: where what was asked for cannot be run: no device, arithmetic or execution of that name, too much
+            memory, a baseline that is none.
     """
+    require_count("processes", processes, 1, MOST_ROUNDS)
+    require_count("rounds", base.rounds, 1, MOST_ROUNDS)
     earlier = read_results(baseline) if baseline else []
     gpu = base.device == "cuda" or (base.device == "auto" and _said("nvidia-smi") is not None)
     modes = executions or (*(("graph",) if gpu else ()), "eager", "compile")
     variants = [(f, e) for f in frameworks for e in (modes if f == "torch" else ("auto",))]
-    if processes < 1 or not variants:
-        raise InputError(f"processes, frameworks: received {processes}, {list(frameworks)}; expected at least one each")
-    where = machine()
+    if not variants:
+        raise InputError(f"frameworks: received {list(frameworks)}, expected at least one")
     cases = full(base, variants, gpu) if suite == "full" else {"quick": quick, "recipe": recipe}[suite](base, variants)
-    results = run(cases, processes, folder / "records.jsonl", programs)
+    asked = [dataclasses.replace(base, framework=f, execution=e) for f, e in variants]
+    for case in asked:
+        found = _measured(case, programs, check=True)
+        if "error" in found:
+            raise InputError(f"benchmark: no process could be started for {case.framework} ({found['error']})")
+    return Order(base, suite, tuple(dict.fromkeys(cases)), processes, programs, tuple(earlier))
+
+
+def benchmark(ordered: Order, folder: Path, command: Sequence[str]) -> dict[str, Any]:
+    """Runs the cases, writes `benchmark.json` into the folder and returns what it holds.
+
+    Raises InputError where no case could be run.
+    """
+    where, base = machine(), ordered.base
+    results = run(ordered.cases, ordered.processes, folder / "records.jsonl", ordered.programs)
     if all("error" in result for result in results):
         raise InputError(f"benchmark: no case could be run; the first said: {results[0]['error']}")
     record: dict[str, Any] = {
+        files.KIND: KIND,
         "command": list(command),
-        "suite": suite,
+        "suite": ordered.suite,
         "machine": where,
         "base": dataclasses.asdict(base),
     }
     record |= {"summary": summary(results, base), "results": results}
-    if earlier:
-        record["summary"]["against_baseline"] = against(results, earlier)
-    (folder / "benchmark.json").write_text(json.dumps(record, indent=1) + "\n")
-    return json.loads((folder / "benchmark.json").read_text())
+    if ordered.earlier:
+        record["summary"]["against_baseline"] = against(results, ordered.earlier)
+    text = json.dumps(record, indent=1) + "\n"
+    files.write_atomically(folder / "benchmark.json", text.encode())
+    return json.loads(text)
 
 
 def quick(base: Case, variants: Sequence[tuple[str, str]]) -> list[Case]:
@@ -128,10 +164,9 @@ def run(cases: Sequence[Case], processes: int, log: Path, programs: str | None) 
 
     Every record is added to `log` as soon as it is there. A case that fails has an `error` in place of numbers.
     """
-    cases = list(dict.fromkeys(cases))
     found: dict[str, list[Record]] = {}
     devices: set[str] = set()
-    with open(log, "a") as file, tqdm(total=processes * len(cases), unit="case", disable=None, file=sys.stderr) as bar:
+    with tqdm(total=processes * len(cases), unit="case", disable=None, file=sys.stderr) as bar:
         for _ in range(processes):
             for case in cases:
                 bar.set_postfix_str(f"{case.kind} {case.framework} {case.execution} {case.precision}")
@@ -147,28 +182,41 @@ def run(cases: Sequence[Case], processes: int, log: Path, programs: str | None) 
                     raise InputError(
                         f"device: the halves run on {', '.join(sorted(devices))}; choose one with --device"
                     )
-                file.write(json.dumps(record) + "\n")
-                file.flush()
+                files.append_line(log, json.dumps(record))
                 found.setdefault(case.key, []).append(record)
                 bar.update()
     return [merged(records) for records in found.values()]
 
 
-def _measured(case: Case, programs: str | None) -> Record:
-    text = json.dumps(dataclasses.asdict(case) | {"programs": programs})
+def _measured(case: Case, programs: str | None, check: bool = False) -> Record:
+    """What a fresh process measures of a case; with `check` it only says whether it could. It ends with this one."""
+    kept = programs or tempfile.mkdtemp(prefix="twin-vae-")
+    text = json.dumps({"case": dataclasses.asdict(case), "programs": programs, "check": check, "follow": True})
     command = [sys.executable, "-m", "scripts.benchmark_worker", text]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        last = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
-        if result.returncode == 2:
+    environment = os.environ | {} if programs else os.environ | {"TORCHINDUCTOR_CACHE_DIR": kept}
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    try:
+        with subprocess.Popen(command, text=True, env=environment, **pipes) as worker, stopping.saving(worker.kill):
+            assert worker.stdout is not None
+            assert worker.stderr is not None
+            # Its standard input stays open as long as this process lives: that is how it knows.
+            with ThreadPoolExecutor(1) as pool:
+                errors = pool.submit(worker.stderr.read)
+                said, failed = worker.stdout.read(), errors.result()
+    finally:
+        if not programs:
+            shutil.rmtree(kept, ignore_errors=True)
+    if worker.returncode:
+        last = (failed.strip().splitlines() or [f"exit status {worker.returncode}"])[-1]
+        if worker.returncode == 2:
             raise InputError(last.removeprefix("error: "))
         return {"case": dataclasses.asdict(case), "key": case.key, "error": last}
-    return json.loads(result.stdout.splitlines()[-1])
+    return json.loads(said.splitlines()[-1])
 
 
 def machine() -> Mapping[str, Any]:
     """What a record must say of where it was measured."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     return {
         "cpu": cpu,

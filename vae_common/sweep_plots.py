@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from vae_common.checkpoints import FRAMEWORKS
 from vae_common.plotting import HALF_STYLES
-from vae_common.sweeps import TERMS
+from vae_common.runs import TERMS
 
 SAID = dict(zip(TERMS, ("total", "reconstruction", "KL")))
 MOST_LABEL = 24

@@ -6,7 +6,6 @@ of the runs' summaries.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import io
@@ -19,12 +18,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vae_common import checkpoints, datasets, resume, runs, trainings
+from vae_common import datasets, files, runs, trainings
 from vae_common.configs import Config, InputError
-from vae_common.contracts import Terms
-from vae_common.records import NonFiniteLoss
+from vae_common.errors import shown
+from vae_common.runs import TERMS
 
-TERMS = tuple(f"{name}_nats" for name in Terms._fields)
+KIND = "sweep"
 DIVERGED = "diverged.json"
 """Stands in a run's folder where its loss stopped being finite."""
 
@@ -35,20 +34,28 @@ Values = tuple[tuple[str, Any], ...]
 def points(vary: Sequence[str], base: Config) -> list[Values]:
     """Every combination of specifications, such as `loss.beta=1,4` and `network.hidden=[512],[512,256]`.
 
-    Raises InputError where a field is unknown, a value is none for it, or one combination is refused by the config.
+    Raises InputError where a field is unknown, a value is none for it, one combination is refused by the config, or two
+    are the same experiment: it would be counted twice.
     """
     axes = []
     for text in vary:
         field, equals, values = text.partition("=")
         if not equals or not values:
-            raise InputError(f"vary: received {text!r}, expected field=value,value such as loss.beta=1,4")
-        axes.append([(field, value) for value in _parsed(values)])
+            raise InputError(f"vary: received {shown(text)}, expected field=value,value such as loss.beta=1,4")
+        axes.append([(field, value) for value in _parsed(text, values)])
     fields = [axis[0][0] for axis in axes]
     if len(set(fields)) < len(fields):
         raise InputError(f"vary: received {', '.join(fields)}, expected each field once")
     found = list(itertools.product(*axes))
+    known: dict[Config, Values] = {}
     for point in found:
-        config_at(base, point)
+        config = config_at(base, point)
+        if config in known:
+            both = " and ".join(
+                ", ".join(f"{field}={json.dumps(v)}" for field, v in of) for of in (known[config], point)
+            )
+            raise InputError(f"vary: received {both}, which are one experiment; expected each once")
+        known[config] = point
     return found
 
 
@@ -58,12 +65,14 @@ def config_at(base: Config, point: Values) -> Config:
     for field, value in point:
         *parts, name = field.split(".")
         if field in ("seed", "image_shape") or (parts == ["data"] and name != "binarization"):
-            raise InputError(f"vary: received {field}, expected a field other than the seed and the data")
+            raise InputError(f"vary: received {shown(field)}, expected a field other than the seed and the data")
         place: Any = values
         for part in parts:
             place = place.get(part) if isinstance(place, dict) else None
         if not isinstance(place, dict) or name not in place:
-            raise InputError(f"vary: received {field!r}, expected a field of the config such as loss.beta or model")
+            raise InputError(
+                f"vary: received {shown(field)}, expected a field of the config such as loss.beta or model"
+            )
         place[name] = value
     return Config.from_json(values)
 
@@ -72,6 +81,39 @@ def name_of(point: Values) -> str:
     """A folder's name: `beta=4-latent_dim=8`."""
     words = (f"{field.rpartition('.')[2]}={json.dumps(value)}" for field, value in point)
     return re.sub(r"[^\w.=+-]+", "_", "-".join(words)).replace('"', "") or "base"
+
+
+def check(
+    halves: Mapping[str, ModuleType],
+    base: Config,
+    vary: Sequence[str],
+    seeds: Sequence[int],
+    dataset: datasets.Dataset,
+    folder: Path,
+    parallel: bool = False,
+) -> None:
+    """Raises InputError for whatever would stop the sweep later; nothing is written."""
+    for point in points(vary, base):
+        for half in halves.values():
+            for seed in seeds:
+                config = dataclasses.replace(config_at(base, point), seed=seed)
+            trainings.require_trainable(half, config, dataset, len(seeds) if parallel else 1)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output: {folder} exists and is no folder; choose another")
+    if folder.is_dir():
+        files.require_writable(folder / "summary.json", "output", KIND, ("points",))
+    strange = [place for place in folder.iterdir() if not _is_ours(place)] if folder.is_dir() else []
+    if strange:
+        raise InputError(
+            f"output: {folder} holds {shown(strange[0].name)}, which no sweep wrote; choose another folder"
+        )
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether a sweep wrote this entry of its folder."""
+    written = ("summary.json", "table.csv", "sweep.png")
+    part = place.name.startswith(".") and place.name.endswith(files.PART)
+    return place.name in written or part or (place.is_dir() and (runs.Run(place).is_begun or files.is_unused(place)))
 
 
 def train(
@@ -88,36 +130,19 @@ def train(
     """Trains what has not finished yet; one row per run, in the sweep's order.
 
     With `parallel` the seeds of a point that has not been begun are trained in one program. A run whose loss stopped
-    being finite is a row without losses, and is not tried again.
+    being finite is a row without losses, and is not tried again. InputError says what is refused, before anything is
+    written.
     """
+    check(halves, base, vary, seeds, dataset, folder, parallel)
     rows = []
     for point in points(vary, base):
         for framework, half in halves.items():
             configs = [dataclasses.replace(config_at(base, point), seed=seed) for seed in seeds]
             folders = [folder / f"{framework}-{name_of(point)}-seed{seed}" for seed in seeds]
-            for place in folders:
-                place.mkdir(parents=True, exist_ok=True)
-            points_of = [_begun(place, config, dataset) for place, config in zip(folders, configs)]
-            if parallel and len(seeds) > 1 and not any(points_of):
-                with contextlib.suppress(NonFiniteLoss):  # which seeds go on is found one by one
-                    trainings.train_seeds(half, configs, dataset, folders, command=command)
-                points_of = [_begun(place, config, dataset) for place, config in zip(folders, configs)]
-            for config, place, stopped in zip(configs, folders, points_of):
-                if not any((place / name).exists() for name in ("summary.json", DIVERGED)):
-                    try:
-                        trainings.train(half, config, dataset, place, command=command, resume=stopped)
-                    except NonFiniteLoss as error:
-                        runs.Run(place).write_json(DIVERGED, {"error": str(error)})
-                rows.append(_row(framework, point, config, place))
+            options: dict[str, Any] = {"command": command, "together": parallel}
+            trainings.complete(half, configs, dataset, folders, given_up=DIVERGED, **options)
+            rows += [_row(framework, point, config, place) for config, place in zip(configs, folders)]
     return rows
-
-
-def _begun(folder: Path, config: Config, dataset: datasets.Dataset) -> checkpoints.Checkpoint | None:
-    """Where a run stands; InputError where the folder holds another experiment's, or one on other data."""
-    point = resume.begun(folder, config)
-    if point is not None:
-        runs.require_data(folder, point, dataset)
-    return point
 
 
 def _row(framework: str, point: Values, config: Config, folder: Path) -> dict[str, Any]:
@@ -157,8 +182,13 @@ def by_point(rows: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[d
     return found
 
 
-def _parsed(text: str) -> list[Any]:
+def _parsed(text: str, values: str) -> list[Any]:
+    """The values of a specification: JSON, or words; InputError for what no field holds."""
     try:
-        return json.loads(f"[{text}]")
+        found = files.parse_json(f"[{values}]")
     except ValueError:
-        return text.split(",")
+        found = values.split(",")
+    for value in found:
+        if isinstance(value, dict) or value == "":
+            raise InputError(f"vary: received {shown(text)}, expected numbers, words or lists such as [512,256]")
+    return found

@@ -16,11 +16,24 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vae_common import checkpoints, datasets
+from vae_common import checkpoints, datasets, files, memory, resume, stopping
 from vae_common.configs import Config, InputError
 from vae_common.randomness import steps_per_epoch
 from vae_common.records import EpochRecord, NonFiniteLoss, mean_terms
-from vae_common.runs import Run, alone_in, require_data
+from vae_common.runs import BEGUN, SUMMARY, TRAINED_ELSEWHERE, Run, require_data
+
+
+def require_trainable(half: ModuleType, config: Config, dataset: datasets.Dataset, seeds: int = 1) -> None:
+    """Raises InputError for whatever would stop a training later: nothing has been written yet.
+
+    Images of another shape, labels that the model cannot have, too few images for a batch, a device or arithmetic that
+    is not there, a network, batch or number of draws that the memory does not hold.
+    """
+    dataset.require_shape(config.image_shape)
+    dataset.require_labels(config.network.classes)
+    steps_per_epoch(len(dataset.train), config.training.batch_size)
+    device = half.device_for(config)
+    memory.require(config, half.model_shapes(config), len(dataset.train), half.free_memory(device), seeds)
 
 
 def train(
@@ -47,16 +60,20 @@ def train(
     Raises:
         NonFiniteLoss: the folder then holds the last good state as its checkpoint, and no summary.
     """
-    with alone_in(folder), _progress(half, config, resume.epoch if resume else 0) as bar:
+    require_trainable(half, config, dataset)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(files.alone_in(folder, TRAINED_ELSEWHERE))
+        bar = stack.enter_context(_progress(half, config, resume.epoch if resume else 0))
         training = _Training(half, config, dataset, Run(folder), list(command), checkpoint_every, resume)
         state = training.begin()
+        stack.enter_context(stopping.saving(training.save_kept))
 
         def on_epoch(state: Any, record: EpochRecord) -> None:
             training.record(state, record)
             _advance(bar, record)
 
         try:
-            state = half.fit(state, dataset, on_epoch=on_epoch)
+            state = half.fit(state, dataset, on_epoch=on_epoch, on_start=training.keep)
         except NonFiniteLoss as error:
             training.save(error.state)
             raise
@@ -81,9 +98,10 @@ def train_seeds(
         InputError: where the configs differ in more than their seed, or their runs stand at different epochs.
         NonFiniteLoss: of the first seed that meets it; every folder then holds its last good state.
     """
+    require_trainable(half, configs[0], dataset, len(configs))
     with contextlib.ExitStack() as stack:
         for folder in folders:
-            stack.enter_context(alone_in(folder))
+            stack.enter_context(files.alone_in(folder, TRAINED_ELSEWHERE))
         points = resumes or [None] * len(configs)
         done = 0 if points[0] is None else points[0].epoch
         bar = stack.enter_context(_progress(half, configs[0], done, len(configs)))
@@ -93,18 +111,80 @@ def train_seeds(
         }
         states = half.stack_states([training.begin() for training in trainings.values()])
 
+        def on_start(kept: Any) -> None:
+            for training in trainings.values():
+                training.keep(kept)
+
+        def save_kept() -> None:
+            for training in trainings.values():
+                training.save_kept()
+
+        stack.enter_context(stopping.saving(save_kept))
+
         def on_epoch(state: Any, record: EpochRecord) -> None:
             trainings[state.config.seed].record(state, record | {"parallel_seeds": len(configs)})
             if state.config.seed == configs[-1].seed:
                 _advance(bar, record)
 
         try:
-            states = half.fit(states, dataset, on_epoch=on_epoch)
+            states = half.fit(states, dataset, on_epoch=on_epoch, on_start=on_start)
         except NonFiniteLoss as error:
             for state in half.unstack_states(error.state):
                 trainings[state.config.seed].save(state)
             raise
         return [trainings[state.config.seed].finish(state) for state in half.unstack_states(states)]
+
+
+def complete(
+    half: ModuleType,
+    configs: Sequence[Config],
+    dataset: datasets.Dataset,
+    folders: Sequence[Path],
+    *,
+    together: bool = False,
+    given_up: str | None = None,
+    **options: Any,
+) -> None:
+    """Trains the runs of one model, a seed a folder, to their end from wherever they stand; makes the folders.
+
+    A finished run is left as it is, so a study that was stopped goes on where it was.
+
+    Args:
+        together: seeds of which none has been begun are trained in one program.
+        given_up: a file's name: where a loss stops being finite it is written into the run's folder, and such a run is
+            not tried again. Without it NonFiniteLoss is raised.
+        options: what `train` takes.
+
+    Raises:
+        InputError: where a folder holds another experiment's run, or one on other data.
+    """
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    points = [_begun(folder, config, dataset) for folder, config in zip(folders, configs)]
+    if together and len(configs) > 1 and not any(points):
+        try:
+            train_seeds(half, configs, dataset, folders, **options)
+        except NonFiniteLoss:  # which seeds go on is found one by one
+            if given_up is None:
+                raise
+        points = [_begun(folder, config, dataset) for folder, config in zip(folders, configs)]
+    for config, folder, point in zip(configs, folders, points):
+        if Run(folder).is_finished or (given_up and (folder / given_up).exists()):
+            continue
+        try:
+            train(half, config, dataset, folder, resume=point, **options)
+        except NonFiniteLoss as error:
+            if given_up is None:
+                raise
+            Run(folder).write_json(given_up, {"error": str(error)})
+
+
+def _begun(folder: Path, config: Config, dataset: datasets.Dataset) -> checkpoints.Checkpoint | None:
+    """Where a run stands; InputError where the folder holds another experiment's, or one on other data."""
+    point = resume.begun(folder, config)
+    if point is not None:
+        require_data(folder, point.data, dataset)
+    return point
 
 
 @contextlib.contextmanager
@@ -139,13 +219,16 @@ class _Training:
         self.framework = half.__name__.removesuffix("_vae")
         self.environment = half.environment(config.training.device)
         self.history: list[EpochRecord] = list(resume.history) if resume else []
+        self.saved = len(self.history)
+        self.kept: Any = None
         self.start = time.perf_counter()
 
     def begin(self) -> Any:
-        """The state to go on from. Whatever can be refused is refused before anything is written or removed."""
+        """The state to go on from. Whatever can be refused is refused before anything is written or removed.
+
+        What an earlier end left (summary, weights) stays until it is replaced: it is of as many epochs as it says.
+        """
         half, config, run, resume = self.half, self.config, self.run, self.resume
-        self.dataset.require_shape(config.image_shape)
-        self.dataset.require_labels(config.network.classes)
         if resume:
             _require_continuity(run, config, self.dataset, resume)
         going_on = resume is not None and bool(resume.arrays)
@@ -154,32 +237,50 @@ class _Training:
             if resume and going_on
             else half.create_state(config, self.dataset.train.images)
         )
-        checkpoints.remove_parts(run.folder)
-        for stale in ("summary.json", "weights.safetensors"):  # until this training has finished, too
-            (run.folder / stale).unlink(missing_ok=True)
         made = {"framework": self.framework, "config": config.to_json(), "data": self.dataset.fingerprint}
-        run.write_json("config.json", made | {"environment": self.environment, "command": self.command})
-        run.rewrite_metrics(self.history)
-        if not going_on:
-            self.save(state)
+        with files.BUSY:
+            files.remove_parts(run.folder)
+            if going_on:  # first: from here on the run's own file says how far it goes
+                self.save(state)
+            run.write_json(BEGUN, made | {"environment": self.environment, "command": self.command})
+            run.rewrite_metrics(self.history)
+            if not going_on:
+                self.save(state)
         return state
 
     def save(self, state: Any) -> None:
-        arrays, history = self.half.state_to_arrays(state), self.history
+        """Writes the checkpoint, with the records of the epochs that the state has behind it."""
+        half, steps = self.half, steps_per_epoch(len(self.dataset.train), self.config.training.batch_size)
+        history = self.history[: state.step // steps]
         done = checkpoints.Checkpoint(
-            arrays, self.config, self.framework, len(history), history, self.dataset.fingerprint
+            half.state_to_arrays(state), self.config, self.framework, len(history), history, self.dataset.fingerprint
         )
         checkpoints.write(self.run.checkpoint_path, done)
+        self.saved = len(history)
+
+    def keep(self, state: Any) -> None:
+        """Holds on to a copy of the state before an epoch: what is saved where the process is told to stop in it."""
+        self.kept = state
+
+    def save_kept(self) -> None:
+        """Saves the state before the epoch that is running, unless it has been saved."""
+        if self.kept is None:
+            return
+        states = self.half.unstack_states(self.kept) if self.kept.seeds else [self.kept]
+        own = next(state for state in states if state.config.seed == self.config.seed)
+        if own.step // steps_per_epoch(len(self.dataset.train), self.config.training.batch_size) > self.saved:
+            self.save(own)
 
     def record(self, state: Any, record: EpochRecord) -> None:
-        self.history.append(record | {"framework": self.framework})
-        self.run.append(self.history[-1])
-        if record["epoch"] % self.checkpoint_every == 0 or record["epoch"] == self.config.training.epochs:
-            self.save(state)
+        """Keeps what an epoch was worth, and the state after it where it is time for that."""
+        with files.BUSY:
+            self.history.append(record | {"framework": self.framework})
+            self.run.append(self.history[-1])
+            if record["epoch"] % self.checkpoint_every == 0 or record["epoch"] == self.config.training.epochs:
+                self.save(state)
 
     def finish(self, state: Any) -> dict[str, Any]:
         half, config, dataset = self.half, self.config, self.dataset
-        checkpoints.write_weights(self.run.folder / "weights.safetensors", half.to_arrays(state.evaluated))
         split, images = datasets.evaluation_images(dataset, config.data.binarization, "test")
         labels = datasets.labels_for(dataset.test, config)
         speeds = [record["images_per_second"] for record in self.history]
@@ -200,15 +301,18 @@ class _Training:
             "seconds": time.perf_counter() - self.start,
             "peak_device_bytes": half.peak_memory(half.select_device(config.training.device)),
             "environment": self.environment,
+            "data": dataset.fingerprint,
             "folder": str(self.run.folder),
         }
-        self.run.write_json("summary.json", summary)
+        with files.BUSY:
+            checkpoints.write_weights(self.run.folder / "weights.safetensors", half.to_arrays(state.evaluated))
+            self.run.write_json(SUMMARY, summary)
         return summary
 
 
 def _require_continuity(run: Run, config: Config, dataset: datasets.Dataset, resume: checkpoints.Checkpoint) -> None:
     """Raises InputError where the run would not go on from where it stopped."""
-    require_data(run.folder, resume, dataset)
+    require_data(run.folder, resume.data, dataset)
     if run.checkpoint_path.exists() and run.checkpoint().epoch != resume.epoch:
         raise InputError(f"resume: {run.folder} was trained on while it was being read; resume it again")
     if resume.arrays:

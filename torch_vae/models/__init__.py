@@ -33,3 +33,8 @@ def empty_model(config: Config) -> Autoencoder:
     architecture = CLASSES[MODELS[config.model].class_name]
     with precision(config.training.dtype), torch.device("meta"):
         return architecture(config)
+
+
+def model_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Canonical name -> shape of the parameters of the experiment's model; nothing is allocated."""
+    return parameter_shapes(empty_model(config))
