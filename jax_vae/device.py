@@ -15,7 +15,7 @@ import jaxlib
 import numpy as np
 
 from vae_common.configs import Config, InputError
-from vae_common.errors import one_line
+from vae_common.errors import one_line, require
 
 # jaxlib 0.10.2 computes some fused sums wrongly on a CPU (jax issue 39103); without its new fusions it does not.
 _WRONG, _CURE = "0.10.2", "--xla_cpu_experimental_ynn_fusion_type="
@@ -47,6 +47,7 @@ def select_device(name: str = "auto") -> jax.Device:
 
     Raises InputError where the device is not there, with what is.
     """
+    require(isinstance(name, str), "device", name, "auto, cpu or an accelerator's name")
     try:
         there = jax.devices()
     except RuntimeError as error:  # JAX_PLATFORMS names what is not there

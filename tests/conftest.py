@@ -43,6 +43,7 @@ QUICK = ("--epochs", "2", "--hidden", "32")
 
 def pytest_addoption(parser):
     parser.addoption("--record", action="store_true", help="write results/fault_table.json and conformance.json anew")
+    parser.addoption("--fuzz", type=int, default=0, help="how many random inputs of each kind tests/test_fuzz.py tries")
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vae_common.configs import Config, InputError
+from vae_common.errors import require
 from vae_common.files import temporary_programs
 
 _BACKENDS: Any = torch.backends
@@ -34,6 +35,7 @@ def select_device(name: str = "auto") -> torch.device:
 
     Raises InputError where the device is not there, with what is.
     """
+    require(isinstance(name, str), "device", name, "auto, cpu or an accelerator's name")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device("cuda" if there["cuda"] else "cpu")  # float64 does not exist on MPS

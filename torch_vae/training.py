@@ -16,11 +16,10 @@ import numpy as np
 import torch
 
 from vae_common import randomness
-from vae_common.batches import require_batch, require_resident
+from vae_common.batches import require_batch, require_labels, require_resident
 from vae_common.checkpoints import AVERAGE, FIRST, SECOND, STEP, check_state, part_of, weights_of
-from vae_common.configs import Config, InputError
+from vae_common.configs import Config, InputError, require_count
 from vae_common.contracts import Terms
-from vae_common.datasets import as_labels
 from vae_common.randomness import Draws
 
 from .device import device_for, precision, to_device, to_numpy
@@ -112,12 +111,12 @@ def place_images(images: np.ndarray, config: Config) -> torch.Tensor:
 
 def place_labels(labels: np.ndarray, config: Config) -> torch.Tensor:
     """Labels as they stay on the device for a whole fit, where the model is given classes."""
-    checked: Any = as_labels(labels, config.network.classes, len(labels))
-    return to_device(checked, device_for(config))
+    return to_device(require_labels(config, labels), device_for(config))
 
 
 def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
     """The random numbers of epoch 0, 1, ... on the device: NumPy's, or PyTorch's own if `native`."""
+    require_count("epoch", epoch)
     device = device_for(config)
     with precision(config.training.precision):
         if config.training.randomness == "native":

@@ -73,6 +73,14 @@ def require_resident(config: Config, images: Any) -> np.ndarray:
     return images
 
 
+def require_labels(config: Config, labels: Any) -> np.ndarray:
+    """Training labels as they go to the device for a whole fit, int32; InputError where they are not the model's."""
+    labels = as_array("labels", labels)
+    checked = as_labels(labels, config.network.classes, labels.size)
+    assert checked is not None  # labels that a model takes none of have been refused
+    return checked
+
+
 def _shape(name: str, array: Any) -> tuple[int, ...]:
     if not hasattr(array, "shape") or not hasattr(array, "dtype"):
         raise InputError(f"{name}: received {type(array).__name__}, expected an array")

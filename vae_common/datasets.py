@@ -250,7 +250,7 @@ def binarize(images: np.ndarray, mode: str, split: str) -> np.ndarray:
         InputError: for an unknown mode or split, and for images of another kind or another range.
     """
     for flag, received, choices in (("binarization", mode, BINARIZATIONS[:3]), ("split", split, SPLITS)):
-        if received not in choices:
+        if not (isinstance(received, str) and received in choices):
             raise InputError(f"{flag}: received {shown(received)}, expected one of {', '.join(choices)}")
     images = as_uint8(as_array("images", images))
     if images.dtype != np.uint8:
@@ -274,7 +274,7 @@ def evaluation_images(dataset: Dataset, mode: str, split: str | None = None) -> 
     test.
     """
     split = split or ("test" if dataset.validation is None else "validation")
-    if split not in dataset.splits:
+    if not (isinstance(split, str) and split in dataset.splits):
         raise InputError(f"split: received {shown(split)}, expected one of {', '.join(dataset.splits)}")
     images = dataset.splits[split].images
     return split, binarize(images, "static" if mode == "dynamic" else mode, split)

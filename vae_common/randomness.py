@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
-from vae_common.configs import Config, InputError
+from vae_common.configs import Config, InputError, require_count
 
 _STREAMS = {
     name: index
@@ -106,6 +106,7 @@ def with_mean_bias(weights: Mapping[str, np.ndarray], images: np.ndarray | None)
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
     """Whole batches in one pass; raises InputError where there is none."""
+    require_count("images", images)
     if images < batch_size:
         raise InputError(f"batch_size: received {batch_size}, expected at most the {images} training images")
     return images // batch_size

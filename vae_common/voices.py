@@ -49,8 +49,9 @@ def inject(half: ModuleType, config: Config, arrays: Arrays) -> Any:
 def _of_half(
     half: ModuleType, config: Config, weights: Arrays, images: Any, noise: Any, labels: Any, step: int
 ) -> tuple[Terms, Arrays]:
-    prefixes = ("", FIRST, SECOND, *[AVERAGE] * bool(config.optimizer.average))
-    arrays = {prefix + name: weight for prefix in prefixes for name, weight in weights.items()}
+    moments = {prefix + name: 0 * weight for prefix in (FIRST, SECOND) for name, weight in weights.items()}
+    averages = {AVERAGE + name: weight for name, weight in weights.items()} if config.optimizer.average else {}
+    arrays = dict(weights) | moments | averages
     state = inject(half, config, arrays | {STEP: np.array(step, np.int64)})
     gradients, terms = half.gradients(state, np.asarray(images, float), np.asarray(noise), labels)
     numbers = Terms(*(np.float64(half.to_numpy(term)) for term in terms))
