@@ -68,9 +68,11 @@ def _require_right_sums() -> None:
     """Raises InputError where this JAX adds up wrongly on a CPU, as jaxlib 0.10.2 does unless it is told otherwise."""
     if jaxlib.__version__ != _WRONG:
         return
-    rows, matrix = np.ones((16_385, 3), np.float32), np.eye(3, dtype=np.float32)
-    sums = jax.jit(jax.vmap(lambda row: jnp.sum((matrix @ row) ** 2)))(rows)
-    if not np.array_equal(np.asarray(sums), np.full(len(rows), 3, np.float32)):
+    draw = np.random.default_rng(0)
+    rows, matrix = draw.normal(size=(16_385, 3)), draw.normal(size=(3, 3))
+    with precision("float64"):
+        sums = np.asarray(jax.jit(jax.vmap(lambda row: jnp.sum((matrix @ row) ** 2)))(rows))
+    if not np.allclose(sums, ((rows @ matrix.T) ** 2).sum(1)):
         raise InputError(
             f"jaxlib: received {_WRONG}, which computes wrong sums on a CPU, and JAX was started before this package; "
             f"import jax_vae first, set XLA_FLAGS={_CURE}, or install another version"
