@@ -28,7 +28,7 @@ def train_epoch(state: State, images, draws: Draws, labels=None) -> tuple[State,
 
     Args:
         state: consumed.
-        images: uint8 on the device, (N, height, width, channels), from `place_images`.
+        images: uint8, or float32 in [0, 1], on the device, (N, height, width, channels), from `place_images`.
         draws: the epoch's order, noise and thresholds, from `epoch_draws`.
         labels: int32 on the device, (N,), where the model is given classes.
 

@@ -59,7 +59,7 @@ class State:
 def create_state(config: Config, images: np.ndarray | None = None) -> State:
     """The experiment before its first step, on its device; equal in both halves.
 
-    `images` are the training images, uint8; only an `output_bias` of `data_mean` reads them, and cannot do without.
+    `images` are the training images; only an `output_bias` of `data_mean` reads them, and cannot do without.
     """
     model = create_model(config)
     if config.network.output_bias == "data_mean":
@@ -108,7 +108,7 @@ def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
 
 
 def place_images(images: np.ndarray, config: Config) -> jax.Array:
-    """uint8 images from 0 to 255 (or bool ones) as they stay on the device for a whole fit."""
+    """Images, uint8 from 0 to 255, bool or float32 in [0, 1], as they stay on the device for a whole fit."""
     return to_device(require_resident(config, images), device_for(config))
 
 

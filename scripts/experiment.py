@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -52,5 +52,20 @@ class Experiment:
 
 def load_dataset(data: DataConfig) -> datasets.Dataset:
     """The config's set, its validation split held out."""
-    dataset = datasets.load(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir, progress=True)
-    return dataset.hold_out(data.validation_size)
+    dataset = datasets.load(
+        data.dataset,
+        data_dir=data.data_dir,
+        manual_dir=data.manual_dir,
+        progress=True,
+        value_range=data.value_range,
+        image_size=data.image_size,
+        fit=data.fit,
+        test_share=data.test_share,
+    )
+    return dataset.named(data.class_names).hold_out(data.validation_size)
+
+
+def moved(data: DataConfig, dataset: str | None, data_dir: str | None, manual_dir: str | None = None) -> DataConfig:
+    """A run's data where they are now, if they are not where they were."""
+    given: dict[str, Any] = {"dataset": dataset, "data_dir": data_dir, "manual_dir": manual_dir}
+    return replace(data, **{name: value for name, value in given.items() if value is not None})

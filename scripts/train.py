@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,12 +32,14 @@ class Arguments:
     checkpoint_every: int = 1
     """Epochs between checkpoints."""
     resume: Path | None = None
-    """A run's folder to go on with, in either half; its own config counts, but for --epochs, --device."""
+    """A run's folder to go on with, in either half; its own config counts, but for --epochs, --device, --execution, and
+    for --dataset, --data-dir, --manual-dir where its data have moved."""
     experiment: Annotated[Experiment, Flat] = field(default_factory=Experiment)
 
 
 RUN = ("--framework", "--checkpoint-every", "--program-cache", "--no-program-cache")
-BESIDE_RESUME = (*RUN, "--epochs", "--device", "--execution")
+PLACES = ("dataset", "data_dir", "manual_dir")
+BESIDE_RESUME = (*RUN, "--epochs", "--device", "--execution", "--dataset", "--data-dir", "--manual-dir")
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
@@ -56,7 +58,9 @@ def main(arguments: Arguments) -> dict[str, Any]:
             for name in ("epochs", "device", "execution")
             if f"--{name}" in given(sys.argv[1:])
         }
-        config = resume.resumed_config(point, **asked)
+        there = {name: getattr(experiment.data, name) for name in PLACES}
+        now = {name: value for name, value in there.items() if f"--{name.replace('_', '-')}" in given(sys.argv[1:])}
+        config = resume.resumed_config(point, replace(point.config.data, **now), **asked)
         folder, dataset = arguments.resume, load_dataset(config.data)
         trainings.require_trainable(half, config, dataset)
     else:

@@ -8,14 +8,15 @@ from collections import Counter
 from tests.conftest import ROOT
 
 FILES = (
-    "test_silent", "test_ambient", "test_files", "test_stopping", "test_system_calls", "test_kill", "test_refused_early",
-    "test_bad_input", "test_no_traceback", "test_messages", "test_fuzz",
+    "test_silent", "test_ambient", "test_files", "test_stopping", "test_system_calls", "test_kill",
+    "test_refused_early", "test_bad_input", "test_no_traceback", "test_messages", "test_fuzz",
 )  # fmt: skip
 TABLE = ROOT / "results" / "inputs.md"
 HEAD = """# What is tried to break it
 
 Each row is a test, with the cases that it is run on (a case may try several inputs, and most are tried in both halves).
-`python -m pytest tests/test_inputs.py --record` writes this table; the same without `--record` holds it against the tests.
+`python -m pytest tests/test_inputs.py --record` writes this table; without `--record` it
+is held against the tests.
 
 | kind | test | cases |
 |---|---|---|

@@ -17,7 +17,7 @@ from vae_common.contracts import Terms
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("a.npy", "np.savez"),
+        ("a.npy.gz", "unpack it first"),
         ("a.pkl", "runs code when it is read"),
         ("a.pt", "runs code when it is read"),
         ("a.h5", "h5py"),

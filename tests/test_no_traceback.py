@@ -231,7 +231,7 @@ def test_an_interpolation_has_two_labels(half, labels):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda i, d: (i.astype(np.float32), d), "images: received"),
+        (lambda i, d: (i.astype(np.float64), d), "images: received"),
         (lambda i, d: (i[..., 0], d), "images: received"),
         (lambda i, d: (i, d._replace(order=d.order[:, :3])), "draws.order: received"),
         (lambda i, d: (i, d._replace(order=d.order[:0])), "draws.order: received"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 
 from vae_common import randomness
 from vae_common.configs import Config, InputError, require_count
-from vae_common.datasets import as_labels, as_unit_images, require_binarized
+from vae_common.pixels import as_labels, as_unit_images, require_binarized
 
 from .device import precision
 from .inference import _dtype, prepare_images
@@ -31,9 +32,16 @@ class Marginal(NamedTuple):
 
 
 def log_marginal(
-    model: Autoencoder, images: np.ndarray, config: Config, samples: int = 5000, labels: np.ndarray | None = None
+    model: Autoencoder,
+    images: np.ndarray,
+    config: Config,
+    samples: int = 5000,
+    labels: np.ndarray | None = None,
+    on_batch: Callable[[int], None] | None = None,
 ) -> Marginal:
     """log p(images) of each image, from that many draws of its posterior.
+
+    `on_batch` is told after each batch how many images it had: it may take long.
 
     Memory does not grow with `samples`: the weights are summed as they are drawn. The draws are fixed, and the same in
     both halves. InputError where the model draws nothing, or where the reconstruction is no likelihood of these images.
@@ -56,6 +64,8 @@ def log_marginal(
             for start, drawn in chunks:
                 noise = randomness.marginal_noise(first, start, (len(batch), drawn, model.noise_dim)).astype(dtype)
                 sums = _add(model, put(batch), own, put(noise), sums, loss=config.loss)
+            if on_batch is not None:
+                on_batch(len(batch))
             found.append(np.stack([np.asarray(part.cpu(), np.float64) for part in sums]))
     most, total, squares = np.concatenate(found, 1)
     relative = np.maximum(samples * squares / total**2 - 1, 0)  # variance of the weights over their squared mean

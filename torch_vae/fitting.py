@@ -43,6 +43,7 @@ def fit(
     config = state.config
     dataset.require_shape(config.image_shape)
     dataset.require_labels(config.network.classes)
+    dataset.require_levels(config)
     images = place_images(training_images(dataset, config.data.binarization), config)
     split, held_out = evaluation_images(dataset, config.data.binarization)
     labels = [place_labels(dataset.train.labels, config)] if config.network.classes else []

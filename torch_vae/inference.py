@@ -14,7 +14,7 @@ import torch
 from vae_common import randomness
 from vae_common.configs import Config, InputError, require_count, require_seed
 from vae_common.contracts import Outputs, Posterior, Terms, map_arrays
-from vae_common.datasets import as_array, as_labels, as_numbers, as_unit_images, require_binarized
+from vae_common.pixels import as_array, as_labels, as_numbers, as_unit_images, require_binarized
 
 from .device import precision
 from .likelihoods import pixel_means

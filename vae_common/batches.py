@@ -12,7 +12,7 @@ import numpy as np
 
 from vae_common.config_parts import require
 from vae_common.configs import Config, InputError
-from vae_common.datasets import as_array, as_labels, as_uint8, require_scaled
+from vae_common.pixels import as_array, as_labels, as_uint8, require_scaled
 from vae_common.randomness import Draws, steps_per_epoch
 
 
@@ -43,8 +43,9 @@ def require_epoch(config: Config, seeds: int, images: Any, draws: Draws, labels:
         seeds: of a stacked state; 0 for a single one.
     """
     shape, batch = _shape("images", images), config.training.batch_size
-    right = shape[1:] == config.image_shape and "uint8" in str(images.dtype)
-    require(right, "images", f"{images.dtype} {shape}", f"uint8 (N, {', '.join(map(str, config.image_shape))})")
+    right = shape[1:] == config.image_shape and str(images.dtype).removeprefix("torch.") in ("uint8", "float32")
+    expected_shape = ", ".join(map(str, config.image_shape))
+    require(right, "images", f"{images.dtype} {shape}", f"uint8 or float32 (N, {expected_shape})")
     own = (seeds,) if seeds else ()
     given = _shape("draws", draws.order)
     require(given[1:] == (*own, batch) and given[0] > 0, "draws.order", given, f"shape (steps, {(*own, batch)})")
@@ -61,12 +62,14 @@ def require_epoch(config: Config, seeds: int, images: Any, draws: Draws, labels:
 
 
 def require_resident(config: Config, images: Any) -> np.ndarray:
-    """Training images as they go to the device for a whole fit; InputError where they are not 8-bit ones from 0 to 255
-    of the config's shape, or bool."""
+    """Training images as they go to the device for a whole fit; InputError where they are not of the config's shape and
+    8-bit from 0 to 255, bool, or float32 in [0, 1]."""
     images = as_uint8(as_array("images", images))
-    right = images.dtype == np.uint8 and images.shape[1:] == config.image_shape
+    levels = images.dtype == np.float32 and images.size and 0 <= images.min() <= images.max() <= 1
+    right = (images.dtype == np.uint8 or levels) and images.shape[1:] == config.image_shape
     shape = ", ".join(map(str, config.image_shape))
-    require(right, "images", f"{images.dtype} {images.shape}", f"uint8 or bool (N, {shape})")
+    expected = f"uint8, bool, or float32 in [0, 1], (N, {shape})"
+    require(bool(right), "images", f"{images.dtype} {images.shape}", expected)
     if images.any():  # all black is what it says
         require_scaled(images, "images")
     steps_per_epoch(len(images), 1)

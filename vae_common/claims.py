@@ -5,7 +5,7 @@
     independent  S2: disjoint seeds, each framework's own randomness, losses and (L3) latent descriptors by TOST;
                  L2: an energy test on the neighbourhoods of all runs' latents
 
-A statistical claim ends as "equivalent", "not shown" or "different".
+A statistical claim ends as "equivalent", "not decided" or "different".
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from vae_common import comparison, latents
 from vae_common.configs import MODELS, Config, InputError, require_count
 from vae_common.files import read_json, reason
 from vae_common.randomness import some_rows
+from vae_common.verdicts import PAIRED_MARGINS
 
 HOLDS = ("equal", "equivalent")
-# S1, of the means: pairing leaves next to no spread.
-PAIRED_MARGINS = {"total_nats": 0.001, "reconstruction_nats": 0.001, "kl_nats": 0.02}
 # S2 and L3; where there is no number the margin is so many standard deviations between seeds.
 SPREADS_IN_MARGIN = 2.7
 MARGINS: dict[str, tuple[str, float | None]] = {
@@ -92,7 +91,7 @@ def paired(model: str, losses: Mapping[str, Sequence[Values]]) -> list[Claim]:
         a, b = ([run[term] for run in runs] for runs in losses.values())
         if any(a) or any(b):
             result = comparison.equivalence(a, b, margin, paired=True)
-            found.append(_claim(f"paired seeds, {_name(term)}", model, result, len(a), "relative", "fixed"))
+            found.append(_claim(f"paired seeds, {name_of(term)}", model, result, len(a), "relative", "fixed"))
     return found
 
 
@@ -128,7 +127,7 @@ def independent(
             margin = SPREADS_IN_MARGIN * (statistics.fmean(s**2 for s in spread) ** 0.5 if pilot else min(spread))
             source = f"{SPREADS_IN_MARGIN} standard deviations between {'earlier' if pilot else 'these very'} seeds"
         result = comparison.equivalence(a, b, margin, paired=False, relative=kind == "relative")
-        found.append(_claim(f"independent seeds, {_name(metric)}", model, result, len(a), kind, source))
+        found.append(_claim(f"independent seeds, {name_of(metric)}", model, result, len(a), kind, source))
     return [*found, _neighbourhoods(model, means, len(next(iter(losses.values()))))]
 
 
@@ -141,12 +140,12 @@ def _neighbourhoods(model: str, means: Sequence[np.ndarray], first: int) -> Clai
     numbers: dict[str, float] = {"runs a half": first, "smallest p possible": least}
     for metric, matrix in apart.items():
         energy, p = comparison.energy_test(matrix, first)
-        numbers |= {f"energy, {_name(metric)}": energy, f"p, {_name(metric)}": p}
+        numbers |= {f"energy, {name_of(metric)}": energy, f"p, {name_of(metric)}": p}
     # The absence of an alarm is no proof: the descriptors carry the claim of equivalence.
-    verdict = "different" if numbers[f"p, {_name(GATE)}"] < ALARM else "no alarm"
+    verdict = "different" if numbers[f"p, {name_of(GATE)}"] < ALARM else "no alarm"
     if least >= ALARM:
-        verdict = "not shown"
-    name = f"independent seeds, latents by the energy test (gate: {_name(GATE)})"
+        verdict = "not decided"
+    name = f"independent seeds, latents by the energy test (gate: {name_of(GATE)})"
     return {"claim": name, "model": model, "verdict": verdict, "numbers": numbers}
 
 
@@ -205,13 +204,15 @@ def _claim(name: str, model: str, result: comparison.Equivalence, seeds: int, un
             "margin": result.margin,
             "p": result.p,
             "power": result.power,
-            "difference found in 80 %": result.detects,
+            "minimum detectable difference": result.detectable,
             "seeds a half": seeds,
+            **({} if result.seeds_needed is None else {"seeds a half for a power of 0.8": result.seeds_needed}),
         },
     }
 
 
-def _name(key: str) -> str:
+def name_of(key: str) -> str:
+    """A record's key as a person reads it."""
     words = key.removesuffix("_nats").replace("_", " ")
     for plain, proper in {"knn": "k-NN", "kl": "KL", "rsa": "RSA", "cka": "CKA"}.items():
         words = re.sub(rf"\b{plain}\b", proper, words)

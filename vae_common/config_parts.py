@@ -44,6 +44,7 @@ Initializer = Literal["torch_uniform", "glorot_uniform", "lecun_normal"]
 KL = Literal["gaussian", "sampled", "tutorial"]
 Reduction = Literal["mean", "sum"]
 Binarization = Literal["none", "threshold", "static", "dynamic"]
+Fit = Literal["crop", "pad"]
 Precision = Literal["float64", "float32", "tf32", "bfloat16"]
 Execution = Literal["auto", "eager", "compile", "graph"]
 Randomness = Literal["shared", "native"]
@@ -225,7 +226,8 @@ class DataConfig(Checked):
     """Which images, and as what the model sees them."""
 
     dataset: str = "digits"
-    """`digits`, `photos`, a TensorFlow Datasets name such as `mnist`, an .npz file or a folder of IDX files."""
+    """`digits`, `photos`, a TensorFlow Datasets name such as `mnist`, an .npz or .npy file, or a folder of image files,
+    of .npy files or of IDX files."""
     data_dir: str = "data"
     """Where prepared and decoded sets are kept."""
     manual_dir: str | None = None
@@ -234,6 +236,16 @@ class DataConfig(Checked):
     """none: grey in [0, 1]; threshold: at 1/2; static: one draw per image; dynamic: one per step."""
     validation_size: int = 0
     """Training images set aside; 0 reports the test split after every epoch."""
+    value_range: tuple[float, float] | None = None
+    """16-bit and float images: the values that are black and white. By default 0 65535 and 0 1."""
+    image_size: int = 0
+    """Folders of image files: height and width that they are brought to; 0 takes them as they are."""
+    fit: Fit = "crop"
+    """crop: scaled to fill the image_size and cut in the middle; pad: scaled to fit into it, black around."""
+    test_share: float = 0.1
+    """Of the images that are tested on, where a folder of image files or an .npy file has no test split."""
+    class_names: tuple[str, ...] = ()
+    """What the classes are called in figures, in the order of their labels; by default what the set calls them."""
 
     def _check(self) -> None:
         require(isinstance(self.dataset, str) and bool(self.dataset), "dataset", self.dataset, "a name or a path")
@@ -241,6 +253,16 @@ class DataConfig(Checked):
         folder = self.manual_dir is None or isinstance(self.manual_dir, str)
         require(folder, "manual_dir", self.manual_dir, "a folder's path or None")
         require(is_count(self.validation_size, 0), "validation_size", self.validation_size, counts(0))
+        span: Any = self.value_range
+        numbers = isinstance(span, tuple) and len(span) == 2 and all(map(_is_number, span))
+        valid = span is None or (numbers and -LARGEST <= span[0] < span[1] <= LARGEST)
+        require(valid, "value_range", span, "two numbers, black and white: 0 4095")
+        require(is_count(self.image_size, 0), "image_size", self.image_size, counts(0))
+        names: Any = self.class_names
+        valid = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+        require(valid, "class_names", names, "names, for example cat dog")
+        share = self.test_share
+        require(_is_number(share) and 0 < share < 1, "test_share", share, "a number between 0 and 1")
 
 
 @dataclass(frozen=True)

@@ -139,9 +139,10 @@ class Config(Checked):
 
     @property
     def comparable(self) -> Config:
-        """This config with seed, device, execution and folders set aside: equal for runs that differ by draws only."""
+        """This config with seed, device, execution and the data's place set aside: equal for runs that differ by draws
+        only. (Whether they saw the same data is for their fingerprints to say.)"""
         training = dataclasses.replace(self.training, device="auto", execution="auto")
-        data = dataclasses.replace(self.data, data_dir="", manual_dir=None)
+        data = dataclasses.replace(self.data, dataset="elsewhere", data_dir="", manual_dir=None)
         return dataclasses.replace(self, seed=0, training=training, data=data)
 
     @property

@@ -1,4 +1,4 @@
-"""The shared loader: images as uint8 (N, height, width, channels), labels as integers (N,).
+"""The shared loader: images as uint8, or float32 in [0, 1], (N, height, width, channels), labels as integers (N,).
 
     mnist = datasets.load("mnist")                                  # downloads and prepares once
     mnist = datasets.load("mnist", manual_dir="originals/")         # original files at hand
@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,17 +22,17 @@ from typing import Any
 
 import numpy as np
 
-from vae_common import randomness, sources
+from vae_common import image_folders, randomness, sources
+from vae_common.config_parts import DataConfig
 from vae_common.configs import Config, InputError, require_count
 from vae_common.errors import one_line, shown
 from vae_common.files import in_turn, write_atomically
+from vae_common.pixels import as_array, as_pixels, as_uint8, require_scaled
 
 CACHE_VERSION = 1
 MOST_CLASSES = 10_000
 SPLITS = ("train", "validation", "test")
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
-DARKEST = 16
-"""8-bit images whose largest value is not above this were never brought to 0 to 255."""
 WHOLE = "all:"
 """Begins a fingerprint of everything; earlier ones were of the training images alone."""
 CHANNELS = (1, 3, 4)
@@ -43,7 +43,7 @@ class Split:
     """Images and their labels; a label of -1 means that there is none."""
 
     images: np.ndarray
-    """uint8, (N, height, width, channels), read-only."""
+    """uint8, or float32 in [0, 1] where the set has more levels; (N, height, width, channels), read-only."""
     labels: np.ndarray
     """int64, (N,)."""
 
@@ -124,11 +124,38 @@ class Dataset:
                 f"{one_line(', '.join(map(str, absent)), 60)}; expected labels numbered from 0 without a gap"
             )
 
+    def require_levels(self, config: Config) -> None:
+        """Raises InputError where a config is made for 8-bit images and these have more levels."""
+        if self.train.images.dtype == np.uint8:
+            return
+        if config.loss.reconstruction == "discretized_logistic":
+            raise InputError(
+                "reconstruction: received discretized_logistic, which is of 8-bit pixels, and "
+                f"{self.name} has more levels; expected gaussian or learned_gaussian"
+            )
+        if config.data.binarization in ("static", "dynamic"):
+            raise InputError(
+                f"binarization: received {config.data.binarization}, which draws 8-bit pixels, and "
+                f"{self.name} has more levels; expected none or threshold"
+            )
+
+    def named(self, class_names: Sequence[str]) -> Dataset:
+        """This set with other names for its classes; none leaves what it has."""
+        highest = max(int(split.labels.max()) for split in self.splits.values())
+        if class_names and len(class_names) <= highest:
+            raise InputError(f"class_names: received {len(class_names)}, expected {highest + 1}: one per label")
+        return replace(self, class_names=tuple(class_names)) if class_names else self
+
     def hold_out(self, size: int) -> Dataset:
         """This set with `size` training images, a fixed draw, as its validation split."""
         require_count("validation_size", size)
         if size == 0:
             return self
+        if self.validation is not None:
+            own = len(self.validation)
+            raise InputError(
+                f"validation_size: received {size}, but {self.name} has {own} validation images; expected 0"
+            )
         if size >= len(self.train):
             raise InputError(
                 f"validation_size: received {size}, expected fewer than the {len(self.train)} training images"
@@ -145,21 +172,30 @@ def load(
     data_dir: str | os.PathLike[str] = "data",
     manual_dir: str | os.PathLike[str] | None = None,
     progress: bool = False,
+    value_range: tuple[float, float] | None = None,
+    image_size: int = 0,
+    fit: str = "crop",
+    test_share: float = 0.1,
 ) -> Dataset:
     """Loads a set by name or path, preparing and caching it first where that is needed.
 
     Args:
         name: `digits` or `photos`, which are built in; a TensorFlow Datasets name (`mnist`, `emnist/letters`,
-            `cifar10:3.0.2`); an `.npz` file; or a folder with the four IDX files.
+            `cifar10:3.0.2`); an `.npz` or `.npy` file; or a folder of image files, of `.npy` files or of IDX files.
         data_dir: where prepared and decoded sets are kept.
         manual_dir: a folder that already holds the set's original files, to work offline.
         progress: report what is being decoded on standard error.
+        value_range: of 16-bit and float images, the values that are black and white; they become float32 in [0, 1].
+        image_size: height and width that image files are brought to; 0 leaves them.
+        fit: `crop` or `pad`: how they are, where they are no squares.
+        test_share: of the images that become the test split, where there is none.
 
     Raises:
         InputError: in one line, what is wrong and how to mend it.
     """
     name, folder = _path_text("dataset", name), Path(_path_text("data_dir", data_dir))
     originals = None if manual_dir is None else _path_text("manual_dir", manual_dir)
+    options = DataConfig(value_range=value_range, image_size=image_size, fit=fit, test_share=test_share)  # type: ignore[arg-type]
     if not name:
         raise InputError("dataset: received an empty name, expected digits, photos, mnist, an .npz file or a folder")
     if name == "digits":
@@ -167,7 +203,7 @@ def load(
     if name == "photos":
         return _assemble(name, sources.read_photos(), "32x32 patches of scikit-learn's two sample photographs")
     try:
-        return _load_path(name) or _load_tfds(name, folder, originals, progress)
+        return _load_path(name, folder, options, progress) or _load_tfds(name, folder, originals, progress)
     except OSError as error:  # a name that is too long for a path, a folder that may not be read
         said = f"dataset: received {shown(name)}: {error.strerror or error}"
         raise InputError(f"{said}; expected a name, an .npz file or a folder") from error
@@ -181,13 +217,22 @@ def _path_text(flag: str, value: object) -> str:
     return text
 
 
-def _load_path(name: str) -> Dataset | None:
+def _load_path(name: str, data_dir: Path, options: DataConfig, progress: bool) -> Dataset | None:
     """The set in a file or a folder; None where there is none of that name, and it does not look like one."""
     path = Path(name).expanduser() if name.startswith("~") else Path(name)
+    span = options.value_range
     if path.suffix.lower() == ".npz":
-        return _assemble(path.stem, sources.read_npz(path), f"file {path.name}")
+        return _assemble(path.stem, sources.read_npz(path), f"file {path.name}", span)
+    if path.suffix.lower() == ".npy":
+        arrays = sources.read_npy(path, options.test_share)
+        return _assemble(path.stem, arrays, f"file {path.name}", span)
     if path.is_dir():
-        return _assemble(path.name, sources.read_idx_folder(path), f"IDX files in {path.name}")
+        title = path.resolve().name
+        if (path / "train_images.npy").exists():
+            return _assemble(title, sources.read_npy_folder(path), f".npy files in {title}", span)
+        if image_folders.holds_images(path):
+            return _load_images(path, title, data_dir, options, progress)
+        return _assemble(title, sources.read_idx_folder(path), f"IDX files in {title}", span)
     if path.exists():
         raise InputError(f"dataset: received {one_line(path)}, {sources.not_read(path)}")
     if name.startswith((".", "~", os.sep)) or path.suffix.lower() in sources.NOT_READ:
@@ -195,6 +240,23 @@ def _load_path(name: str) -> Dataset | None:
             f"dataset: received {one_line(name)}, which does not exist; expected an .npz file, a folder or a set's name"
         )
     return None
+
+
+def _load_images(path: Path, title: str, data_dir: Path, options: DataConfig, progress: bool) -> Dataset:
+    """A folder of image files, from its cache file, which is made first where there is none for these very files."""
+    if options.value_range is not None:
+        raise InputError(
+            "value_range: received one for a folder of image files, whose values say themselves; leave it out"
+        )
+    splits = image_folders.splits_of(path, options.test_share)
+    cache = data_dir / f"{title}-{image_folders.signature(path, splits, options.image_size, options.fit)}.npz"
+    if cache.exists():
+        return _read_cache(title, cache)
+    arrays = image_folders.read(path, splits, options.image_size, options.fit, progress)
+    dataset = _assemble(title, arrays, f"image files in {title}")
+    with in_turn(data_dir):
+        _write_cache(cache, dataset)
+    return dataset
 
 
 def _load_tfds(name: str, folder: Path, manual_dir: str | None, progress: bool) -> Dataset:
@@ -218,22 +280,6 @@ def cache_path(name: str, data_dir: str | os.PathLike[str]) -> Path:
     return Path(data_dir) / (name.replace("/", "-").replace(":", "-") + ".npz")
 
 
-def require_scaled(images: np.ndarray, where: str) -> None:
-    """Raises InputError for 8-bit images that were never brought to 0 to 255: masks of 0 and 1, digits of 0 to 16."""
-    largest = int(images.max()) if images.size and images.dtype == np.uint8 else 255
-    if largest <= DARKEST:
-        wide = "" if largest <= 1 else f" // {largest}"
-        raise InputError(
-            f"{where}: received 8-bit images whose largest value is {largest}, expected values from 0 to 255; "
-            f"scale them (images * 255{wide}), or give masks as bool (images.astype(bool))"
-        )
-
-
-def as_uint8(images: np.ndarray) -> np.ndarray:
-    """Masks of False and True as uint8 of 0 and 255; other images as they are."""
-    return images.astype(np.uint8) * np.uint8(255) if images.dtype == np.bool_ else images
-
-
 def binarize(images: np.ndarray, mode: str, split: str) -> np.ndarray:
     """The fixed binarizations, as uint8 of 0 and 255; grey images come back as they are.
 
@@ -242,7 +288,7 @@ def binarize(images: np.ndarray, mode: str, split: str) -> np.ndarray:
     the device; a split that is evaluated gets the static draw.
 
     Args:
-        images: uint8 from 0 to 255, or bool.
+        images: uint8 from 0 to 255, or bool; float32 in [0, 1] for none and threshold.
         mode: none, threshold or static.
         split: train, validation or test: each has a draw of its own.
 
@@ -253,6 +299,8 @@ def binarize(images: np.ndarray, mode: str, split: str) -> np.ndarray:
         if not (isinstance(received, str) and received in choices):
             raise InputError(f"{flag}: received {shown(received)}, expected one of {', '.join(choices)}")
     images = as_uint8(as_array("images", images))
+    if images.dtype == np.float32 and mode in ("none", "threshold"):
+        return images if mode == "none" else np.where(images > 0.5, np.uint8(255), np.uint8(0))
     if images.dtype != np.uint8:
         raise InputError(f"images: received {images.dtype}, expected uint8 from 0 to 255, or bool")
     require_scaled(images, "images")
@@ -285,99 +333,25 @@ def labels_for(split: Split, config: Config) -> np.ndarray | None:
     return split.labels if config.network.classes else None
 
 
-def as_labels(labels: Any, classes: int, count: int) -> np.ndarray | None:
-    """A user's labels as a model with that many classes takes them, int32 (count,); None where it has none.
-
-    Raises InputError where they do not fit.
-    """
-    if (labels is None) != (not classes):
-        given, expected = "none" if labels is None else "some", "some" if classes else "none"
-        raise InputError(f"labels: received {given}, expected {expected}: the model has {classes} classes")
-    if labels is None:
-        return None
-    labels = as_array("labels", labels)
-    expected = f"{count} integers from 0 to {classes - 1}"
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise InputError(f"labels: received {labels.dtype} {labels.shape}, expected {expected}")
-    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
-        raise InputError(f"labels: received labels from {labels.min()} to {labels.max()}, expected {expected}")
-    return labels.astype(np.int32)
-
-
-def as_array(name: str, value: Any) -> np.ndarray:
-    """What a user gave as a NumPy array, a framework's array too; InputError where it is none.
-
-    A tensor's gradient is none of an array's business.
-    """
-    try:
-        found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise InputError(
-            f"{name}: received {type(value).__name__}, expected an array ({one_line(error, 80)})"
-        ) from error
-    if found.dtype.kind not in "biufc":
-        raise InputError(f"{name}: received {found.dtype} {found.shape}, expected an array of numbers")
-    return found
-
-
-def as_numbers(name: str, value: Any) -> np.ndarray:
-    """What a user gave as an array of finite real numbers; InputError where it is none."""
-    found = as_array(name, value)
-    if found.dtype.kind not in "iuf" or not np.isfinite(found).all():
-        raise InputError(f"{name}: received {found.dtype} {found.shape}, expected finite real numbers")
-    return found
-
-
-def as_unit_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Any user's images as (N, height, width, channels): uint8, or floats in [0, 1].
-
-    Takes (N, h, w, c), (N, h, w) where c is 1, and flat (N, h*w*c). Raises InputError otherwise.
-    """
-    images = as_array("images", images)
-    height, width, channels = image_shape
-    shapes = {image_shape, (height * width * channels,)} | ({(height, width)} if channels == 1 else set())
-    if images.ndim < 2 or images.shape[1:] not in shapes:
-        first = images.shape[1:] == (channels, height, width)
-        mend = "; channels come last: np.moveaxis(images, 1, -1)" if first else ""
-        raise InputError(f"images: received shape {images.shape}, expected (N, {height}, {width}, {channels}){mend}")
-    images = as_uint8(images)
-    if images.dtype == np.uint8:
-        if images.any():  # one black image is one
-            require_scaled(images, "images")
-    elif not np.issubdtype(images.dtype, np.floating):
-        raise InputError(f"images: received {images.dtype}, expected uint8, bool, or floats in [0, 1]")
-    elif images.size and not (images.min() >= 0 and images.max() <= 1):  # NaN fails both
-        raise InputError(f"images: received {images.dtype} outside [0, 1] or NaN, expected [0, 1]")
-    images = images.astype(images.dtype.newbyteorder("="), copy=False)  # frameworks take no other
-    return np.ascontiguousarray(images).reshape(-1, height, width, channels)
-
-
-def require_binarized(images: np.ndarray, binarization: str) -> None:
-    """Raises InputError where an experiment on binarized images is given grey ones (uint8, or floats in [0, 1])."""
-    if binarization == "none":
-        return
-    highest = 255 if images.dtype == np.uint8 else 1
-    if not ((images == 0) | (images == highest)).all():
-        raise InputError(
-            f"images: received grey ones, expected binarized: the experiment's binarization is {binarization}; "
-            "use datasets.evaluation_images, or datasets.binarize(images, 'static', 'test')"
-        )
-
-
-def _assemble(name: str, arrays: Mapping[str, Any], source: str) -> Dataset:
-    train = _split(name, "train", arrays["train_images"], arrays.get("train_labels"))
-    test = _split(name, "test", arrays["test_images"], arrays.get("test_labels"))
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise InputError(
-            f"dataset {name}: training images are {train.images.shape[1:]}, test images {test.images.shape[1:]}; "
-            "expected one shape"
-        )
+def _assemble(
+    name: str, arrays: Mapping[str, Any], source: str, value_range: tuple[float, float] | None = None
+) -> Dataset:
+    there = [split for split in SPLITS if f"{split}_images" in arrays]
+    splits = {s: _split(name, s, arrays[f"{s}_images"], arrays.get(f"{s}_labels"), value_range) for s in there}
+    train, test = splits["train"], splits["test"]
+    for split, held in splits.items():
+        kinds = [f"{of.images.dtype} {of.images.shape[1:]}" for of in (train, held)]
+        if kinds[0] != kinds[1]:
+            raise InputError(
+                f"dataset {name}: training images are {kinds[0]}, {split} images {kinds[1]}; "
+                "expected one shape and type"
+            )
     names = _class_names(arrays.get("class_names", ()))
-    highest = int(max(train.labels.max(), test.labels.max()))
+    highest = int(max(of.labels.max() for of in splits.values()))
     if names and highest >= len(names):
         raise InputError(f"dataset {name}: received labels up to {highest}, expected less than {len(names)}")
     names = names or tuple(str(label) for label in range(highest + 1))
-    return Dataset(name, train, test, names, source)
+    return Dataset(name, train, test, names, source, splits.get("validation"))
 
 
 def _class_names(given: Any) -> tuple[str, ...]:
@@ -391,17 +365,19 @@ def _class_names(given: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _split(name: str, split: str, images: Any, labels: Any) -> Split:
+def _split(name: str, split: str, images: Any, labels: Any, value_range: tuple[float, float] | None = None) -> Split:
     where = f"dataset {name}, {split} split"
     images = np.asarray(images)
     labels = np.full(len(images) if images.ndim else 0, -1) if labels is None else np.asarray(labels)
-    images = as_uint8(images)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
     if images.ndim == 3:
         images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4:
+    kind = images.dtype
+    if images.ndim != 4 or not (kind in (np.bool_, np.uint8, np.uint16) or np.issubdtype(kind, np.floating)):
         raise InputError(
-            f"{where}: received {images.dtype} of shape {images.shape}, not images; "
-            "expected uint8 or bool (N, height, width[, channels])"
+            f"{where}: received {kind} of shape {images.shape}, not images; "
+            "expected uint8, uint16, bool or floats (N, height, width[, channels])"
         )
     if not images.size:
         raise InputError(f"{where}: received no images, expected at least one")
@@ -410,6 +386,7 @@ def _split(name: str, split: str, images: Any, labels: Any) -> Split:
             f"{where}: received shape {images.shape}, whose channels seem to come first; "
             "expected (N, height, width, channels): np.moveaxis(images, 1, -1)"
         )
+    images = as_pixels(images, value_range, where)
     require_scaled(images, where)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
@@ -442,6 +419,8 @@ def _write_cache(path: Path, dataset: Dataset) -> None:
         "test_images": dataset.test.images,
         "test_labels": dataset.test.labels,
     }
+    if dataset.validation is not None:
+        arrays |= {"validation_images": dataset.validation.images, "validation_labels": dataset.validation.labels}
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)

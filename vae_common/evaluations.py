@@ -10,6 +10,7 @@ import numpy as np
 
 from vae_common import checkpoints, datasets, files, latents, runs
 from vae_common.configs import InputError
+from vae_common.progress import Progress
 from vae_common.registry import MODELS
 
 KIND = "evaluation"
@@ -69,7 +70,8 @@ def _likelihood(half: ModuleType, model: Any, images: Any, config: Any, draws: i
         return {"nll_nats": None, "nll_refused": str(error)}
     if not draws:
         return {"nll_nats": None, "nll_refused": "draws: received 0"}
-    marginal = half.log_marginal(model, images, config, draws, labels)
+    with Progress(f"likelihood from {draws} draws", len(images), "image") as progress:
+        marginal = half.log_marginal(model, images, config, draws, labels, progress.update)
     count = len(images)
     return {
         "nll_nats": float(-marginal.log_likelihood.mean()),

@@ -9,6 +9,7 @@ import dataclasses
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,12 +27,15 @@ from vae_common import (
     same_seed,
     trainings,
     twins,
+    verdicts,
 )
 from vae_common.configs import MODELS, Config, InputError, require_each_once
 from vae_common.probes import Data
 
 Halves = Mapping[str, ModuleType]
 CHECKPOINT_EVERY = 10
+MOST_YARDSTICKS = 6
+"""Seeds of a half whose latents are held against each other, one against the next."""
 KIND = "comparison"
 PLAN = "comparison.json"
 """What a comparison was asked for, in its folder: written first, so that it goes on after a stop."""
@@ -224,6 +228,7 @@ def compare(
         elif wanted.check == "independent":
             pilot = claims.read_pilot(wanted.pilot, config, all_seeds, data) if wanted.pilot else None
             found += claims.independent(model, losses, described, means, pilot)
+            models[model]["losses"] = loss_comparison(losses, paired=False, margins=_margins(found, model))
         elif wanted.check == "lockstep":
             images = datasets.training_images(dataset, config.data.binarization)
             trained = Data(images, datasets.labels_for(dataset.train, config))
@@ -240,6 +245,7 @@ def compare(
         "data": data,
         "environment": {name: _environment(groups, name) for name in halves},
         "check": wanted.check,
+        "found": found_sentences(models),
         "claims": found,
         "models": models,
         "report": str(folder / "report.html"),
@@ -248,6 +254,16 @@ def compare(
     report.write(folder / "report.html", summary, pictures)
     runs.Run(folder).write_json(runs.SUMMARY, summary)
     return summary
+
+
+def found_sentences(models: Mapping[str, Any]) -> list[str]:
+    """A sentence that can be quoted on each model's test total; none where one half alone was trained."""
+    found = []
+    for model, result in models.items():
+        verdict = verdicts.from_record(result["losses"]["total_nats"].get("verdict"))
+        if verdict is not None:
+            found.append(verdicts.sentence(MODELS[model].class_name, "total_nats", verdict))
+    return found
 
 
 def _environment(groups: Mapping[str, Group], framework: str) -> dict[str, str]:
@@ -269,20 +285,24 @@ def outcome(summary: Mapping[str, Any]) -> dict[str, Any]:
             models[model]["relative_difference"] = {
                 term: values["relative_difference"] for term, values in losses.items()
             }
-    verdicts = [{key: claim[key] for key in ("claim", "model", "verdict")} for claim in summary["claims"]]
-    return {"models": models, "claims": verdicts, "report": summary["report"]}
+    judged = [{key: claim[key] for key in ("claim", "model", "verdict")} for claim in summary["claims"]]
+    return {"found": summary["found"], "models": models, "claims": judged, "report": summary["report"]}
 
 
-def loss_comparison(tests: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
-    """The halves' test terms over the same seeds, term by term.
+def loss_comparison(
+    tests: Mapping[str, Sequence[Mapping[str, float]]], paired: bool, margins: Mapping[str, float]
+) -> dict[str, Any]:
+    """The halves' test terms over seeds, term by term.
 
     Args:
         tests: framework -> one dict of terms per seed, seeds in the same order. One or two frameworks.
+        paired: whether the same seeds had the same randomness in both halves.
+        margins: of the relative difference, by term.
 
     Returns:
         For each term: each half's mean and standard deviation over seeds (None with fewer than 2) and,
         of two halves, the difference of the means relative to the first half's (None where that is 0)
-        and `within_seed_spread`: whether it is at most the larger of the two standard deviations.
+        and the `verdict` on it (see verdicts.py; None where the term is always 0).
     """
     compared: dict[str, dict[str, Any]] = {}
     for term in next(iter(tests.values()))[0]:
@@ -292,10 +312,21 @@ def loss_comparison(tests: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[
         compared[term] = {name: {"mean": means[name], "std": stds[name]} for name in tests}
         if len(tests) == 2:
             first, second = means.values()
-            spreads = [std for std in stds.values() if std is not None]
+            one, other = values.values()
             compared[term]["relative_difference"] = (second - first) / first if first else None
-            compared[term]["within_seed_spread"] = abs(second - first) <= max(spreads) if spreads else None
+            compared[term]["verdict"] = verdicts.as_record(verdicts.judge(one, other, margins[term], paired))
     return compared
+
+
+def _margins(found: Sequence[claims.Claim], model: str) -> dict[str, float]:
+    """The margins that the independent claims on a model's losses were judged by."""
+    margins = dict(verdicts.NATIVE_MARGINS)
+    for term in margins:
+        name = f"independent seeds, {claims.name_of(term)}"
+        for claim in found:
+            if claim["model"] == model and claim["claim"] == name:
+                margins[term] = claim["numbers"]["margin"]
+    return margins
 
 
 def _compare_model(
@@ -317,17 +348,27 @@ def _compare_model(
         networks = [runs.load_model(half, checkpoint) for checkpoint in saved[name]]
         encoded[name] = [half.encode(network, images, labels) for network in networks]
         histories = [checkpoint.history for checkpoint in saved[name]]
-        trained[checkpoints.FRAMEWORKS[name]] = figures.Trained(half, networks[0], histories)
+        trained[checkpoints.FRAMEWORKS[name]] = figures.Trained(
+            half, networks[0], histories, saved[name][0].config.seed
+        )
     pictures = figures.draw(trained, config, dataset, folder / "figures" / model, options)
     between = [latents.compare(*(e.mean for e in pair)) for pair in zip(*encoded.values())] if len(halves) == 2 else []
+    yardstick = {
+        name: [latents.compare(a.mean, b.mean) for a, b in pairwise(of[:MOST_YARDSTICKS])]
+        for name, of in encoded.items()
+    }
+    shared = config.training.randomness == "shared"
+    margins = verdicts.PAIRED_MARGINS if shared else verdicts.NATIVE_MARGINS
+    tests = {name: [result["test"] for result in results[name]] for name in halves}
     result = {
         "config": config.to_json(),
         "seeds": {name: [checkpoint.config.seed for checkpoint in saved[name]] for name in halves},
         "reconstruction_unit": config.reconstruction_unit,
         "kl_unit": config.kl_unit,
-        "losses": loss_comparison({name: [result["test"] for result in results[name]] for name in halves}),
-        "losses_by_seed": {name: [result["test"] for result in results[name]] for name in halves},
+        "losses": loss_comparison(tests, shared, margins),
+        "losses_by_seed": tests,
         "latents_between_halves": between,
+        "latents_between_seeds": yardstick,
         "latents_of_each_half": {
             name: [latents.describe(e.mean, e.log_std, dataset.test.labels, images) for e in encoded[name]]
             for name in halves

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vae_common import datasets, latents, plotting
+from vae_common import datasets, latents, pixels, plotting
 from vae_common.configs import MODELS, Config, InputError, require_count
 from vae_common.randomness import some_rows
 
@@ -58,6 +58,8 @@ class Trained:
     half: ModuleType
     model: Any
     histories: Sequence[Sequence[Mapping[str, Any]]]
+    seed: int = 0
+    """The model's."""
 
 
 def draw(
@@ -84,14 +86,17 @@ def draw(
     stochastic = MODELS[config.model].posterior
     name = plotting.plain(dataset.name)
     label = f"{MODELS[config.model].class_name} on {name}, {config.network.latent_dim} latent dimensions"
+    seeds = " and ".join(dict.fromkeys(str(t.seed) for t in trained.values()))
+    label += f", seed{'s' if ' and ' in seeds else ''} {seeds}"
     projected = plotting.projection(config.image_shape[2])
     seen = f"{label}; shown: {projected}" if projected else label
     points_shown = some_rows(len(images), SHOWN_POINTS)
-    unit = images / 255  # a few images may be so dark that as 8-bit ones they would be refused
+    unit = pixels.unit(images)  # a few images may be so dark that as 8-bit ones they would be refused
     labels = datasets.labels_for(dataset.test, config)
     means = {name: t.half.encode(t.model, images, labels).mean for name, t in trained.items()}
     origin = np.zeros(config.network.latent_dim) if stochastic else None
     planes = {name: latents.plane_of(mean, origin) for name, mean in means.items()}
+    others = next(iter(planes.values())).others
     ends = None if labels is None else (int(labels[first]), int(labels[second]))
     clouds, grids, strips, decoded, samples = {}, {}, {}, {}, {}
     for name, t in trained.items():
@@ -118,17 +123,18 @@ def draw(
             dataset.class_names,
             f"{second_name}'s latents turned and scaled onto {first_name}'s: {label}",
         )
+    projected_away = f" (the other {config.network.latent_dim - 2} components projected away)" if others else ""
     figures = {
         "loss_curves": plotting.loss_curves(
             {name: t.histories for name, t in trained.items()},
             {"reconstruction": config.reconstruction_unit, "kl": config.kl_unit},
-            f"Loss: {label}",
+            f"Loss: {label.rpartition(', seed')[0]}",
         ),
         "latent_scatter": plotting.latent_scatter(
-            clouds, classes[points_shown], dataset.class_names, f"Latent means of test images: {label}"
+            clouds, classes[points_shown], dataset.class_names, f"Latent means of test images{projected_away}: {label}"
         ),
         **turned,
-        "decoded_grid": plotting.decoded_grid(grids, f"Decoded latent plane: {seen}"),
+        "decoded_grid": plotting.decoded_grid(grids, f"Decoded latent plane{f' ({others})' if others else ''}: {seen}"),
         "reconstructions": plotting.reconstructions(originals[some], decoded, f"Reconstructions: {seen}"),
         "interpolation": plotting.interpolation(
             strips, originals[[first, second]], f"Interpolation of test images {first} and {second}: {seen}"

@@ -19,6 +19,19 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from vae_common.randomness import some_rows
 
 ACTIVE_VARIANCE = 0.01
+METRICS = {
+    "linear_cka": "1: the same up to rotation and scale; 0: unrelated",
+    "procrustes_disparity": "0: the same up to rotation and scale; 1: nothing in common",
+    "rsa": "1: the same distances between images, in order; 0: unrelated",
+    "mutual_neighbours": "share of each image's 10 nearest that are nearest in both",
+    "axis_correlation": "1: the same axes, in any order and sign; not blind to rotation",
+    "trustworthiness": "1: neighbours in the latent space are neighbours in pixels",
+    "knn_accuracy": "accuracy of naming the class by the 10 nearest latents",
+    "silhouette": "1: classes far apart; 0: they touch; below: they lie within each other",
+    "active_units": "latent dimensions whose mean varies by more than 0.01",
+    "aggregate_posterior_kl_nats": "nats between all posteriors together and the prior; 0: the prior is met",
+}
+"""What a value of each metric says, in a line."""
 
 
 def linear_cka(a: np.ndarray, b: np.ndarray) -> float:
@@ -188,6 +201,8 @@ class Plane:
     """Orthonormal rows, shape (2, latent_dim); a one-dimensional space has a second row of zeros."""
     labels: tuple[str, str]
     """Of the figure's x and y axis."""
+    others: str = ""
+    """Where the plane lies along all other dimensions; empty where there are none."""
 
     def project(self, latents: np.ndarray) -> np.ndarray:
         """Latents (N, latent_dim) to the plane's coordinates (N, 2), in latent units."""
@@ -213,7 +228,9 @@ def plane_of(latents: np.ndarray, origin: np.ndarray | None = None) -> Plane:
     signs = np.sign(components[np.arange(2), np.abs(components[:2]).argmax(1)])
     share = variances[:2] / (variances.sum() or 1)
     x, y = (f"principal component {i + 1} of {latent_dim} dimensions ({share[i]:.0%} of variance)" for i in (0, 1))
-    return Plane(mean if origin is None else origin, components[:2] * signs[:, None], (x, y))
+    where = "the latents' mean" if origin is None else "0, the prior's mean"
+    others = f"the other {latent_dim - 2} components at {where}"
+    return Plane(mean if origin is None else origin, components[:2] * signs[:, None], (x, y), others)
 
 
 def data_window(points: np.ndarray) -> tuple[float, float, float, float]:

@@ -13,6 +13,7 @@ from vae_common import randomness, reference, reference_training
 from vae_common.checkpoints import AVERAGE, FIRST, SECOND, STEP, Arrays, moments_of, part_of, weights_of
 from vae_common.configs import Config
 from vae_common.contracts import Outputs, Terms
+from vae_common.pixels import unit
 from vae_common.probes import Probe, adam_probe
 from vae_common.voices import inject
 
@@ -33,7 +34,7 @@ def half_pass(config: Config, probe: Probe, half: ModuleType) -> Results:
 
 def reference_pass(config: Config, probe: Probe) -> Results:
     """What the reference makes of it."""
-    images, weights, labels = probe.images / 255, probe.weights, probe.labels
+    images, weights, labels = unit(probe.images), probe.weights, probe.labels
     outputs = reference.forward(config, weights, images, probe.noise, labels)
     terms, gradients = reference.of_batch(config, weights, images, probe.noise, labels, probe.step)
     means = {name: np.float64(term) for name, term in terms._asdict().items()}
@@ -97,7 +98,7 @@ def reference_inference(config: Config, probe: Probe, count: int) -> dict[str, A
     weights = probe.weights
     images, labels, latents = _many(config, probe, count)
     noise = randomness.evaluation_noise(count, config.noise_dim)
-    outputs = reference.forward(config, weights, images / 255, noise, labels)
+    outputs = reference.forward(config, weights, unit(images), noise, labels)
     (start, end), fractions = outputs.posterior.mean[:2], np.linspace(0, 1, 4)[:, None]
     first, some = (None, None) if labels is None else (np.repeat(labels[:1], 4), labels[:5])
     found = {
@@ -107,7 +108,7 @@ def reference_inference(config: Config, probe: Probe, count: int) -> dict[str, A
         "reconstructed": reference.decode(config, weights, outputs.posterior.mean, labels),
         "sampled": reference.sample(config, weights, randomness.prior_samples(1, 5, config.prior_dim), some),
         "interpolated": reference.decode(config, weights, start + fractions * (end - start), first),
-        **reference.loss_terms(config.loss, outputs, images / 255)._asdict(),
+        **reference.loss_terms(config.loss, outputs, unit(images))._asdict(),
     }
     return {name: array for name, array in found.items() if array is not None}
 

@@ -36,6 +36,10 @@ SOFTWARE = "twin-vae"
 """Stands in a figure's file, so that no other picture is overwritten."""
 LONGEST_NAME = 60
 LEGEND_ROWS = 18
+PADDING, MOST_MOVES = 4, 200
+"""Pixels around a class's name that no other covers, and how often names are moved apart."""
+MANY = 3
+"""Histories that are drawn as a mean in a band."""
 NAMED_CLASSES = 20  # more names than that would cover the plane
 
 
@@ -100,17 +104,20 @@ def latent_scatter(clouds: Mapping[str, Cloud], classes: np.ndarray, class_names
     """Where the images lie in the latent plane, coloured by class; `classes` (N,), -1 for none."""
     figure = _figure(4.6 * len(clouds) + 1.1 * -(-len(np.unique(classes)) // LEGEND_ROWS), 4.7, title)
     size = float(np.clip(12_000 / len(classes), 6, 28))
+    labelled: list[tuple[Axes, list[tuple[float, float, str, Any]]]] = []
     for axes, (name, cloud) in zip(_row(figure, len(clouds)), clouds.items()):
         x, y = cloud.points.T
         if not cloud.labels[1]:  # one dimension: a row per class, spread a little
             y = classes + 0.35 * np.sin(12.9898 * np.arange(len(x)))
+        named: list[tuple[float, float, str, Any]] = []
         for label in np.unique(classes):
             mine = classes == label
             style = _class_style(label)
             axes.scatter(x[mine], y[mine], s=size, alpha=0.6, linewidths=0, rasterized=True, **style)
             if label >= 0 and len(class_names) <= NAMED_CLASSES:
-                _name_class(axes, np.median(x[mine]), np.median(y[mine]), plain(class_names[label]), style["color"])
+                named.append((np.median(x[mine]), np.median(y[mine]), plain(class_names[label]), style["color"]))
         axes.set(title=name, xlabel=cloud.labels[0], ylabel=cloud.labels[1] or "class")
+        labelled.append((axes, named))
     handles = [
         matplotlib.lines.Line2D(
             [], [], linestyle="", markersize=7, label=plain(class_names[label]), **_class_style(label)
@@ -121,6 +128,9 @@ def latent_scatter(clouds: Mapping[str, Cloud], classes: np.ndarray, class_names
     if handles:
         columns = -(-len(handles) // LEGEND_ROWS)
         figure.legend(handles=handles, loc="outside right center", title="class", frameon=False, ncols=columns)
+    figure.draw_without_rendering()  # the layout decides where the axes are
+    for axes, named in labelled:
+        _name_classes(axes, named)
     return figure
 
 
@@ -169,24 +179,26 @@ def loss_curves(
     """Total, reconstruction and KL against the epoch; each name holds one history per seed.
 
     A history is the list of epoch records that a run keeps. `units` names what `reconstruction` and
-    `kl` are measured in. A KL that is always zero is left out.
+    `kl` are measured in. A KL that is always zero is left out. Of three histories or more the mean is drawn, in a band
+    of one standard deviation.
     """
     records = [record for runs in histories.values() for history in runs for record in history]
     held_out = next((s for s in ("validation", "test") if records and s in records[0]), None)
     has_kl = any(record["train"]["kl_nats"] for record in records)
     terms = {"total": "total", "reconstruction": "reconstruction", "kl": "KL"} if has_kl else {"total": "total"}
-    figure = _figure(4.4 * len(terms) + 0.8, 4.2, title)
+    most = max(map(len, histories.values()), default=1)
+    banded = most >= MANY
+    over = (
+        f" (mean of {most} seeds, band: one standard deviation)" if banded else f" ({most} seeds)" if most > 1 else ""
+    )
+    figure = _figure(4.4 * len(terms) + 0.8, 4.2, title + over)
     for axes, (term, heading) in zip(_row(figure, len(terms)), terms.items()):
         for style, (name, runs) in zip(HALF_STYLES, histories.items()):
-            for i, history in enumerate(runs):
-                epochs = [record["epoch"] for record in history]
-                for split, dashes in (("train", "-"), (held_out, "--")):
-                    if split is None:
-                        continue
-                    values = [record[split][f"{term}_nats"] for record in history]
-                    label = f"{name}, {split}" if i == 0 else "_"  # one legend entry for all seeds
-                    dot = "o" if len(epochs) == 1 else None  # a line through one point cannot be seen
-                    axes.plot(epochs, values, linestyle=dashes, marker=dot, label=label, **style)
+            for split, dashes in (("train", "-"), (held_out, "--")):
+                if split is not None:
+                    curves = [[record[split][f"{term}_nats"] for record in history] for history in runs]
+                    epochs = [[record["epoch"] for record in history] for history in runs]
+                    _curves(axes, epochs, curves, f"{name}, {split}", {**style, "linestyle": dashes}, banded)
         axes.set(title=heading, xlabel="epoch", ylabel="per image")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if max((record["epoch"] for record in records), default=1) <= 1:
@@ -196,6 +208,27 @@ def loss_curves(
     named = "; ".join(f"{terms[term]}: {units[term]}" for term in terms if term in units)
     figure.supxlabel(named or units["reconstruction"], fontsize="small", color="0.35")
     return figure
+
+
+def _curves(
+    axes: Axes,
+    epochs: Sequence[Sequence[int]],
+    curves: Sequence[Sequence[float]],
+    label: str,
+    style: Mapping[str, Any],
+    banded: bool,
+) -> None:
+    """One line a seed, or their mean in a band; one entry in the legend for all."""
+    dot = "o" if max(map(len, curves), default=0) == 1 else None  # a line through one point cannot be seen
+    if not banded:
+        for i, (x, y) in enumerate(zip(epochs, curves)):
+            axes.plot(x, y, marker=dot, label=label if i == 0 else "_", **style)
+        return
+    length = min(map(len, curves))
+    values, x = np.array([curve[:length] for curve in curves]), epochs[0][:length]
+    mean, deviation = values.mean(0), values.std(0, ddof=1)
+    axes.plot(x, mean, marker=dot, label=label, **style)
+    axes.fill_between(x, mean - deviation, mean + deviation, color=style["color"], alpha=0.15, linewidth=0)
 
 
 def difference(pair: Mapping[str, np.ndarray], title: str) -> Figure:
@@ -293,6 +326,31 @@ def _class_style(label: int) -> dict[str, Any]:
     return {"color": CLASS_COLOURS[column], "marker": CLASS_MARKERS[(row + column) % len(CLASS_MARKERS)]}
 
 
-def _name_class(axes: Axes, x: float, y: float, name: str, colour: Any) -> None:
-    halo = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": colour, "alpha": 0.85}
-    axes.text(x, y, name, ha="center", va="center", fontsize="small", fontweight="bold", bbox=halo)
+def _name_classes(axes: Axes, named: Sequence[tuple[float, float, str, Any]]) -> None:
+    """Each class's name at its median, moved up or down until none covers another; a line leads from where it was."""
+    halo = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.85}
+    texts = [
+        axes.text(x, y, name, ha="center", va="center", fontsize="small", bbox={**halo, "edgecolor": colour}, zorder=5)
+        for x, y, name, colour in named
+    ]
+    boxes = [text.get_window_extent().padded(PADDING) for text in texts]
+    places = np.array([[(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2] for box in boxes]).reshape(-1, 2)
+    halves = np.array([[box.width / 2, box.height / 2] for box in boxes]).reshape(-1, 2)
+    for _ in range(MOST_MOVES):
+        moved = False
+        for i in range(len(places)):
+            for j in range(i):
+                overlap = halves[i] + halves[j] - np.abs(places[i] - places[j])
+                if (overlap > 0).all():
+                    up = 1.0 if places[i, 1] >= places[j, 1] else -1.0
+                    places[i, 1] += up * overlap[1] / 2
+                    places[j, 1] -= up * overlap[1] / 2
+                    moved = True
+        if not moved:
+            break
+    back = axes.transData.inverted()
+    for text, (x, y, _, colour), place in zip(texts, named, places):
+        spot = back.transform(place)
+        if not np.allclose(spot, (x, y)):
+            text.set_position((float(spot[0]), float(spot[1])))
+            axes.plot([x, spot[0]], [y, spot[1]], color=colour, linewidth=0.8, zorder=4)

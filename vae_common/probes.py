@@ -14,6 +14,7 @@ import numpy as np
 from vae_common import randomness, reference_training
 from vae_common.checkpoints import AVERAGE, FIRST, SECOND, STEP, Arrays, weights_of
 from vae_common.configs import Config
+from vae_common.pixels import unit
 from vae_common.voices import Voice
 
 WARM_STEPS = 20
@@ -81,7 +82,7 @@ def probes(voice: Voice, config: Config, data: Data) -> Iterator[Probe]:
             arrays = {name: a.astype(rounded).astype(np.float64) for name, a in arrays.items()}
             arrays[STEP] = np.array(step, np.int64)
             yield Probe("warm" if step else "cold", arrays, images, noise, labels)
-        _, gradients = voice.of_batch(config, weights, images / 255, noise, labels, step)
+        _, gradients = voice.of_batch(config, weights, unit(images), noise, labels, step)
         weights, first, second = reference_training.adam(config, weights, gradients, first, second, step + 1)
         average = reference_training.averaged(config, average, weights)
     far = {name: np.linspace(*ends, arrays[name].size) for name, ends in EXTREMES.items() if name in arrays}

@@ -92,14 +92,14 @@ def initial_weights(
 
 
 def with_mean_bias(weights: Mapping[str, np.ndarray], images: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Weights whose output bias is the logit of the mean of uint8 images (N, height, width, channels).
+    """Weights whose output bias is the logit of the mean of images (N, height, width, channels).
 
     Of each pixel, or of each channel where the last layer is a convolution; means are kept off 0 and 1.
     """
     if images is None:
         raise InputError("output_bias: received data_mean and no images, expected create_state(config, images)")
     bias = weights["decoder.logits.bias"]
-    means = images.mean(0, dtype=np.float64) / 255
+    means = images.mean(0, dtype=np.float64) / (255 if images.dtype == np.uint8 else 1)
     means = means.ravel() if bias.size == means.size else means.mean((0, 1))
     return {**weights, "decoder.logits.bias": special.logit(means.clip(0.001, 0.999)).astype(bias.dtype)}
 

@@ -11,6 +11,7 @@ import numpy as np
 from vae_common import randomness, reference
 from vae_common.configs import Config
 from vae_common.contracts import Terms
+from vae_common.pixels import unit
 from vae_common.reference_networks import Weights
 
 
@@ -49,7 +50,7 @@ def averaged(config: Config, average: Weights, weights: Weights) -> dict[str, An
 
 
 def initial(config: Config, shapes: Mapping[str, tuple[int, ...]], images: Any) -> tuple[dict[str, Any], ...]:
-    """Weights, rounded to the config's dtype, and Adam's two moments before the first step on these uint8 images."""
+    """Weights, rounded to the config's dtype, and Adam's two moments before the first step on these images."""
     drawn = randomness.initial_weights(shapes, config.seed, config.network.initializer)
     if config.network.output_bias == "data_mean":
         drawn = randomness.with_mean_bias(drawn, images)
@@ -68,7 +69,7 @@ def train(
 ) -> tuple[Terms, dict[str, Any]]:
     """The experiment's first epochs by hand: every step's mean terms, (steps,) each, and the last weights.
 
-    `images` are uint8; initial weights, order, noise and thresholds are the seed's, the first and the noise
+    `images` are the set's; initial weights, order, noise and thresholds are the seed's, the first and the noise
     rounded to the config's dtype. `of_batch` may be somebody else's.
     """
     dtype, (weights, first, second) = config.training.dtype, initial(config, shapes, images)
@@ -76,7 +77,7 @@ def train(
     for epoch in range(epochs):
         draws = randomness.epoch_draws(config, epoch, len(images))
         for step, order in enumerate(draws.order):
-            batch = images[order] / 255 if draws.thresholds is None else images[order] > draws.thresholds[step]
+            batch = unit(images[order]) if draws.thresholds is None else images[order] > draws.thresholds[step]
             noise = draws.noise[step].astype(dtype).astype(np.float64)
             own = None if labels is None else labels[order]
             terms, grads = of_batch(config, weights, batch, noise, own, len(steps))

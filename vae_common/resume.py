@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from vae_common.checkpoints import Checkpoint
-from vae_common.configs import Config, InputError
+from vae_common.configs import Config, DataConfig, InputError
 from vae_common.runs import Run
+
+PLACES = ("dataset", "data_dir", "manual_dir")
+"""Fields of a config that say where its data are; whether they are the same is for their fingerprint to say."""
 
 
 def begun(folder: Path, config: Config, apart: Sequence[str] = ()) -> Checkpoint | None:
@@ -25,19 +28,20 @@ def begun(folder: Path, config: Config, apart: Sequence[str] = ()) -> Checkpoint
     there = dataclasses.replace(
         point.config,
         training=dataclasses.replace(point.config.training, **training),
-        data=dataclasses.replace(point.config.data, data_dir=config.data.data_dir, manual_dir=config.data.manual_dir),
+        data=dataclasses.replace(point.config.data, **{name: getattr(config.data, name) for name in PLACES}),
     )
     if there != config:
         raise InputError(f"output: {folder} holds another experiment than this one; choose another --output")
     return point
 
 
-def resumed_config(point: Checkpoint, **changes: Any) -> Config:
-    """The run's own config with other epochs, device or execution; None leaves what it has."""
+def resumed_config(point: Checkpoint, data: DataConfig, **changes: Any) -> Config:
+    """The run's own config with its data where they are now, and other epochs, device or execution; None leaves what it
+    has."""
     given = {name: value for name, value in changes.items() if value is not None}
     training = dataclasses.replace(point.config.training, **given)
     if training.epochs < point.epoch:
         raise InputError(
             f"epochs: received {training.epochs}, but the run has finished {point.epoch}; expected at least that"
         )
-    return dataclasses.replace(point.config, training=training)
+    return dataclasses.replace(point.config, training=training, data=data)

@@ -19,7 +19,7 @@ import urllib.request
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -30,13 +30,19 @@ from vae_common import memory, randomness
 from vae_common.configs import InputError
 from vae_common.errors import one_line, shown
 from vae_common.files import require_regular
+from vae_common.progress import counted
 
-_NPZ_ALIASES = {
-    "train_images": "x_train",
-    "train_labels": "y_train",
-    "test_images": "x_test",
-    "test_labels": "y_test",
+NAMES = {
+    "train_images": ("train_images", "x_train"),
+    "train_labels": ("train_labels", "y_train"),
+    "test_images": ("test_images", "x_test"),
+    "test_labels": ("test_labels", "y_test"),
+    "validation_images": ("validation_images", "val_images", "x_validation", "x_val"),
+    "validation_labels": ("validation_labels", "val_labels", "y_validation", "y_val"),
+    "class_names": ("class_names",),
 }
+"""What the loader takes, and under which names files have it: this project's, Keras's, MedMNIST's."""
+NEEDED = ("train_images", "test_images")
 _HELD_OUT_DIGITS = 297
 UNREADABLE = (
     zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, TypeError, AttributeError, NotImplementedError,
@@ -44,7 +50,6 @@ UNREADABLE = (
 )  # fmt: skip
 """What NumPy and zipfile raise on a damaged .npz file."""
 NOT_READ = {
-    ".npy": "one array; write images and labels together: np.savez(path, train_images=..., test_images=...)",
     ".pkl": "a pickle, which runs code when it is read; write an .npz: np.savez(path, train_images=..., ...)",
     ".pickle": "a pickle, which runs code when it is read; write an .npz: np.savez(path, train_images=..., ...)",
     ".pt": "a pickle, which runs code when it is read; write an .npz: np.savez(path, train_images=..., ...)",
@@ -124,16 +129,14 @@ def read_npz(path: Path) -> dict[str, Any]:
         require_file(path)
         with np.load(path, allow_pickle=False) as file:
             keys = sorted(file.files)
-            names = {key: key if key in keys else alias for key, alias in _NPZ_ALIASES.items()}
-            missing = [key for key, name in names.items() if name not in keys and key.endswith("images")]
-            if missing:
+            names = {key: next(name for name in of if name in keys) for key, of in NAMES.items() if {*of} & {*keys}}
+            if not names.keys() >= {*NEEDED}:
                 raise InputError(
-                    f"dataset: {one_line(path, 200)} holds {shown(keys)}, expected {', '.join(_NPZ_ALIASES)} "
-                    "(labels may be left out)"
+                    f"dataset: {one_line(path, 200)} holds {shown(keys)}, expected train_images, test_images and, "
+                    "where there are any, train_labels, test_labels, val_images, val_labels"
                 )
-            wanted = [name for name in (*names.values(), "class_names") if name in keys]
-            _require_sizes(path, wanted)
-            held = {name: file[name] for name in wanted}
+            _require_sizes(path, list(names.values()))
+            return {key: file[name] for key, name in names.items()}
     except InputError:
         raise
     except FileNotFoundError:
@@ -142,8 +145,53 @@ def read_npz(path: Path) -> dict[str, Any]:
     except UNREADABLE as error:
         said = f"dataset: {one_line(path, 200)} cannot be read as .npz ({one_line(error, 120)})"
         raise InputError(f"{said}; write it again: np.savez(path, train_images=..., ...)") from error
-    found = {key: held[name] for key, name in names.items() if name in held}
-    return found | {"class_names": held.get("class_names", ())}
+
+
+def read_npy(path: Path, test_share: float) -> dict[str, Any]:
+    """One .npy file of images, and `<its name>_labels.npy` beside it where there are labels; a fixed draw of that share
+    becomes the test split."""
+    images, beside = _npy(path), path.with_name(f"{path.stem}_labels.npy")
+    labels = _npy(beside) if beside.exists() else None
+    count = len(images) if images.ndim else 0
+    if count < 2:
+        raise InputError(
+            f"dataset: {one_line(path, 200)} holds {images.dtype} {images.shape}, expected images to split"
+        )
+    if labels is not None and len(np.atleast_1d(labels)) != count:
+        raise InputError(f"dataset: {one_line(beside, 200)} holds {labels.shape}, expected a label for each of {count}")
+    order, held = randomness.split_order(count), max(1, min(count - 1, round(count * test_share)))
+    parts = {"train": np.sort(order[held:]), "test": np.sort(order[:held])}
+    found = {f"{split}_images": images[rows] for split, rows in parts.items()}
+    return found | ({} if labels is None else {f"{split}_labels": labels[rows] for split, rows in parts.items()})
+
+
+def read_npy_folder(folder: Path) -> dict[str, Any]:
+    """A folder with an .npy file for each array that an .npz has, under the same names."""
+    found = {}
+    for key, names in NAMES.items():
+        path = next((folder / f"{name}.npy" for name in names if (folder / f"{name}.npy").exists()), None)
+        if path is not None:
+            found[key] = _npy(path)
+    if not found.keys() >= {*NEEDED}:
+        raise InputError(f"dataset: {one_line(folder, 200)} holds {sorted(found)}, expected {', '.join(NEEDED)}")
+    return found
+
+
+def _npy(path: Path) -> np.ndarray:
+    """An .npy file's array, held against the memory before it is read."""
+    try:
+        require_file(path)
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        if mapped.nbytes > memory.available():
+            raise InputError(f"dataset: {one_line(path, 200)} holds {mapped.nbytes} bytes, more memory than is free")
+        return np.array(mapped)
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"dataset: received {one_line(path, 200)}, which does not exist; expected a file") from None
+    except UNREADABLE as error:
+        said = f"dataset: {one_line(path, 200)} cannot be read as .npy ({one_line(error, 120)})"
+        raise InputError(f"{said}; write it again: np.save") from error
 
 
 def _require_sizes(path: Path, names: list[str]) -> None:
@@ -333,8 +381,6 @@ def _require_source(builder: Any, name: str, manual_dir: str | None) -> None:
 
 
 def _decode(builder: Any, name: str, progress: bool) -> dict[str, Any]:
-    from tqdm import tqdm
-
     features = builder.info.features
     feature = features["label"] if "label" in features else None
     whole = feature is not None and feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
@@ -349,7 +395,7 @@ def _decode(builder: Any, name: str, progress: bool) -> dict[str, Any]:
         source = builder.as_data_source(split=split)
         images: np.ndarray | None = None
         labels = np.full(len(source), -1, np.int64)
-        for i, example in enumerate(tqdm(source, f"decoding {name} {split}", disable=None if progress else True)):
+        for i, example in enumerate(_shown(source, f"decoding {name} {split}", progress)):
             if images is None:
                 images = np.empty((len(source), *example["image"].shape), np.uint8)
             if example["image"].shape != images.shape[1:]:
@@ -371,6 +417,10 @@ def _decode(builder: Any, name: str, progress: bool) -> dict[str, Any]:
             whole = arrays[f"train_{kind}"]
             arrays[f"train_{kind}"], arrays[f"test_{kind}"] = whole[order[held:]], whole[order[:held]]
     return arrays
+
+
+def _shown(source: Any, what: str, progress: bool) -> Iterable[Any]:
+    return counted(source, what, len(source), "image") if progress else source
 
 
 def _first_line(error: BaseException) -> str:

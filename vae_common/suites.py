@@ -15,12 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from vae_common import files, stopping
 from vae_common.benchmark_results import PRECISION_EPOCHS, Record, against, merged, read_results, summary
 from vae_common.benchmarks import Case
 from vae_common.configs import InputError, require_count
+from vae_common.progress import Progress
 
 BATCH_SIZES = (32, 128, 512, 2048, 8192)
 RECIPE: dict[str, Any] = {"hidden": (400,), "latent_dim": 20, "kind": "epoch"}
@@ -166,10 +165,9 @@ def run(cases: Sequence[Case], processes: int, log: Path, programs: str | None) 
     """
     found: dict[str, list[Record]] = {}
     devices: set[str] = set()
-    with tqdm(total=processes * len(cases), unit="case", disable=None, file=sys.stderr) as bar:
+    with Progress("benchmark", processes * len(cases), "case") as bar:
         for _ in range(processes):
             for case in cases:
-                bar.set_postfix_str(f"{case.kind} {case.framework} {case.execution} {case.precision}")
                 try:
                     record = _measured(case, programs)
                 except InputError as error:
@@ -184,7 +182,7 @@ def run(cases: Sequence[Case], processes: int, log: Path, programs: str | None) 
                     )
                 files.append_line(log, json.dumps(record))
                 found.setdefault(case.key, []).append(record)
-                bar.update()
+                bar.update(note=f"{case.kind} {case.framework} {case.execution} {case.precision}")
     return [merged(records) for records in found.values()]
 
 

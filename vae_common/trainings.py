@@ -6,18 +6,17 @@ What is refused is refused before anything is written or removed. See runs.py fo
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tqdm import tqdm
-
 from vae_common import checkpoints, datasets, files, memory, resume, stopping
 from vae_common.configs import Config, InputError
+from vae_common.progress import Progress
 from vae_common.randomness import steps_per_epoch
 from vae_common.records import EpochRecord, NonFiniteLoss, mean_terms
 from vae_common.runs import BEGUN, SUMMARY, TRAINED_ELSEWHERE, Run, require_data
@@ -31,6 +30,7 @@ def require_trainable(half: ModuleType, config: Config, dataset: datasets.Datase
     """
     dataset.require_shape(config.image_shape)
     dataset.require_labels(config.network.classes)
+    dataset.require_levels(config)
     steps_per_epoch(len(dataset.train), config.training.batch_size)
     device = half.device_for(config)
     memory.require(config, half.model_shapes(config), len(dataset.train), half.free_memory(device), seeds)
@@ -187,18 +187,14 @@ def _begun(folder: Path, config: Config, dataset: datasets.Dataset) -> checkpoin
     return point
 
 
-@contextlib.contextmanager
-def _progress(half: ModuleType, config: Config, done: int, seeds: int = 1) -> Iterator[tqdm]:
+def _progress(half: ModuleType, config: Config, done: int, seeds: int = 1) -> Progress:
     said = f"seed {config.seed}" if seeds == 1 else f"{seeds} seeds"
     name = f"{half.__name__.removesuffix('_vae')} {config.model} {said}"
-    epochs = config.training.epochs
-    with tqdm(desc=name, total=epochs, initial=done, unit="epoch", disable=None, file=sys.stderr) as bar:
-        yield bar
+    return Progress(name, config.training.epochs, "epoch", done)
 
 
-def _advance(bar: tqdm, record: EpochRecord) -> None:
-    bar.set_postfix_str(f"{record['images_per_second']:,.0f} images/s, loss {record['train']['total_nats']:.2f}")
-    bar.update()
+def _advance(bar: Progress, record: EpochRecord) -> None:
+    bar.update(note=f"{record['images_per_second']:,.0f} images/s, loss {record['train']['total_nats']:.2f}")
 
 
 class _Training:
@@ -217,7 +213,8 @@ class _Training:
         self.half, self.config, self.dataset, self.run, self.resume = half, config, dataset, run, resume
         self.command, self.checkpoint_every = command, checkpoint_every
         self.framework = half.__name__.removesuffix("_vae")
-        self.environment = half.environment(config.training.device)
+        load = f"{os.getloadavg()[0]:.1f} before, of {os.cpu_count()} processors"
+        self.environment = half.environment(config.training.device) | {"load": load}
         self.history: list[EpochRecord] = list(resume.history) if resume else []
         self.saved = len(self.history)
         self.kept: Any = None

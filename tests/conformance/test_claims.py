@@ -91,7 +91,7 @@ def test_another_structure_of_the_latents_raises_the_alarm():
 
 def test_two_runs_a_half_can_raise_no_alarm_and_do_not_show_it():
     found = claims._neighbourhoods("vae", LATENTS[:4], 2)
-    assert found["verdict"] == "not shown"
+    assert found["verdict"] == "not decided"
     assert claims.failed([found])
 
 
@@ -102,7 +102,7 @@ def test_an_autoencoder_is_judged_by_what_has_no_scale():
 
 def test_an_inflated_spread_does_not_widen_the_margin():
     found, _ = verdicts(second=losses(spread=0.3))
-    assert {found[term] for term in ("total", "reconstruction", "KL")} == {"not shown"}
+    assert {found[term] for term in ("total", "reconstruction", "KL")} == {"not decided"}
 
 
 def test_a_pilot_sets_the_margins():
@@ -171,5 +171,5 @@ def test_paired_halves_are_equivalent(small):
 
 def test_not_shown_does_not_hold():
     assert [claim["verdict"] for claim in claims.failed([{"verdict": v} for v in (
-        "equal", "equivalent", "no alarm", "not shown", "different",
-    )])] == ["not shown", "different"]  # fmt: skip
+        "equal", "equivalent", "no alarm", "not decided", "different",
+    )])] == ["not decided", "different"]  # fmt: skip
