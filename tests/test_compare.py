@@ -30,7 +30,7 @@ def test_check_lockstep_ends_in_verdicts(tmp_path):
     result = script("compare", *flags, cwd=tmp_path)
     assert [claim["verdict"] for claim in result["claims"]] == ["equal", "equivalent"]
     page = (tmp_path / "runs" / "compare-digits" / "report.html").read_text()
-    assert page.index("Verdicts") < page.index("Test loss per image")
+    assert page.index("What was checked") < page.index("Test loss per image")
     summary = json.loads((tmp_path / "runs" / "compare-digits" / "summary.json").read_text())
     assert len(summary["models"]["vae"]["drift"]["float32"]["total"]) == 5
     assert summary["claims"][0]["numbers"]["largest difference, total"] < 1e-11
@@ -76,7 +76,8 @@ def test_compare_trains_models_and_seeds(tmp_path):
         assert abs(model["relative_difference"]["total_nats"]) < 1e-10
     summary = json.loads((tmp_path / "runs" / "compare-digits" / "summary.json").read_text())
     total = summary["models"]["vae"]["losses"]["total_nats"]
-    assert total["within_seed_spread"] is True
+    assert total["verdict"]["outcome"] == "equivalent"
+    assert total["verdict"]["paired"] is True
     assert total["jax"]["std"] > 0
 
 

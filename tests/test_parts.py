@@ -124,7 +124,7 @@ def test_labels_have_to_fit(half, small):
     with pytest.raises(InputError, match="classes: received 9, but the train split of digits has labels from 0 to 9"):
         half.fit(half.create_state(fewer), small)
     unlabelled = replace(small, train=replace(small.train, labels=np.full(len(small.train), -1)))
-    with pytest.raises(InputError, match="classes: received 10, but digits has no labels"):
+    with pytest.raises(InputError, match="classes: received 10, but the train split of digits has no labels"):
         half.fit(half.create_state(config), unlabelled)
 
 

@@ -76,7 +76,7 @@ def test_a_shifted_descriptor_is_different(metric, shift):
     _, claimed = verdicts(described=descriptors(**{metric: shift}))
     (failed,) = claims.failed(claimed)
     assert failed["verdict"] == "different"
-    assert failed["claim"].endswith(claims._name(metric))
+    assert failed["claim"].endswith(claims.name_of(metric))
 
 
 def test_another_structure_of_the_latents_raises_the_alarm():
@@ -125,15 +125,23 @@ def test_pilots_that_are_none(tmp_path):
         "losses_by_seed": {name: losses(count=2) for name in HALVES},
         "latents_of_each_half": {name: descriptors(count=2) for name in HALVES},
     }  # fmt: skip
-    path.write_text(json.dumps({"check": "independent", "models": {"vae": model}}))
-    assert len(claims.read_pilot(path, replace(config, seed=9), [9, 10])["torch"]) == 2
+    summary = {"check": "independent", "models": {"vae": model}}
+    path.write_text(json.dumps(summary))
+    assert len(claims.read_pilot(path, replace(config, seed=9), [9, 10], "all:1")["torch"]) == 2
     for changed, seeds, said in (
         (config, [3, 4], r"shares seeds \[3\]"),
         (replace(config, image_shape=(3, 3, 1)), [9], "another experiment"),
         (replace(config, model="ae"), [9], "no comparison's summary.json with ae"),
     ):
         with pytest.raises(InputError, match=said):
-            claims.read_pilot(path, changed, seeds)
+            claims.read_pilot(path, changed, seeds, "all:1")
+    path.write_text(json.dumps(summary | {"data": "all:2"}))
+    with pytest.raises(InputError, match="was made on other data"):
+        claims.read_pilot(path, config, [9], "all:1")
+    model["losses_by_seed"]["jax"][0]["kl_nats"] = float("nan")
+    path.write_text(json.dumps(summary))
+    with pytest.raises(InputError, match="NaN or infinite"):
+        claims.read_pilot(path, config, [9], "all:1")
     with pytest.raises(InputError, match="without --check independent"):
         ClaimOptions("paired", pilot=path)
 
@@ -152,7 +160,7 @@ def test_paired_seeds_see_half_a_percent(term, factor):
     assert not claims.failed(claims.paired("vae", {"jax": first, "torch": first}))
     wrong = [run | {f"{term}_nats": factor * run[f"{term}_nats"]} for run in first]
     (claim,) = claims.failed(claims.paired("vae", {"jax": first, "torch": wrong}))
-    assert claim["claim"] == f"paired seeds, {claims._name(term)}"
+    assert claim["claim"] == f"paired seeds, {claims.name_of(term)}"
 
 
 def test_paired_halves_are_equivalent(small):
