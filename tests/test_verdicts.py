@@ -82,7 +82,8 @@ def test_records_are_read_back():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.00034, "+0.034 %"), (-0.2, "-20.000 %"), (1e-9, "+0.000000 %"), (0, "+0.000 %")]
+    ("value", "text"),
+    [(0.00034, "+0.034 %"), (-0.2, "-20.000 %"), (2.4e-7, "+0.000024 %"), (1e-30, "+0.0000000000 %"), (0, "+0.000 %")],
 )
 def test_per_cent(value, text):
     assert verdicts.percent(value) == text

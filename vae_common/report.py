@@ -31,7 +31,7 @@ _TEMPLATE = """<!doctype html>
   body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
   h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { margin-top: 2.5rem; border-bottom: 2px solid #ddd; }
   th { vertical-align: bottom; }
-  .wide { overflow-x: auto; }
+  .wide { overflow-x: auto; } th.long { min-width: 9rem; }
   table { border-collapse: collapse; margin: .6rem 0 1.2rem; font-variant-numeric: tabular-nums; }
   th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid #e4e4e4; }
   td { white-space: nowrap; } td.left, td:first-child { white-space: normal; }
@@ -66,7 +66,7 @@ not decided. Differences are PyTorch's mean less JAX's. Power: the chance that t
 Minimum detectable difference: the smallest true one that a two-sided t test would find at alpha 0.05 with a power of
 80&nbsp;%.</caption>
 <tr><th>claim</th><th class="left">model</th><th class="left">outcome</th><th>difference</th><th>90 % interval</th>
-<th>margin</th><th class="left">margin from</th><th>power</th><th>minimum detectable<br>difference</th></tr>
+<th>margin</th><th class="left">margin from</th><th>power</th><th class="long">minimum detectable difference</th></tr>
 {% for claim in over_seeds %}
 <tr><td>{{ claim.claim }}</td><td class="left">{{ titles[claim.model] }}</td>
 <td class="left word">{{ claim.verdict }}</td>
@@ -95,7 +95,8 @@ Minimum detectable difference: the smallest true one that a two-sided t test wou
 <br>Reconstruction: {{ result.reconstruction_unit }}. KL: {{ result.kl_unit }}.</caption>
 <tr><th>term</th>{% for name in halves %}<th>{{ names[name] }}</th>{% endfor %}
 {% if halves|length > 1 %}<th>difference</th>{% if seeds(result)|length > 1 %}<th>90 % interval</th>
-<th>margin</th><th>minimum detectable<br>difference (alpha 0.05,<br>power 80 %)</th><th class="left">outcome</th>
+<th>margin</th><th class="long">minimum detectable difference (alpha&nbsp;0.05, power&nbsp;80&nbsp;%)</th>
+<th class="left">outcome</th>
 {% endif %}{% endif %}</tr>
 {% for term, values in result.losses.items() if values[halves[0]].mean %}
 <tr><td>{{ label(term) }}</td>

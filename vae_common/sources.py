@@ -311,7 +311,8 @@ def _quiet() -> Iterator[None]:
         stack.callback(os.dup2, original, 2)
         replaced = shown_stream if sys.stderr is sys.__stderr__ else sys.stderr
         stack.enter_context(contextlib.redirect_stderr(replaced))
-        stack.enter_context(contextlib.redirect_stdout(replaced))
+        held = stack.enter_context(open(os.dup(kept.fileno()), "w", encoding="utf-8", buffering=1))
+        stack.enter_context(contextlib.redirect_stdout(held))
         try:
             yield
         except Exception as error:

@@ -6,6 +6,7 @@ not decided; one seed decides nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,8 +97,8 @@ def _more(verdict: Verdict) -> str:
 
 
 def percent(value: float, signed: bool = True) -> str:
-    """A relative number in per cent, with as many digits as show it."""
-    digits = 3 if abs(value) >= 5e-6 or value == 0 else 6
+    """A relative number in per cent: three decimals, or as many as show two digits of it (ten at most)."""
+    digits = 3 if value == 0 else min(10, max(3, 1 - math.floor(math.log10(abs(100 * value)))))
     return f"{100 * value:{'+' if signed else ''}.{digits}f} %"
 
 
