@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
+from vae_common.config_parts import PRECISIONS
 from vae_common.configs import Config, InputError
 from vae_common.errors import one_line, require
 
 # jaxlib 0.10.2 computes some fused sums wrongly on a CPU (jax issue 39103); without its new fusions it does not.
 _WRONG, _CURE = "0.10.2", "--xla_cpu_experimental_ynn_fusion_type="
-if jaxlib.__version__ == _WRONG and _CURE not in os.environ.get("XLA_FLAGS", "").split():
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_CURE}".strip()  # read where JAX finds its devices
+if jaxlib.__version__ == _WRONG:  # last, where the last of a repeated flag counts; read where JAX finds its devices
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_CURE}".strip()
 _FAST_MATH = "--xla_cpu_enable_fast_math"
 # What holds in a block of `precision`, whatever the user has set: what would change numbers, or end a training.
 _HELD: tuple[tuple[Any, Any], ...] = (
@@ -50,7 +51,7 @@ def select_device(name: str = "auto") -> jax.Device:
     require(isinstance(name, str), "device", name, "auto, cpu or an accelerator's name")
     try:
         there = jax.devices()
-    except RuntimeError as error:  # JAX_PLATFORMS names what is not there
+    except (RuntimeError, AssertionError) as error:  # JAX_PLATFORMS names what is not there
         said = f"device: JAX finds none ({one_line(error, 160)})"
         raise InputError(f"{said}; unset JAX_PLATFORMS, or name one that is there: cpu") from error
     try:
@@ -69,7 +70,7 @@ def _require_right_sums() -> None:
     if jaxlib.__version__ != _WRONG:
         return
     draw = np.random.default_rng(0)
-    rows, matrix = draw.normal(size=(16_385, 3)), draw.normal(size=(3, 3))
+    rows, matrix = draw.normal(size=(32_769, 3)), draw.normal(size=(3, 3))
     with precision("float64"):
         sums = np.asarray(jax.jit(jax.vmap(lambda row: jnp.sum((matrix @ row) ** 2)))(rows))
     if not np.allclose(sums, ((rows @ matrix.T) ** 2).sum(1)):
@@ -108,6 +109,7 @@ def precision(name: str) -> Iterator[None]:
     accelerator may multiply float32 matrices in a shorter format. (bfloat16 operands: see `models.networks.affine`.)
     JAX's other settings that would change numbers or end a training are held too, and are the user's again behind it.
     """
+    require(name in PRECISIONS, "precision", name, f"one of {', '.join(PRECISIONS)}")
     products = "tensorfloat32" if name == "tf32" else "highest"
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.enable_x64(name == "float64"))

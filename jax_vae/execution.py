@@ -43,15 +43,23 @@ def train_epoch(state: State, images, draws: Draws, labels=None) -> tuple[State,
 def compile_epoch(state: State, images, draws: Draws, labels=None) -> EpochProgram:
     """`train_epoch` for arguments of these shapes, compiled ahead of time; nothing is run or consumed.
 
-    With `execution` other than `eager` any argument may be made of `jax.ShapeDtypeStruct`, and the result is a
-    `jax.stages.Compiled`.
+    With `execution` other than `eager` any argument may be made of `jax.ShapeDtypeStruct`, and the result has the
+    `jax.stages.Compiled` as its `compiled`.
     """
     require_epoch(state.config, len(state.seeds), images, draws, labels)
     program, labels = _program(state), [] if labels is None else [labels]
     if program is _eager_epoch:
         return train_epoch  # its step is compiled where it is first called
-    with precision(state.config.training.precision):
-        return program.lower(state, images, draws, *labels).compile(compiler_options=_options(state))
+    arithmetic = state.config.training.precision
+    with precision(arithmetic):
+        compiled = program.lower(state, images, draws, *labels).compile(compiler_options=_options(state))
+
+    def run(*arguments):
+        with precision(arithmetic):
+            return compiled(*arguments)
+
+    run.compiled = compiled  # type: ignore[attr-defined]
+    return run
 
 
 def _options(state):

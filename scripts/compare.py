@@ -52,15 +52,15 @@ def main(arguments: Arguments) -> dict[str, Any]:
         plan, data = experiments.Plan.read(arguments.resume)
         dataset = load_dataset(plan.config.data)
         runs.require_data(arguments.resume, data, dataset)
+        experiments.choose(halves, plan.config, dataset, plan.models, plan.seeds, plan.claims, plan.parallel_seeds)
     else:
         plan, dataset = _planned(halves, arguments)
-    experiments.choose(halves, plan.config, dataset, plan.models, plan.seeds, plan.claims, plan.parallel_seeds)
     plan.figures.check(dataset)
     folder = arguments.resume
     if folder is None:
         folder = runs.new_folder(arguments.output, f"compare-{dataset.name.replace('/', '-')}")
     how = f"python -m scripts.compare --resume {shlex.quote(str(folder))}"
-    with files.alone_in(folder, "is being compared in by another process"), stopping.mend(how):
+    with files.alone_in(folder, "is being compared in by another process"), stopping.mend(lambda: how):
         files.remove_parts(folder)
         if arguments.resume is None:
             plan.write(folder, dataset, command)

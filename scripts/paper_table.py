@@ -13,7 +13,7 @@ from typing import Any
 from scripts.halves import Framework, load_halves
 from vae_common import datasets, evaluations, files, paper_table, stopping, trainings
 from vae_common.command_line import run
-from vae_common.configs import PRESETS, require_count, require_each_once, require_seed
+from vae_common.configs import PRESETS, InputError, require_count, require_each_once, require_seed
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
     place = arguments.output / arguments.adam
     if place.is_dir():
         files.require_writable(place / "table.json", "output", paper_table.KIND, ("entries",))
+        if (place / "table.md").exists() and not (place / "table.json").exists():
+            raise InputError(f"output: {place} holds a table.md that no paper table wrote; choose another")
     halves = load_halves(*arguments.frameworks)
     source: dict[str, Any] = {"data_dir": arguments.data_dir, "manual_dir": arguments.manual_dir}
     dataset = datasets.load("mnist", **source, progress=True).hold_out(PRESETS["iwae"].data.validation_size)
@@ -55,7 +57,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     for row in arguments.rows:
         for name, half in halves.items():
             folders = {seed: paper_table.run_folder(place, name, row, seed) for seed in seeds}
-            with stopping.mend("the same command again"):
+            with stopping.mend(lambda: "the same command again"):
                 paper_table.train_row(half, base, row, stages, arguments.adam, dataset, folders, draws, command)
             found = paper_table.table(place, seeds, arguments.stages, draws)
             files.write_json(place / "table.json", {files.KIND: paper_table.KIND} | found | {"command": command})

@@ -47,6 +47,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
     dataset = dataset.named(arguments.class_names)
     arguments.figures.check(dataset)
     if arguments.output is not None:
+        if arguments.output.exists() and not arguments.output.is_dir():
+            raise InputError(f"output: {arguments.output} exists and is no folder; choose another")
         for name in figures.NAMES:
             plotting.require_replaceable(arguments.output / f"{name}.png")
     trained = figures.Trained(half, runs.load_model(half, checkpoint), [checkpoint.history], checkpoint.config.seed)

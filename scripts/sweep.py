@@ -44,7 +44,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     output, command = arguments.output, ["python", "-m", "scripts.sweep", *sys.argv[1:]]
     fields = [text.partition("=")[0] for text in arguments.vary]
     common: dict[str, Any] = {"command": command, "parallel": arguments.parallel_seeds}
-    with stopping.mend("the same command again"):
+    with stopping.mend(lambda: "the same command again"):
         rows = sweeps.train(halves, base, arguments.vary, arguments.seeds, dataset, output, **common)
     for row in rows if arguments.tensorboard else ():
         tensorboard.write(runs.Run(Path(row["folder"])))

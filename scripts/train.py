@@ -67,7 +67,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
         config, dataset = experiment.load({framework: half}, arguments.model, arguments.seed)
         name = f"{framework}-{config.model}-{dataset.name.replace('/', '-')}-seed{config.seed}"
         folder = runs.new_folder(arguments.output, name)
-    with stopping.mend(f"python -m scripts.train --resume {shlex.quote(str(folder))}"):
+    how = f"python -m scripts.train --resume {shlex.quote(str(folder))}"
+    with stopping.mend(lambda: how if runs.Run(folder).is_begun else "the same command again"):
         return trainings.train(half, config, dataset, folder, command=command, checkpoint_every=every, resume=point)
 
 

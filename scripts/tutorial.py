@@ -5,6 +5,7 @@ python -m scripts.tutorial --framework both --dataset mnist
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 from scripts.experiment import Experiment, Flat
 from scripts.halves import load_halves
-from vae_common import experiments, runs
+from vae_common import experiments, runs, stopping
+from vae_common.claims import ClaimOptions
 from vae_common.command_line import run
 from vae_common.figures import FigureOptions
 
@@ -40,7 +42,13 @@ def main(arguments: Arguments) -> dict[str, Any]:
     arguments.figures.check(dataset)
     folder = runs.new_folder(arguments.output, f"tutorial-{dataset.name.replace('/', '-')}")
     command = ["python", "-m", "scripts.tutorial", *sys.argv[1:]]
-    groups = experiments.train_all(halves, config, MODELS, (arguments.seed,), dataset, folder, command)
+    plan = experiments.Plan(config, MODELS, (arguments.seed,), False, ClaimOptions(), arguments.figures)
+    how = "the same command, with another --output"
+    if len(halves) > 1:  # a comparison like any other
+        plan.write(folder, dataset, command)
+        how = f"python -m scripts.compare --resume {shlex.quote(str(folder))}"
+    with stopping.mend(lambda: how):
+        groups = experiments.train_all(halves, config, MODELS, (arguments.seed,), dataset, folder, command)
     summary = experiments.compare(halves, groups, dataset, folder, arguments.figures, command)
     for name in (*summary["figures"], summary["report"]):
         print(name)

@@ -109,7 +109,17 @@ def torch_settings():
 
 
 def life(half, small):
-    """A training and what is done with it, as one dict of arrays: convolutions, native draws, importance weights."""
+    """A training of each kind and what is done with it, as one dict of arrays."""
+    dense = small_config(dtype="float32", training=TrainingConfig(batch_size=50, epochs=1))
+    found = half.state_to_arrays(half.fit(half.create_state(dense), small))
+    together = half.stack_states([half.create_state(replace(dense, seed=seed)) for seed in (0, 1)])
+    ends = half.unstack_states(half.fit(together, small))
+    found |= {f"together.{name}": array for name, array in half.state_to_arrays(ends[1]).items()}
+    return {f"dense.{name}": array for name, array in found.items()} | convolutional(half, small)
+
+
+def convolutional(half, small):
+    """Convolutions, native draws, importance weights, labels."""
     config = small_config(
         dtype="float32",
         network=NetworkConfig(channels=(2,), hidden=(8,), latent_dim=2, classes=10),

@@ -57,12 +57,16 @@ def test_an_evaluation_overwrites_evaluations_only(run, refused, command, target
 
 def test_a_sweep_writes_into_sweeps_only(run, refused, command):
     (run / "other").mkdir()
-    (run / "other" / "notes.txt").write_text("mine")
+    (run / "other" / "table.csv").write_text("mine")
     (run / "compared").mkdir()
     (run / "compared" / "summary.json").write_text(json.dumps({"kind": "comparison"}))
+    (run / "planned").mkdir()
+    (run / "planned" / "comparison.json").write_text("{}")
     (run / "file").write_text("mine")
+    (run / "s").mkdir()
+    (run / "s" / "slurm-1.out").write_text("a cluster's")
     flags = ("--epochs", 1, "--hidden", 8, "--frameworks", "torch")
-    for target in ("run", "other", "compared", "file"):
+    for target in ("run", "other", "compared", "planned", "file"):
         refused("sweep", *flags, "--output", target, cwd=run, said="output: ")
     for _ in range(2):
         assert command("sweep", *flags, "--output", "s", cwd=run).status == 0
@@ -114,7 +118,7 @@ def test_a_folder_with_parts_only_can_be_used(tmp_path):
 
 def test_two_preparations_take_turns(tmp_path, small, monkeypatch):
     """The second waits, and reads what the first has made."""
-    inside, entered, made = [], threading.Barrier(2), []
+    inside, made = [], []
 
     def prepare(name, *_):
         inside.append(name)
@@ -125,7 +129,8 @@ def test_two_preparations_take_turns(tmp_path, small, monkeypatch):
         arrays = {f"{s}_{k}": getattr(getattr(small, s), k) for s in ("train", "test") for k in ("images", "labels")}
         return arrays | {"full_name": "mnist/3.0.1"}
 
-    monkeypatch.setattr(sources, "require_tfds", lambda *_: entered.wait(5))
+    # Both have seen no cache file; the second comes to the lock when the first has left it.
+    monkeypatch.setattr(sources, "require_tfds", lambda *_: threading.Event().wait(0.1 if made else 0.0))
     monkeypatch.setattr(sources, "read_tfds", prepare)
     found = []
     threads = [
@@ -137,6 +142,14 @@ def test_two_preparations_take_turns(tmp_path, small, monkeypatch):
         thread.join()
     assert made == ["mnist"]
     assert [len(dataset.train) for dataset in found] == [len(small.train)] * 2
+
+
+def test_who_comes_late_to_a_preparation_reads_it(tmp_path, small, monkeypatch):
+    """It saw no cache file, took its time to import TensorFlow, and found nobody in its way."""
+    cache = datasets.cache_path("mnist", tmp_path)
+    monkeypatch.setattr(sources, "require_tfds", lambda *_: datasets._write_cache(cache, small))
+    monkeypatch.setattr(sources, "read_tfds", lambda *_: pytest.fail("prepared twice"))
+    assert datasets.load("mnist", data_dir=tmp_path).fingerprint == small.fingerprint
 
 
 # 5. A full disk

@@ -187,6 +187,7 @@ NOISE = np.random.default_rng(1).standard_normal((4, 3))
         (BATCH, NOISE[:, :1], None, "noise: received \\(4, 1\\)"),
         (BATCH, NOISE[0], None, "noise: received \\(3,\\)"),
         (BATCH, NOISE.astype(int), None, "noise: received 'int64'"),
+        (BATCH, NOISE > 0, None, "noise: received 'bool'"),
         (BATCH, NOISE * np.nan, None, "noise: received NaN"),
         (BATCH, NOISE, [0, 1, 2, 3], "labels: received some, expected none"),
         (BATCH.tolist(), NOISE, None, "images: received list"),
@@ -393,8 +394,9 @@ def test_a_terminal_that_knows_few_letters(tmp_path, encoding):
     assert "Traceback" not in result.stderr.decode()
 
 
-def test_platforms_that_are_not_there(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "nowhere"}
+@pytest.mark.parametrize("platform", ["nowhere", "cuda"])
+def test_platforms_that_are_not_there(tmp_path, platform):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": platform}
     command = [sys.executable, "-W", "ignore", "-m", "scripts.train", "--framework", "jax"]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 2

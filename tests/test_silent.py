@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scripts.train import Arguments
 from tests.conftest import HALVES, small_config
 from vae_common import checkpoints, datasets, figures, latents, plotting, randomness, runs, sweeps, trainings
 from vae_common.command_line import parse
-from vae_common.configs import DataConfig, InputError, OptimizerConfig
+from vae_common.configs import DataConfig, InputError, NetworkConfig, OptimizerConfig
 from vae_common.resume import begun
 
 MASKS = np.eye(8, dtype=np.uint8)[None, ..., None].repeat(24, 0)
@@ -38,6 +39,7 @@ def test_unscaled_images_are_refused_everywhere(half, tmp_path, largest):
         lambda: datasets.binarize(images, "threshold", "train"),
         lambda: datasets.binarize(images, "static", "test"),
         lambda: half.encode(model, images),
+        lambda: half.encode(model, images[:10]),
         lambda: half.reconstruct(model, images),
         lambda: half.evaluate(model, images, small_config(image_shape=(8, 8, 1))),
         lambda: half.place_images(images, small_config(image_shape=(8, 8, 1))),
@@ -45,8 +47,11 @@ def test_unscaled_images_are_refused_everywhere(half, tmp_path, largest):
     for call in calls:
         with pytest.raises(InputError, match=rf"largest value is {largest}, expected values from 0 to 255") as error:
             call()
-        assert "* 255" in str(error.value)
-        assert "astype(bool)" in str(error.value)
+        mend = re.search(r"scale them, (.*), or give masks as bool, (images.astype\(bool\))", str(error.value))
+        scaled = eval(mend[1], {"images": images, "np": np})  # what the message says does what it should
+        assert scaled.dtype == np.uint8
+        np.testing.assert_array_equal(scaled, MASKS * 255)
+        datasets.binarize(scaled, "threshold", "train")
 
 
 @pytest.mark.parametrize("mode", ["none", "threshold", "static"])
@@ -63,9 +68,26 @@ def test_masks_are_taken_as_bool(half, tmp_path, mode):
     np.testing.assert_array_equal(codes[0], codes[2])
 
 
-def test_one_black_image_is_one(half):
+def test_a_few_dark_images_are_what_they_are(half, small):
     model = half.create_model(small_config(image_shape=(8, 8, 1)))
-    assert np.isfinite(half.encode(model, np.zeros((1, 8, 8, 1), np.uint8)).mean).all()
+    for images in (np.zeros((1, 8, 8, 1), np.uint8), MASKS[:1] * 9):
+        assert np.isfinite(half.encode(model, images).mean).all()
+    with pytest.raises(InputError, match="largest value is 1"):
+        half.encode(model, MASKS[:1])
+    dim = dataclasses.replace(small, train=datasets.Split(small.train.images // 20, small.train.labels))
+    assert len(dim.hold_out(2).validation) == 2
+    assert not datasets.binarize(datasets.binarize(MASKS * 100, "threshold", "test"), "threshold", "test").any()
+
+
+@pytest.mark.parametrize("kind", ["bool", "uint8", "float32"])
+def test_a_bias_from_the_data_reads_them_as_they_are(half, kind):
+    config = small_config(network=NetworkConfig(hidden=(4,), latent_dim=2, output_bias="data_mean"))
+    images = {"bool": np.ones((9, 28, 28, 1), bool), "uint8": np.full((9, 28, 28, 1), 255, np.uint8)}
+    images["float32"] = np.ones((9, 28, 28, 1), np.float32)
+    bias = half.to_arrays(half.create_state(config, images[kind]).model)["decoder.logits.bias"]
+    np.testing.assert_allclose(bias, np.log(0.999 / 0.001))
+    with pytest.raises(InputError, match="largest value is 1"):
+        half.create_state(config, np.ones((19, 28, 28, 1), np.uint8))
 
 
 # 2. Rows that stand for a set
@@ -270,6 +292,8 @@ def test_every_class_has_been_trained(tmp_path, labels, classes, said):
         (["loss=1"], "expected an object with named fields"),
         (["network.hidden=[[8]]"], "hidden: received"),
         (["training.batch_size=5000"], "batch_size: received 5000"),
+        (["training.device=auto,cpu"], "one experiment in torch"),
+        (["training.execution=auto,eager"], "one experiment in torch"),
     ],
 )
 def test_a_sweep_counts_each_experiment_once(vary, said, small, tmp_path):

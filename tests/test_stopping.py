@@ -79,6 +79,58 @@ def digits():
     return datasets.load("digits")
 
 
+STOPPED = """
+import os, signal, sys, threading, time
+from vae_common import sources, stopping
+
+stopping.install()
+signal.signal(signal.SIGUSR1, lambda *_: None)  # a library's own
+os.kill(os.getpid(), signal.SIGUSR1)
+time.sleep(0.2)
+save = {"slow": lambda: time.sleep(60), "fails": lambda: 1 / 0, "none": lambda: None}[sys.argv[1]]
+with stopping.saving(save), stopping.mend(lambda: "this"), sources._quiet():
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "twice", "said"),
+    [
+        ("none", False, "stopped by SIGTERM; go on with: this"),
+        ("fails", False, "saving failed (division by zero); go on with: this"),
+        ("slow", False, "saving took too long"),
+        ("slow", True, "stopped by SIGTERM at once"),
+    ],
+)
+def test_a_stop_ends_in_time_whatever_saving_does(kind, twice, said):
+    """Also while standard error points elsewhere; another library's signal is left to it."""
+    command = [sys.executable, "-c", STOPPED, kind]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    if twice:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < (1.0 if twice else WITHIN)
+    assert process.returncode == (130 if twice else 143)
+    assert said.replace("SIGTERM at once", "SIGINT at once") in err
+    assert len(err.splitlines()) == 1
+
+
+def test_many_seeds_are_saved_in_time(tmp_path):
+    """Sixteen in one program, each into its own folder."""
+    flags = ("--models", "vae", "--epochs", 10**6, "--parallel-seeds", "--seeds", *range(16), "--output", "c")
+    process = start("scripts.compare", *flags, "--hidden", 256, "--batch-size", 1500, cwd=tmp_path)
+    runs = [tmp_path / "c" / "runs" / f"jax-vae-seed{seed}" for seed in range(16)]
+    wait_for(lambda: all(epochs(run) >= 2 for run in runs))
+    status, _, err = stop(process, signal.SIGTERM)
+    assert (status, err) == (143, "error: stopped by SIGTERM; go on with: python -m scripts.compare --resume c\n")
+    assert min(checkpoints.read(run / "checkpoint.safetensors").epoch for run in runs) >= 1
+
+
 @pytest.mark.parametrize("seconds", [0.15, 0.6, 1.5])
 def test_interrupted_while_libraries_load(tmp_path, seconds):
     process = start("scripts.train", "--epochs", 10**6, *QUICK, cwd=tmp_path)

@@ -7,12 +7,14 @@ import contextlib
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
+from vae_common.config_parts import PRECISIONS
 from vae_common.configs import Config, InputError
 from vae_common.errors import require
 from vae_common.files import temporary_programs
@@ -27,6 +29,7 @@ _OPERATIONS = (
 )  # fmt: skip
 # Of `set_float32_matmul_precision`, which stands beside them: what CUDA's and oneDNN's products are then set to.
 _LEGACY = {"highest": ("ieee", "ieee"), "high": ("tf32", "tf32"), "medium": ("tf32", "bf16")}
+_LEGACY_CUDNN = (("tf32", "tf32"), ("none", "none"))
 _SUBNORMAL = np.nextafter(np.float64(0), np.float64(1))
 
 
@@ -64,7 +67,8 @@ def device_for(config: Config) -> torch.device:
 
 def _require_compiler() -> None:
     """Raises InputError where torch.compile would find no C++ compiler."""
-    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
+    usual = ["clang++"] if sys.platform == "darwin" else ["g++"]
+    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else usual
     if not any(shutil.which(name) for name in wanted):
         raise InputError(
             f"execution: received compile, which needs a C++ compiler, and {' and '.join(wanted)} cannot be found; "
@@ -88,6 +92,7 @@ def precision(name: str) -> Iterator[None]:
     `models.networks.affine`.) PyTorch's other settings that would change numbers or end a training are held too, and
     are the user's again behind it.
     """
+    require(name in PRECISIONS, "precision", name, f"one of {', '.join(PRECISIONS)}")
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -133,22 +138,22 @@ def _true_products(tf32: bool) -> Iterator[None]:
 
 
 def _legacy() -> str:
-    """What `set_float32_matmul_precision` was last given: PyTorch says so only beside new switches that agree."""
-    for values in [None, *_LEGACY.values()]:
-        for product, value in zip(_PRODUCTS, values or ()):
-            product.fp32_precision = value
-        with contextlib.suppress(RuntimeError):
-            return torch.get_float32_matmul_precision()
-    raise AssertionError("unreachable")
+    """What `set_float32_matmul_precision` was last given."""
+    return _told(torch.get_float32_matmul_precision, _PRODUCTS, _LEGACY.values())
 
 
 def _legacy_cudnn() -> bool:
-    """What `cudnn.allow_tf32` was last given, likewise."""
-    for value in (None, "tf32", "none"):
-        for operation in (_BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn) if value else ():
-            operation.fp32_precision = value
+    """What `cudnn.allow_tf32` was last given."""
+    return _told(lambda: _BACKENDS.cudnn.allow_tf32, (_BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn), _LEGACY_CUDNN)
+
+
+def _told(read: Callable[[], Any], places: Iterable[Any], agreeing: Iterable[tuple[str, str]]) -> Any:
+    """An old switch, which PyTorch tells only beside new ones that agree with it: these are tried in turn."""
+    for values in [(), *agreeing]:
+        for place, value in zip(places, values):
+            place.fp32_precision = value
         with contextlib.suppress(RuntimeError):
-            return _BACKENDS.cudnn.allow_tf32
+            return read()
     raise AssertionError("unreachable")
 
 
@@ -184,7 +189,10 @@ def synchronize(tree: Any) -> None:
 
 def free_memory(device: torch.device) -> int | None:
     """Bytes of the device's own memory that are free; None for a CPU, which has the host's."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, for what comes next
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def peak_memory(device: torch.device) -> int | None:

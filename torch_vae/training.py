@@ -59,7 +59,8 @@ def create_state(config: Config, images: np.ndarray | None = None) -> State:
     """
     model = create_model(config)
     if config.network.output_bias == "data_mean":
-        biased = randomness.with_mean_bias(to_arrays(model), images)
+        seen = None if images is None else require_resident(config, images)
+        biased = randomness.with_mean_bias(to_arrays(model), seen)
         model = load_arrays(model, biased, config.training.dtype, device_for(config))
     with precision(config.training.precision):
         average = copy.deepcopy(model) if config.optimizer.average else None

@@ -22,10 +22,12 @@ def require_batch(config: Config, images: Any, noise: Any, labels: Any) -> None:
     batch = shape[0] if shape else 0
     where = f"(batch, {', '.join(map(str, config.image_shape))})"
     require(shape[1:] == config.image_shape and batch > 0, "images", shape, f"shape {where}, at least one")
-    _require_floats("images", images, "floats in [0, 1]: 8-bit ones divided by 255 (see prepare_images)")
+    kind = str(images.dtype)
+    expected_kind = "floats in [0, 1]: 8-bit ones divided by 255 (see prepare_images)"
+    require("float" in kind or "bool" in kind, "images", kind, expected_kind)
     expected = (batch, *config.noise_shape)
     require(_shape("noise", noise) == expected, "noise", _shape("noise", noise), f"shape {expected}: each image's own")
-    _require_floats("noise", noise, "standard-normal floats")
+    require("float" in str(noise.dtype), "noise", str(noise.dtype), "standard-normal floats")
     if isinstance(images, np.ndarray) and images.dtype != np.bool_ and not (images.min() >= 0 and images.max() <= 1):
         raise InputError(f"images: received values from {images.min()} to {images.max()}, expected [0, 1]")
     if isinstance(noise, np.ndarray) and not np.isfinite(noise).all():
@@ -88,8 +90,3 @@ def _shape(name: str, array: Any) -> tuple[int, ...]:
     if not hasattr(array, "shape") or not hasattr(array, "dtype"):
         raise InputError(f"{name}: received {type(array).__name__}, expected an array")
     return tuple(array.shape)
-
-
-def _require_floats(name: str, array: Any, expected: str) -> None:
-    kind = str(array.dtype)
-    require("float" in kind or "bool" in kind, name, kind, expected)

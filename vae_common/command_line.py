@@ -69,19 +69,29 @@ def outcome(
         result = main(parse(arguments, flags))
         print(json.dumps(result), flush=True)
         return status(result)
-    except InputError as error:
-        return _fail(str(error), 2)
     except BrokenPipeError:
         raise
-    except OSError as error:
+    except (InputError, OSError, MemoryError, NonFiniteLoss, RuntimeError, KeyboardInterrupt) as error:
+        said, failed = _told(error)
+        print(f"error: {one_line(said)}", file=sys.stderr)
+        return failed
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """What is said of an error that is a user's to mend, and the exit status; any other is raised again."""
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, OSError):
         mend = "check the path, its permissions and the space on the disk"
-        return _fail(f"{error.filename or 'files'}: {error.strerror or error}; {mend}", 2)
-    except MemoryError as error:
-        return _fail(f"memory: {error or 'not enough'}; expected a smaller network, batch or set", 2)
-    except NonFiniteLoss as error:
-        return _fail(str(error), 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted; what was saved can be resumed or deleted", 130)
+        return f"{error.filename or 'files'}: {error.strerror or error}; {mend}", 2
+    if isinstance(error, NonFiniteLoss):
+        return str(error), 1
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; what was saved can be resumed or deleted", 130
+    full = r"out of memory|can't allocate memory|RESOURCE_EXHAUSTED"  # what either framework raises of its allocations
+    if isinstance(error, MemoryError) or re.search(full, str(error), re.IGNORECASE):
+        return f"memory: {one_line(error or 'not enough', 200)}; expected a smaller network, batch or set", 2
+    raise error
 
 
 def parse(arguments: Callable[..., _T], flags: Sequence[str]) -> _T:
@@ -128,8 +138,3 @@ def _one_line(box: str) -> str:
     """tyro's framed explanation without its frame."""
     words = (line.strip("│ ") for line in box.splitlines() if line.startswith("│") and "────" not in line)
     return re.sub(r" (Argument helptext|For full helptext).*", "", " ".join(" ".join(words).split()))
-
-
-def _fail(message: str, status: int) -> int:
-    print(f"error: {one_line(message)}", file=sys.stderr)
-    return status

@@ -46,6 +46,7 @@ Reduction = Literal["mean", "sum"]
 Binarization = Literal["none", "threshold", "static", "dynamic"]
 Fit = Literal["crop", "pad"]
 Precision = Literal["float64", "float32", "tf32", "bfloat16"]
+PRECISIONS: tuple[str, ...] = typing.get_args(Precision)
 Execution = Literal["auto", "eager", "compile", "graph"]
 Randomness = Literal["shared", "native"]
 Device = Literal["auto", "cpu", "cuda", "tpu", "mps"]

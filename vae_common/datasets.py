@@ -161,9 +161,11 @@ class Dataset:
                 f"validation_size: received {size}, expected fewer than the {len(self.train)} training images"
             )
         order = randomness.split_order(len(self.train))
-        validation = _take(self.train, np.sort(order[:size]))
-        require_scaled(validation.images, f"dataset {self.name}, validation split")
-        return replace(self, train=_take(self.train, np.sort(order[size:])), validation=validation)
+        return replace(
+            self,
+            train=_take(self.train, np.sort(order[size:])),
+            validation=_take(self.train, np.sort(order[:size])),
+        )
 
 
 def load(
@@ -265,8 +267,8 @@ def _load_tfds(name: str, folder: Path, manual_dir: str | None, progress: bool) 
     if cache.exists():
         return _read_cache(name, cache)
     sources.require_tfds(name, folder, manual_dir)  # before anything is written
-    with in_turn(folder) as waited:
-        if waited and cache.exists():  # another process has made it meanwhile
+    with in_turn(folder):
+        if cache.exists():  # another process has made it meanwhile
             return _read_cache(name, cache)
         arrays = sources.read_tfds(name, folder, manual_dir, progress)
         source = f"TensorFlow Datasets {arrays.pop('full_name')}"
@@ -303,7 +305,8 @@ def binarize(images: np.ndarray, mode: str, split: str) -> np.ndarray:
         return images if mode == "none" else np.where(images > 0.5, np.uint8(255), np.uint8(0))
     if images.dtype != np.uint8:
         raise InputError(f"images: received {images.dtype}, expected uint8 from 0 to 255, or bool")
-    require_scaled(images, "images")
+    if images.any():  # all black is what it says
+        require_scaled(images, "images")
     if mode == "none":
         return images
     threshold = 127 if mode == "threshold" else randomness.static_thresholds(split, images.shape)

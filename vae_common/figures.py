@@ -12,6 +12,7 @@ import numpy as np
 
 from vae_common import datasets, latents, pixels, plotting
 from vae_common.configs import MODELS, Config, InputError, require_count
+from vae_common.errors import shown
 from vae_common.randomness import some_rows
 
 SHOWN_POINTS = 5000
@@ -40,9 +41,11 @@ class FigureOptions:
         require_count("steps", self.steps, 2, MOST_STEPS)
         require_count("grid_side", self.grid_side, 1, MOST_SIDE)
         if self.window is not None:
-            x0, x1, y0, y1 = self.window
-            if not (np.isfinite(self.window).all() and x0 < x1 and y0 < y1):
-                raise InputError(f"window: received {self.window}, expected finite x0 < x1 and y0 < y1")
+            window: Any = self.window
+            numbers = isinstance(window, (tuple, list)) and len(window) == 4
+            numbers = numbers and all(isinstance(edge, (int, float)) and np.isfinite(edge) for edge in window)
+            if not (numbers and window[0] < window[1] and window[2] < window[3]):
+                raise InputError(f"window: received {shown(window)}, expected finite x0 < x1 and y0 < y1")
 
     def check(self, dataset: datasets.Dataset) -> None:
         """Raises InputError where the set has no such test image."""

@@ -118,15 +118,20 @@ def require_writable(path: Path, flag: str, kind: str, keys: Sequence[str]) -> N
         raise InputError(f"{flag}: {path} exists and is no {kind}; choose another name or delete it")
 
 
+def parts(folder: Path) -> set[Path]:
+    """What writers that were killed left behind."""
+    return set(folder.glob(f".*{PART}"))
+
+
 def remove_parts(folder: Path) -> None:
     """Removes what writers that were killed left behind; nobody else may be writing."""
-    for part in folder.glob(f".*{PART}"):
+    for part in parts(folder):
         part.unlink()
 
 
 def is_unused(folder: Path) -> bool:
     """Whether a folder is empty, but for what writers that were killed left behind."""
-    return all(entry.name.startswith(".") and entry.name.endswith(PART) for entry in folder.iterdir())
+    return set(folder.iterdir()) == parts(folder)
 
 
 @contextlib.contextmanager
@@ -143,18 +148,13 @@ def alone_in(folder: Path, others: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_turn(folder: Path) -> Iterator[bool]:
-    """Runs its block when no other process is in one for this folder; gives whether it had to wait."""
+def in_turn(folder: Path) -> Iterator[None]:
+    """Runs its block when no other process is in one for this folder, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            waited = False
-        except BlockingIOError:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            waited = True
-        yield waited
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)
 

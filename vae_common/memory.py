@@ -11,6 +11,13 @@ from pathlib import Path
 
 from vae_common.configs import Config, InputError
 
+GROUP = Path("/sys/fs/cgroup")
+GROUPS = (
+    (GROUP / "memory.max", GROUP / "memory.current", GROUP / "memory.stat"),
+    *[tuple(GROUP / "memory" / f"memory.{name}" for name in ("limit_in_bytes", "usage_in_bytes", "stat"))],
+)
+"""Of a container, versions 2 and 1: its limit, what it uses, and how much of that are files that were read."""
+CACHED = ("inactive_file", "total_inactive_file")
 EVALUATED = 1000
 """Images that an evaluation passes through a model at a time."""
 
@@ -21,10 +28,11 @@ def available() -> int:
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         found.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")))
-    with contextlib.suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        most, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-        found.append(int(most) - int(used))
+    for most, used, cache in GROUPS:
+        with contextlib.suppress(OSError, ValueError, StopIteration):
+            limit = int(most.read_text())
+            held = next(line.split()[1] for line in cache.read_text().splitlines() if line.split()[0] in CACHED)
+            found.append(limit - int(used.read_text()) + int(held))  # files that were read are let go for it
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -48,16 +56,19 @@ def required(config: Config, shapes: Mapping[str, tuple[int, ...]], images: int,
     weights = sum(math.prod(shape) for shape in shapes.values()) * size * seeds
     kept = 3 + bool(config.optimizer.average)  # weights, two moments, their average: also as before the epoch
     drawn = images // batch * batch * seeds
-    # Random numbers are drawn in float64 and go to the device in the run's own dtype.
-    noise = drawn * math.prod(config.noise_shape) * (8 + size)
+    # Shared random numbers are drawn in float64 and go to the device in the run's own dtype.
+    drawn_size = size + (8 if config.training.randomness == "shared" else 0)
+    noise = drawn * math.prod(config.noise_shape) * drawn_size
     thresholds = drawn * config.pixels if config.data.binarization == "dynamic" else 0
-    widths = sum(shape[0] for name, shape in shapes.items() if name.endswith(".bias"))
-    # What a layer computed is kept for the backward pass; an evaluation passes its own batch, one draw an image.
-    step, evaluation = batch * samples * seeds * (widths + config.pixels) * 2, EVALUATED * (widths + config.pixels)
+    widths = {name: shape[0] for name, shape in shapes.items() if name.endswith(".bias")}
+    decoder = sum(width for name, width in widths.items() if name.startswith("decoder."))
+    encoder = sum(widths.values()) - decoder
+    # What a layer computed is kept for the backward pass: the encoder's for each image, the decoder's for each draw.
+    step, evaluation = batch * seeds * (encoder + samples * decoder), min(EVALUATED, images) * max(encoder, decoder)
     return {
         "weights, moments and gradients": weights * (2 * kept + 1),
         "an epoch's random numbers": noise + thresholds,
-        "a step's activations": max(step, min(EVALUATED, images) * evaluation // EVALUATED) * size,
+        "a step's activations": max(step, evaluation) * size,
         "images": images * config.pixels,
     }
 
@@ -72,6 +83,9 @@ def require(
     """
     parts = required(config, shapes, images, seeds)
     free = available() if there is None else there
+    if there is not None:  # what the host draws is drawn in the host's memory
+        size = 8 if config.training.dtype == "float64" else 4
+        parts["an epoch's random numbers"] = parts["an epoch's random numbers"] * size // (8 + size)
     if sum(parts.values()) > free:
         largest = max(parts, key=lambda part: parts[part])
         mend = {

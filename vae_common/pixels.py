@@ -12,6 +12,10 @@ DARKEST = 16
 """8-bit images whose largest value is not above this were never brought to 0 to 255."""
 
 
+A_SET = 10
+"""Images of which one at least would be brighter, if they had been brought to 0 to 255."""
+
+
 def unit(images: np.ndarray) -> np.ndarray:
     """Images as float64 in [0, 1]: 8-bit ones over 255, others as they are."""
     return images / 255 if images.dtype == np.uint8 else images.astype(np.float64)
@@ -26,10 +30,10 @@ def require_scaled(images: np.ndarray, where: str) -> None:
     """Raises InputError for 8-bit images that were never brought to 0 to 255: masks of 0 and 1, digits of 0 to 16."""
     largest = int(images.max()) if images.size and images.dtype == np.uint8 else 255
     if largest <= DARKEST:
-        wide = "" if largest <= 1 else f" // {largest}"
+        scaled = "images * 255" if largest <= 1 else f"(images.astype(float) * 255 / {largest}).astype(np.uint8)"
         raise InputError(
             f"{where}: received 8-bit images whose largest value is {largest}, expected values from 0 to 255; "
-            f"scale them (images * 255{wide}), or give masks as bool (images.astype(bool))"
+            f"scale them, {scaled}, or give masks as bool, images.astype(bool)"
         )
 
 
@@ -120,7 +124,7 @@ def as_unit_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.
         raise InputError(f"images: received shape {images.shape}, expected (N, {height}, {width}, {channels}){mend}")
     images = as_uint8(images)
     if images.dtype == np.uint8:
-        if images.any():  # one black image is one
+        if len(images) >= A_SET or (images.any() and images.max() == 1):  # a few may be as dark as they are
             require_scaled(images, "images")
     elif not np.issubdtype(images.dtype, np.floating):
         raise InputError(f"images: received {images.dtype}, expected uint8, bool, or floats in [0, 1]")

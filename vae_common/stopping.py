@@ -2,7 +2,7 @@
 
 A thread waits for the signal, so it is heard while the main thread is inside a compiled program. It lets a file that
 is being written be finished, has what was trained saved, says in one line how to go on, and ends the process with
-128 + the signal's number.
+128 + the signal's number. A second signal ends it at once, and so does the end of its patience.
 """
 
 from __future__ import annotations
@@ -15,21 +15,24 @@ import threading
 from collections.abc import Callable, Iterator
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-PATIENCE = 2.0
-"""Seconds that a file may still take to be written."""
+WRITING, SAVING = 2.0, 4.5
+"""Seconds after the signal that a file may still take to be written, and everything to be saved."""
 
 _savers: list[Callable[[], None]] = []
-_mends: list[str] = []
+_mends: list[Callable[[], str]] = []
 _installed = False
+_errors = 2
+"""Standard error as it was at the start: it may be pointed elsewhere meanwhile (see sources.py)."""
 
 
 def install() -> None:
     """From here on the signals end this process as this module says; one that is ignored (nohup) stays ignored."""
-    global _installed  # noqa: PLW0603
+    global _installed, _errors  # noqa: PLW0603
     if _installed:
         return
     _installed = True
     _open_standard_streams()
+    _errors = os.dup(2)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -51,13 +54,13 @@ def saving(save: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def mend(how: str) -> Iterator[None]:
-    """While its block runs, a stop says that the work goes on so."""
+def mend(how: Callable[[], str]) -> Iterator[None]:
+    """While its block runs, a stop says that the work goes on so, as it stands then."""
     _mends.append(how)
     try:
         yield
     finally:
-        _mends.pop()
+        _mends.remove(how)
 
 
 def follow_parent() -> None:
@@ -76,20 +79,35 @@ def _heard(number: int, frame: object) -> None:
 
 
 def _watch(reading: int) -> None:
-    number = os.read(reading, 1)[0]
-    said = f"stopped by {signal.Signals(number).name}"
+    ours = {getattr(signal, name) for name in SIGNALS}
+    while (number := os.read(reading, 1)[0]) not in ours:  # another's, with a handler of its own
+        pass
+    name = signal.Signals(number).name
+    threading.Timer(SAVING, _end, (number, f"stopped by {name}; saving took too long")).start()
+    threading.Thread(target=_save, args=(number, name), name="saving", daemon=True).start()
+    while os.read(reading, 1)[0] not in ours:
+        pass
+    _end(number, f"stopped by {name} at once; what was saved can be resumed or deleted")
+
+
+def _save(number: int, name: str) -> None:
+    said = f"stopped by {name}"
     try:
         from vae_common.files import BUSY
 
-        quiet = BUSY.acquire(timeout=PATIENCE)
+        quiet = BUSY.acquire(timeout=WRITING)
         for save in reversed(_savers) if quiet else ():
             save()
     except Exception as error:  # whatever it is, the process has to end, and to say so
         said += f"; saving failed ({error})"
-    said += f"; go on with: {_mends[0]}" if _mends else "; what was saved can be resumed or deleted"
-    start = "\n" if os.isatty(2) else ""
+    how = _mends[0]() if _mends else ""
+    _end(number, said + (f"; go on with: {how}" if how else "; what was saved can be resumed or deleted"))
+
+
+def _end(number: int, said: str) -> None:
+    start = "\n" if os.isatty(_errors) else ""
     with contextlib.suppress(OSError):
-        os.write(2, f"{start}error: {' '.join(said.split())}\n".encode())
+        os.write(_errors, f"{start}error: {' '.join(said.split())}\n".encode())
     os._exit(128 + number)
 
 

@@ -93,27 +93,26 @@ def check(
     parallel: bool = False,
 ) -> None:
     """Raises InputError for whatever would stop the sweep later; nothing is written."""
-    for point in points(vary, base):
-        for half in halves.values():
+    for name, half in halves.items():
+        known: dict[Any, Values] = {}
+        for point in points(vary, base):
             for seed in seeds:
                 config = dataclasses.replace(config_at(base, point), seed=seed)
             trainings.require_trainable(half, config, dataset, len(seeds) if parallel else 1)
+            same = config.comparable, str(half.device_for(config)), half.execution_for(config)
+            if same in known:
+                raise InputError(f"vary: received {dict(known[same])} and {dict(point)}, one experiment in {name}")
+            known[same] = point
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output: {folder} exists and is no folder; choose another")
     if folder.is_dir():
         files.require_writable(folder / "summary.json", "output", KIND, ("points",))
-    strange = [place for place in folder.iterdir() if not _is_ours(place)] if folder.is_dir() else []
-    if strange:
-        raise InputError(
-            f"output: {folder} holds {shown(strange[0].name)}, which no sweep wrote; choose another folder"
-        )
-
-
-def _is_ours(place: Path) -> bool:
-    """Whether a sweep wrote this entry of its folder."""
-    written = ("summary.json", "table.csv", "sweep.png")
-    part = place.name.startswith(".") and place.name.endswith(files.PART)
-    return place.name in written or part or (place.is_dir() and (runs.Run(place).is_begun or files.is_unused(place)))
+        others = ["config.json", "comparison.json", "table.json"]
+        if not (folder / "summary.json").exists():
+            others += ["table.csv", "sweep.png"]
+        held = [name for name in others if (folder / name).exists()]
+        if held:
+            raise InputError(f"output: {folder} holds {held[0]}, which no sweep wrote; choose another folder")
 
 
 def train(

@@ -19,11 +19,12 @@ def write(run: Run) -> None:
     require()
     from tensorboardX import SummaryWriter
 
-    for stale in run.folder.glob("events.out.tfevents.*"):
-        stale.unlink()
+    stale = list(run.folder.glob("events.out.tfevents.*"))
     with SummaryWriter(str(run.folder)) as writer:
         for record in run.checkpoint().history:
             for split in ("train", "validation", "test"):
                 for term, value in record.get(split, {}).items():
                     writer.add_scalar(f"{split}/{term}", value, record["step"])
             writer.add_scalar("images_per_second", record["images_per_second"], record["step"])
+    for earlier in stale:  # only now that what replaces them is whole
+        earlier.unlink()

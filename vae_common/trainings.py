@@ -58,7 +58,7 @@ def train(
             that of a run that never stopped.
 
     Raises:
-        NonFiniteLoss: the folder then holds the last good state as its checkpoint, and no summary.
+        NonFiniteLoss: the folder then holds the last good state as its checkpoint; a summary is of an earlier end.
     """
     require_trainable(half, config, dataset)
     with contextlib.ExitStack() as stack:
@@ -66,7 +66,7 @@ def train(
         bar = stack.enter_context(_progress(half, config, resume.epoch if resume else 0))
         training = _Training(half, config, dataset, Run(folder), list(command), checkpoint_every, resume)
         state = training.begin()
-        stack.enter_context(stopping.saving(training.save_kept))
+        stack.enter_context(stopping.saving(lambda: _save_kept(half, training.kept, [training])))
 
         def on_epoch(state: Any, record: EpochRecord) -> None:
             training.record(state, record)
@@ -111,15 +111,8 @@ def train_seeds(
         }
         states = half.stack_states([training.begin() for training in trainings.values()])
 
-        def on_start(kept: Any) -> None:
-            for training in trainings.values():
-                training.keep(kept)
-
-        def save_kept() -> None:
-            for training in trainings.values():
-                training.save_kept()
-
-        stack.enter_context(stopping.saving(save_kept))
+        one = trainings[configs[0].seed]
+        stack.enter_context(stopping.saving(lambda: _save_kept(half, one.kept, list(trainings.values()))))
 
         def on_epoch(state: Any, record: EpochRecord) -> None:
             trainings[state.config.seed].record(state, record | {"parallel_seeds": len(configs)})
@@ -127,7 +120,7 @@ def train_seeds(
                 _advance(bar, record)
 
         try:
-            states = half.fit(states, dataset, on_epoch=on_epoch, on_start=on_start)
+            states = half.fit(states, dataset, on_epoch=on_epoch, on_start=one.keep)
         except NonFiniteLoss as error:
             for state in half.unstack_states(error.state):
                 trainings[state.config.seed].save(state)
@@ -185,6 +178,16 @@ def _begun(folder: Path, config: Config, dataset: datasets.Dataset) -> checkpoin
     if point is not None:
         require_data(folder, point.data, dataset)
     return point
+
+
+def _save_kept(half: ModuleType, kept: Any, trainings: Sequence[_Training]) -> None:
+    """Saves the state before the epoch that is running, of one seed or of several at once, unless it has been saved."""
+    if kept is None:
+        return
+    states = half.unstack_states(kept) if kept.seeds else [kept]
+    for state, training in zip(states, trainings):
+        if training.epochs_of(state) > training.saved:
+            training.save(state)
 
 
 def _progress(half: ModuleType, config: Config, done: int, seeds: int = 1) -> Progress:
@@ -247,26 +250,25 @@ class _Training:
 
     def save(self, state: Any) -> None:
         """Writes the checkpoint, with the records of the epochs that the state has behind it."""
-        half, steps = self.half, steps_per_epoch(len(self.dataset.train), self.config.training.batch_size)
-        history = self.history[: state.step // steps]
+        history = self.history[: self.epochs_of(state)]
         done = checkpoints.Checkpoint(
-            half.state_to_arrays(state), self.config, self.framework, len(history), history, self.dataset.fingerprint
+            self.half.state_to_arrays(state),
+            self.config,
+            self.framework,
+            len(history),
+            history,
+            self.dataset.fingerprint,
         )
         checkpoints.write(self.run.checkpoint_path, done)
         self.saved = len(history)
 
+    def epochs_of(self, state: Any) -> int:
+        """Epochs that a state has behind it."""
+        return state.step // steps_per_epoch(len(self.dataset.train), self.config.training.batch_size)
+
     def keep(self, state: Any) -> None:
         """Holds on to a copy of the state before an epoch: what is saved where the process is told to stop in it."""
         self.kept = state
-
-    def save_kept(self) -> None:
-        """Saves the state before the epoch that is running, unless it has been saved."""
-        if self.kept is None:
-            return
-        states = self.half.unstack_states(self.kept) if self.kept.seeds else [self.kept]
-        own = next(state for state in states if state.config.seed == self.config.seed)
-        if own.step // steps_per_epoch(len(self.dataset.train), self.config.training.batch_size) > self.saved:
-            self.save(own)
 
     def record(self, state: Any, record: EpochRecord) -> None:
         """Keeps what an epoch was worth, and the state after it where it is time for that."""
