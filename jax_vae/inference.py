@@ -39,10 +39,10 @@ def prepare_images(images, thresholds, dtype):
 def forward(model: Autoencoder, images: np.ndarray, noise: np.ndarray, labels: np.ndarray | None = None) -> Outputs:
     """Everything that a forward pass computes, as NumPy arrays; `noise` has shape (N[, samples], noise_dim)."""
     images = as_unit_images(images, model.image_shape)
-    labels, noise = as_labels(labels, model.classes, len(images)), as_numbers("noise", noise)
+    labels, noise = as_labels(labels, model.classes, len(images)), as_numbers("noise", noise, parameter_dtype(model))
     if noise.shape[:1] + noise.shape[-1:] != (len(images), model.noise_dim) or noise.ndim not in (2, 3):
         raise InputError(f"noise: received shape {noise.shape}, expected ({len(images)}, {model.noise_dim})")
-    return _in_batches(_forward, model, images, labels, noise.astype(parameter_dtype(model)))
+    return _in_batches(_forward, model, images, labels, noise)
 
 
 def encode(model: Autoencoder, images: np.ndarray, labels: np.ndarray | None = None) -> Posterior:
@@ -53,11 +53,11 @@ def encode(model: Autoencoder, images: np.ndarray, labels: np.ndarray | None = N
 
 def decode(model: Autoencoder, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """Pixel means in [0, 1], (N, height, width, channels), of latents (N, latent_dim)."""
-    latents = as_numbers("latents", latents)
+    latents = as_numbers("latents", latents, parameter_dtype(model))
     if latents.ndim != 2 or latents.shape[1] != model.latent_dim:
         raise InputError(f"latents: received shape {latents.shape}, expected (N, {model.latent_dim})")
     labels = as_labels(labels, model.classes, len(latents))
-    return _in_batches(_decode, model, latents.astype(parameter_dtype(model)), labels)
+    return _in_batches(_decode, model, latents, labels)
 
 
 def reconstruct(model: Autoencoder, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
@@ -110,6 +110,9 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
     if (config.network.latent_dim, config.noise_dim) != (model.latent_dim, model.noise_dim):
         expected = f"the model's {model.latent_dim}"
         raise InputError(f"config: received latent_dim {config.network.latent_dim}, expected {expected}")
+    if config.loss.reconstruction != model.reconstruction:
+        received = f"reconstruction {config.loss.reconstruction}"
+        raise InputError(f"config: received {received}, expected the model's {model.reconstruction}")
     if not len(images):
         raise InputError("images: received none, expected at least one")
     require_binarized(images, config.data.binarization)

@@ -89,7 +89,9 @@ def _compare_runs(halves: Mapping[str, ModuleType], arguments: Arguments, comman
         runs.require_data(place, runs.Run(place).checkpoint().data, dataset)
     arguments.figures.check(dataset)
     folder = runs.new_folder(arguments.output, f"compare-{dataset.name.replace('/', '-')}")
-    summary = experiments.compare(halves, groups, dataset, folder, arguments.figures, command, arguments.claims)
+    how = f"the same command, once {folder} is deleted"
+    with stopping.mend(lambda: how), files.gone_if_unused(folder):
+        summary = experiments.compare(halves, groups, dataset, folder, arguments.figures, command, arguments.claims)
     return _told(summary, folder)
 
 

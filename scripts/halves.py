@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Literal
 
 from vae_common.configs import InputError
+from vae_common.errors import one_line
 from vae_common.files import program_cache as cache_folder
 
 Framework = Literal["jax", "torch"]
@@ -44,7 +45,7 @@ def load_halves(*frameworks: str, program_cache: bool = True) -> dict[str, Modul
             raise InputError(
                 f"framework: {name} needs {', '.join(missing(name))}, which is not installed: pip install it"
             )
-    halves = {name: importlib.import_module(HALVES[name]) for name in frameworks}
+    halves = {name: _imported(name) for name in frameworks}
     folder = cache_folder() if program_cache else None
     if program_cache and folder is None:
         said = "no folder of this user's own could be made for compiled programs; they are not kept"
@@ -52,3 +53,11 @@ def load_halves(*frameworks: str, program_cache: bool = True) -> dict[str, Modul
     for half in halves.values():
         half.cache_programs(None if folder is None else str(folder))
     return halves
+
+
+def _imported(framework: str) -> ModuleType:
+    try:
+        return importlib.import_module(HALVES[framework])
+    except (ImportError, ValueError) as error:  # a broken installation, or a variable that the framework cannot read
+        said = f"framework: {framework} cannot be imported ({one_line(error, 200)})"
+        raise InputError(f"{said}; check its installation and its environment variables") from error

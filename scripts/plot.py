@@ -46,17 +46,17 @@ def main(arguments: Arguments) -> dict[str, Any]:
     runs.require_data(arguments.run, checkpoint.data, dataset)
     dataset = dataset.named(arguments.class_names)
     arguments.figures.check(dataset)
-    if arguments.output is not None:
-        if arguments.output.exists() and not arguments.output.is_dir():
-            raise InputError(f"output: {arguments.output} exists and is no folder; choose another")
-        for name in figures.NAMES:
-            plotting.require_replaceable(arguments.output / f"{name}.png")
+    output = arguments.output or finished.folder / "figures"
+    if output.exists() and not output.is_dir():
+        raise InputError(f"output: {output} exists and is no folder; choose another")
+    for name in figures.NAMES:
+        plotting.require_replaceable(output / f"{name}.png", of_a_run=output == finished.folder / "figures")
     trained = figures.Trained(half, runs.load_model(half, checkpoint), [checkpoint.history], checkpoint.config.seed)
     drawn = figures.draw(
         {checkpoints.FRAMEWORKS[framework]: trained},
         checkpoint.config,
         dataset,
-        arguments.output or finished.folder / "figures",
+        output,
         arguments.figures,
     )
     return {"framework": framework, "figures": [str(path) for path in drawn.values()]}

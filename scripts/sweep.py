@@ -49,7 +49,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     for row in rows if arguments.tensorboard else ():
         tensorboard.write(runs.Run(Path(row["folder"])))
     means = sweeps.by_point(rows, fields)
-    files.write_atomically(output / "table.csv", sweeps.as_csv(rows).encode())
+    files.write_atomically(output / "table.csv", sweeps.as_csv(rows).encode(errors="backslashreplace"))
     record = {files.KIND: sweeps.KIND, "command": command, "config": base.to_json(), "data": dataset.fingerprint}
     files.write_json(output / "summary.json", record | {"points": means})
     figure = plotting.save(sweep_plots.sweep(means, fields), output / "sweep.png")

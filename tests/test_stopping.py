@@ -89,7 +89,7 @@ os.kill(os.getpid(), signal.SIGUSR1)
 time.sleep(0.2)
 save = {"slow": lambda: time.sleep(60), "fails": lambda: 1 / 0, "none": lambda: None}[sys.argv[1]]
 with stopping.saving(save), stopping.mend(lambda: "this"), sources._quiet():
-    print("ready", flush=True)
+    os.write(1, b"ready\\n")
     time.sleep(60)
 """
 

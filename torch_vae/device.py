@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import platform
@@ -163,9 +162,7 @@ def cache_programs(folder: str | None) -> None:
     if folder is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/torch"
     elif "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # else under a name in /tmp that anybody can guess, and fill
-        kept = str(temporary_programs())
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = kept
-        atexit.register(shutil.rmtree, kept, ignore_errors=True)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(temporary_programs())
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -50,6 +50,9 @@ def log_marginal(
     require_count("samples", samples, 1)
     images = as_unit_images(images, model.image_shape)
     labels = as_labels(labels, model.classes, len(images))
+    if config.loss.reconstruction != model.reconstruction:
+        received = f"reconstruction {config.loss.reconstruction}"
+        raise InputError(f"config: received {received}, expected the model's {model.reconstruction}")
     if not len(images):
         raise InputError("images: received none, expected at least one")
     require_binarized(images, config.data.binarization)

@@ -22,12 +22,10 @@ def require_batch(config: Config, images: Any, noise: Any, labels: Any) -> None:
     batch = shape[0] if shape else 0
     where = f"(batch, {', '.join(map(str, config.image_shape))})"
     require(shape[1:] == config.image_shape and batch > 0, "images", shape, f"shape {where}, at least one")
-    kind = str(images.dtype)
-    expected_kind = "floats in [0, 1]: 8-bit ones divided by 255 (see prepare_images)"
-    require("float" in kind or "bool" in kind, "images", kind, expected_kind)
+    _require_kind("images", images, config, "floats in [0, 1]: 8-bit ones divided by 255 (see prepare_images)", "fb")
     expected = (batch, *config.noise_shape)
     require(_shape("noise", noise) == expected, "noise", _shape("noise", noise), f"shape {expected}: each image's own")
-    require("float" in str(noise.dtype), "noise", str(noise.dtype), "standard-normal floats")
+    _require_kind("noise", noise, config, "standard-normal floats", "f")
     if isinstance(images, np.ndarray) and images.dtype != np.bool_ and not (images.min() >= 0 and images.max() <= 1):
         raise InputError(f"images: received values from {images.min()} to {images.max()}, expected [0, 1]")
     if isinstance(noise, np.ndarray) and not np.isfinite(noise).all():
@@ -49,6 +47,9 @@ def require_epoch(config: Config, seeds: int, images: Any, draws: Draws, labels:
     expected_shape = ", ".join(map(str, config.image_shape))
     require(right, "images", f"{images.dtype} {shape}", f"uint8 or float32 (N, {expected_shape})")
     own = (seeds,) if seeds else ()
+    if draws.order.shape[0] * batch > shape[0]:
+        drawn = draws.order.shape[0] * batch
+        raise InputError(f"draws: received ones for {drawn} images, expected at most the {shape[0]} that there are")
     given = _shape("draws", draws.order)
     require(given[1:] == (*own, batch) and given[0] > 0, "draws.order", given, f"shape (steps, {(*own, batch)})")
     expected: dict[str, tuple[int, ...] | None] = {"noise": (*given, *config.noise_shape), "thresholds": None}
@@ -90,3 +91,12 @@ def _shape(name: str, array: Any) -> tuple[int, ...]:
     if not hasattr(array, "shape") or not hasattr(array, "dtype"):
         raise InputError(f"{name}: received {type(array).__name__}, expected an array")
     return tuple(array.shape)
+
+
+def _require_kind(name: str, array: Any, config: Config, expected: str, kinds: str) -> None:
+    """NumPy's arrays may be of any of these kinds: they are cast. A framework's own have to be of the state's dtype."""
+    if isinstance(array, np.ndarray):
+        require(array.dtype.kind in kinds, name, str(array.dtype), expected)
+    else:
+        kind = str(array.dtype).removeprefix("torch.")
+        require(kind == config.training.dtype, name, kind, f"{expected}, {config.training.dtype} on a device")

@@ -73,7 +73,8 @@ def outcome(
         raise
     except (InputError, OSError, MemoryError, NonFiniteLoss, RuntimeError, KeyboardInterrupt) as error:
         said, failed = _told(error)
-        print(f"error: {one_line(said)}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # nobody may be able to hear it
+            print(f"error: {one_line(said)}", file=sys.stderr, flush=True)
         return failed
 
 
@@ -90,7 +91,9 @@ def _told(error: BaseException) -> tuple[str, int]:
         return "interrupted; what was saved can be resumed or deleted", 130
     full = r"out of memory|can't allocate memory|RESOURCE_EXHAUSTED"  # what either framework raises of its allocations
     if isinstance(error, MemoryError) or re.search(full, str(error), re.IGNORECASE):
-        return f"memory: {one_line(error or 'not enough', 200)}; expected a smaller network, batch or set", 2
+        return f"memory: {one_line(str(error) or 'not enough', 200)}; expected a smaller network, batch or set", 2
+    if "No space left on device" in str(error):  # a compiler's cache
+        return f"a disk is full ({one_line(error, 200)}); make space, or use --no-program-cache", 2
     raise error
 
 

@@ -54,8 +54,10 @@ Device = Literal["auto", "cpu", "cuda", "tpu", "mps"]
 
 MOST = 2**31 - 1
 """The largest count: both frameworks keep counts and shapes in 32 bits somewhere."""
-LARGEST = 3.4e38
-"""The largest number: of a float32."""
+LARGEST, SMALLEST = 3.4e38, 1.2e-38
+"""The largest number, and the smallest above 0: of a float32."""
+NEXT_TO_ONE = 1 - 2**-24
+"""A decay above is 1 in a float32."""
 
 
 def is_count(value: object, least: int = 1) -> bool:
@@ -92,11 +94,11 @@ def _is_number(value: object) -> bool:
 
 
 def _is_rate(value: object) -> bool:
-    """A number from 0 to the largest of a float32."""
-    return _is_number(value) and 0 <= typing.cast(float, value) <= LARGEST
+    """0, or a number from the smallest to the largest of a float32: a smaller one would be 0 without a word."""
+    return _is_number(value) and (value == 0 or SMALLEST <= typing.cast(float, value) <= LARGEST)
 
 
-RATE = f"a number from 0 to {LARGEST:g}"
+RATE = f"0 or a number from {SMALLEST:g} to {LARGEST:g}"
 
 
 class Checked:
@@ -107,6 +109,8 @@ class Checked:
         own: Any = type(self)
         for name, hint in _hints(own).items():
             value = _plain(getattr(self, name))
+            if hint is float and is_count(value, -MOST):  # 1 is 1.0: frameworks have integers of their own sizes
+                value = float(value)
             object.__setattr__(self, name, value)
             if typing.get_origin(hint) is Literal:
                 choices = typing.get_args(hint)
@@ -332,7 +336,7 @@ class OptimizerConfig(Checked):
     def _check(self) -> None:
         for name in ("beta1", "beta2", "average"):
             value = getattr(self, name)
-            require(_is_rate(value) and value < 1, name, value, "a number from 0 to below 1")
+            require(_is_rate(value) and value < NEXT_TO_ONE, name, value, "a number from 0 to below 0.99999994")
         for name in ("eps", "second_moment_start", "clip_norm"):
             require(_is_rate(getattr(self, name)), name, getattr(self, name), RATE)
         require(_is_rate(self.decay_rate) and 0 < self.decay_rate <= 1, "decay_rate", self.decay_rate, "in (0, 1]")

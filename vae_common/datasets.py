@@ -27,7 +27,7 @@ from vae_common.config_parts import DataConfig
 from vae_common.configs import Config, InputError, require_count
 from vae_common.errors import one_line, shown
 from vae_common.files import in_turn, write_atomically
-from vae_common.pixels import as_array, as_pixels, as_uint8, require_scaled
+from vae_common.pixels import A_SET, as_array, as_pixels, as_uint8, require_scaled
 
 CACHE_VERSION = 1
 MOST_CLASSES = 10_000
@@ -161,11 +161,12 @@ class Dataset:
                 f"validation_size: received {size}, expected fewer than the {len(self.train)} training images"
             )
         order = randomness.split_order(len(self.train))
-        return replace(
-            self,
-            train=_take(self.train, np.sort(order[size:])),
-            validation=_take(self.train, np.sort(order[:size])),
-        )
+        rows = {"train": np.sort(order[size:]), "validation": np.sort(order[:size])}
+        parts: dict[str, Any] = {name: _take(self.train, of) for name, of in rows.items()}
+        for name, part in parts.items():
+            if name == "train" or len(part) >= A_SET:
+                require_scaled(part.images, f"dataset {self.name}, {name} split")
+        return replace(self, **parts)
 
 
 def load(

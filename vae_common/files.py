@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import secrets
+import shutil
 import stat
 import tempfile
 import threading
@@ -15,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vae_common import stopping
 from vae_common.errors import InputError, one_line
 
 PART = ".part"
@@ -135,6 +138,18 @@ def is_unused(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
+def gone_if_unused(folder: Path) -> Iterator[None]:
+    """Where its block ends in an error and nothing was written, the folder goes."""
+    try:
+        yield
+    except BaseException:
+        if is_unused(folder):
+            remove_parts(folder)
+            folder.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def alone_in(folder: Path, others: str) -> Iterator[None]:
     """Keeps every other process that asks so out of a folder while its block runs; InputError says that of `others`."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -197,5 +212,8 @@ def processor() -> str:
 
 
 def temporary_programs() -> Path:
-    """A new private folder for programs that are not kept."""
-    return Path(tempfile.mkdtemp(prefix="twin-vae-"))
+    """A new private folder for programs that are not kept; it goes when this process ends, also by a signal."""
+    folder = Path(tempfile.mkdtemp(prefix="twin-vae-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    stopping.at_end(lambda: shutil.rmtree(folder, ignore_errors=True))
+    return folder

@@ -72,6 +72,8 @@ def as_array(name: str, value: Any) -> np.ndarray:
 
     A tensor's gradient is none of an array's business.
     """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise InputError(f"{name}: received an array with masked entries, expected whole ones: value.filled(...)")
     try:
         found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
@@ -83,12 +85,15 @@ def as_array(name: str, value: Any) -> np.ndarray:
     return found
 
 
-def as_numbers(name: str, value: Any) -> np.ndarray:
-    """What a user gave as an array of finite real numbers; InputError where it is none."""
+def as_numbers(name: str, value: Any, dtype: str) -> np.ndarray:
+    """What a user gave as an array of real numbers that are finite in this dtype; InputError where it is none."""
     found = as_array(name, value)
-    if found.dtype.kind not in "iuf" or not np.isfinite(found).all():
-        raise InputError(f"{name}: received {found.dtype} {found.shape}, expected finite real numbers")
-    return found
+    real = found.dtype.kind in "iuf"
+    with np.errstate(over="ignore"):
+        cast = found.astype(dtype) if real else found
+    if not real or not np.isfinite(cast).all():
+        raise InputError(f"{name}: received {found.dtype} {found.shape}, expected real numbers, finite in {dtype}")
+    return cast
 
 
 def as_labels(labels: Any, classes: int, count: int) -> np.ndarray | None:
@@ -130,7 +135,8 @@ def as_unit_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.
         raise InputError(f"images: received {images.dtype}, expected uint8, bool, or floats in [0, 1]")
     elif images.size and not (images.min() >= 0 and images.max() <= 1):  # NaN fails both
         raise InputError(f"images: received {images.dtype} outside [0, 1] or NaN, expected [0, 1]")
-    images = images.astype(images.dtype.newbyteorder("="), copy=False)  # frameworks take no other
+    wide = np.dtype(np.float64) if images.dtype.itemsize > 8 else images.dtype
+    images = images.astype(wide.newbyteorder("="), copy=False)  # frameworks take no other
     return np.ascontiguousarray(images).reshape(-1, height, width, channels)
 
 

@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from PIL import Image, PngImagePlugin
 
 from vae_common.errors import InputError, one_line
-from vae_common.files import write_atomically
+from vae_common.files import require_regular, write_atomically
 
 CLASS_COLOURS = matplotlib.color_sequences["petroff10"]
 CLASS_MARKERS = "o^sDvP*X<>"
@@ -75,14 +75,18 @@ def save(figure: Figure, path: str | Path) -> Path:
     return Path(path)
 
 
-def require_replaceable(path: Path) -> None:
-    """Raises InputError where there is something at `path` that `save` did not write."""
+def require_replaceable(path: Path, of_a_run: bool = False) -> None:
+    """Raises InputError where there is something at `path` that `save` did not write.
+
+    Earlier versions left no mark; in a run's own folder their figures are known by being pictures.
+    """
     if not path.exists():
         return
     try:
+        require_regular(path, "output")
         with Image.open(path) as image:
-            ours = image.info.get("Software") == SOFTWARE
-    except (OSError, ValueError, SyntaxError):
+            ours = image.info.get("Software") == SOFTWARE or (of_a_run and image.mode == "P")
+    except (InputError, OSError, ValueError, SyntaxError):
         ours = False
     if not ours:
         raise InputError(f"output: {path} exists and is no figure of this program; choose another folder")

@@ -31,6 +31,8 @@ def _mend(config: Config) -> str:
     if max(loss.beta, loss.commitment, loss.free_bits) > FAR_OUT:
         name = max(("beta", "commitment", "free_bits"), key=lambda field: getattr(loss, field))
         return f"a smaller {name} than {getattr(loss, name):g}"
+    if config.optimizer.eps < 1 / FAR_OUT**3:
+        return f"a larger eps than {config.optimizer.eps:g}"
     if loss.reconstruction == "gaussian" and loss.sigma < 1 / FAR_OUT:
         return f"a larger sigma than {loss.sigma:g}"
     return f"a smaller learning_rate than {rate:g}, or clip_norm"

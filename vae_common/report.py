@@ -186,7 +186,7 @@ def write(path: Path, summary: Mapping[str, Any], pictures: Mapping[str, Mapping
             model: {name: _data_uri(picture) for name, picture in drawn.items()} for model, drawn in pictures.items()
         },
     )
-    write_atomically(path, text.encode())
+    write_atomically(path, text.encode(errors="backslashreplace"))
 
 
 def _seeds(result: Mapping[str, Any]) -> list[str]:

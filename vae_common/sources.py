@@ -9,12 +9,14 @@ import contextlib
 import difflib
 import gzip
 import logging
+import lzma
 import math
 import os
 import socket
 import struct
 import sys
 import tempfile
+import tokenize
 import urllib.request
 import warnings
 import zipfile
@@ -45,8 +47,8 @@ NAMES = {
 NEEDED = ("train_images", "test_images")
 _HELD_OUT_DIGITS = 297
 UNREADABLE = (
-    zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, TypeError, AttributeError, NotImplementedError,
-    RuntimeError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, TypeError, AttributeError, KeyError,
+    NotImplementedError, RuntimeError, SyntaxError, tokenize.TokenError, OverflowError, MemoryError,
 )  # fmt: skip
 """What NumPy and zipfile raise on a damaged .npz file."""
 NOT_READ = {
@@ -204,6 +206,8 @@ def _require_sizes(path: Path, names: list[str]) -> None:
                 version = np.lib.format.read_magic(file)
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 shape, _, dtype = read(file)
+            if dtype.hasobject:
+                raise ValueError(f"{name} holds Python objects, which are pickles")
             size = math.prod(shape) * dtype.itemsize
             if size > archive.getinfo(member).file_size:
                 raise ValueError(f"{name} says that it has {size} bytes, and the file holds fewer")

@@ -20,6 +20,7 @@ WRITING, SAVING = 2.0, 4.5
 
 _savers: list[Callable[[], None]] = []
 _mends: list[Callable[[], str]] = []
+_ends: list[Callable[[], None]] = []
 _installed = False
 _errors = 2
 """Standard error as it was at the start: it may be pointed elsewhere meanwhile (see sources.py)."""
@@ -61,6 +62,11 @@ def mend(how: Callable[[], str]) -> Iterator[None]:
         yield
     finally:
         _mends.remove(how)
+
+
+def at_end(clean: Callable[[], None]) -> None:
+    """Has this called, too, before a signal ends the process."""
+    _ends.append(clean)
 
 
 def follow_parent() -> None:
@@ -108,6 +114,9 @@ def _end(number: int, said: str) -> None:
     start = "\n" if os.isatty(_errors) else ""
     with contextlib.suppress(OSError):
         os.write(_errors, f"{start}error: {' '.join(said.split())}\n".encode())
+    for clean in _ends:
+        with contextlib.suppress(Exception):
+            clean()
     os._exit(128 + number)
 
 
