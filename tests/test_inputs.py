@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 
 FILES = (
     "test_silent", "test_ambient", "test_files", "test_stopping", "test_system_calls", "test_kill",
-    "test_refused_early", "test_bad_input", "test_no_traceback", "test_messages", "test_fuzz",
+    "test_refused_early", "test_bad_input", "test_no_traceback", "test_messages", "test_what_people_bring", "test_fuzz",
 )  # fmt: skip
 TABLE = ROOT / "results" / "inputs.md"
 HEAD = """# What is tried to break it

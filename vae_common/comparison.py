@@ -20,6 +20,7 @@ from vae_common.checkpoints import STEP, Arrays, weights_of
 from vae_common.configs import Config, InputError
 from vae_common.contracts import Terms
 from vae_common.probes import Data, Probe, data_for, probes
+from vae_common.progress import counted
 from vae_common.tiers import (
     Halves,
     epoch_checks,
@@ -99,7 +100,8 @@ def lockstep(
     trained = {name: _steps(half, config, data, steps) for name, half in halves.items()}
     previous: Arrays = {}
     ends: dict[str, Arrays] = {}
-    for step, ((a_terms, a_arrays), (b_terms, b_arrays)) in enumerate(zip(trained[a], trained[b])):
+    both = counted(zip(trained[a], trained[b]), f"lockstep, {config.training.dtype}", steps, "step")
+    for step, ((a_terms, a_arrays), (b_terms, b_arrays)) in enumerate(both):
         for name in Terms._fields:
             differences[name][step] = difference(getattr(a_terms, name), getattr(b_terms, name))
         ends = {a: weights_of(a_arrays), b: weights_of(b_arrays)}

@@ -10,6 +10,7 @@ and Ito's for the halves; classes also carry their names in the plane.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,8 @@ DPI = 110
 SOFTWARE = "twin-vae"
 """Stands in a figure's file, so that no other picture is overwritten."""
 LONGEST_NAME = 60
+LETTERS_AN_INCH = 10
+"""Of a figure's title; a longer one goes on in the next line."""
 LEGEND_ROWS = 18
 PADDING, MOST_MOVES = 4, 200
 """Pixels around a class's name that no other covers, and how often names are moved apart."""
@@ -296,7 +299,7 @@ def _shown(image: np.ndarray) -> np.ndarray:
 def _figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(textwrap.fill(title, int(LETTERS_AN_INCH * width)))
     return figure
 
 

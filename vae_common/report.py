@@ -31,7 +31,7 @@ _TEMPLATE = """<!doctype html>
   body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
   h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { margin-top: 2.5rem; border-bottom: 2px solid #ddd; }
   th { vertical-align: bottom; }
-  .wide { overflow-x: auto; } th.long { min-width: 9rem; }
+  .wide { overflow-x: auto; } .wide table { min-width: 40rem; } th.long { min-width: 9rem; }
   table { border-collapse: collapse; margin: .6rem 0 1.2rem; font-variant-numeric: tabular-nums; }
   th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid #e4e4e4; }
   td { white-space: nowrap; } td.left, td:first-child { white-space: normal; }
@@ -112,8 +112,9 @@ Minimum detectable difference: the smallest true one that a two-sided t test wou
 </table></div>
 {% if halves|length > 1 %}
 <div class="wide"><table>
-<caption>How alike the latent means of the same test images are, one half against the other. The yardstick: two seeds of
-one half, which are two equally good trainings.</caption>
+<caption>How alike the latent means of the same test images are, one half against the other.
+{% if seeds(result)|length > 1 %}The yardstick: two seeds of one half, which are two equally good trainings.{% endif %}
+</caption>
 <tr><th>metric</th>{% for seed in seeds(result)[:6] %}<th>seed {{ seed }}</th>{% endfor %}
 {% for name in halves if result.latents_between_seeds[name] %}<th>two seeds of<br>{{ names[name] }}</th>{% endfor %}
 <th class="left">what it says</th></tr>
