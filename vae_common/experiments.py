@@ -313,7 +313,7 @@ def loss_comparison(
         if len(tests) == 2:
             first, second = means.values()
             one, other = values.values()
-            compared[term]["relative_difference"] = (second - first) / first if first else None
+            compared[term]["relative_difference"] = (second - first) / abs(first) if first else None
             compared[term]["verdict"] = verdicts.as_record(verdicts.judge(one, other, margins[term], paired))
     return compared
 
