@@ -109,7 +109,7 @@ def test_the_command_line(folder, command, pytestconfig):
     """Every outcome is one of a command's; a refusal is one line, writes nothing and loses nothing."""
     seen = {}
 
-    @settings(max_examples=pytestconfig.getoption("fuzz") or 120, **FEW)
+    @settings(max_examples=pytestconfig.getoption("fuzz") or 80, **FEW)
     @given(st.sampled_from(sorted(SCRIPTS)), WORDS)
     def run(name, words):
         before = contents(folder)

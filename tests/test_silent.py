@@ -10,7 +10,7 @@ import pytest
 
 from scripts.train import Arguments
 from tests.conftest import HALVES, small_config
-from vae_common import checkpoints, datasets, figures, latents, plotting, randomness, runs, sweeps, trainings
+from vae_common import checkpoints, datasets, figures, latents, pixels, plotting, randomness, runs, sweeps, trainings
 from vae_common.command_line import parse
 from vae_common.configs import DataConfig, InputError, NetworkConfig, OptimizerConfig
 from vae_common.resume import begun
@@ -74,8 +74,14 @@ def test_a_few_dark_images_are_what_they_are(half, small):
         assert np.isfinite(half.encode(model, images).mean).all()
     with pytest.raises(InputError, match="largest value is 1"):
         half.encode(model, MASKS[:1])
-    dim = dataclasses.replace(small, train=datasets.Split(small.train.images // 20, small.train.labels))
-    assert len(dim.hold_out(2).validation) == 2
+    images, held = small.train.images.copy(), randomness.split_order(len(small.train))[:2]
+    images[held] //= 20
+    dark = dataclasses.replace(small, train=datasets.Split(images, small.train.labels)).hold_out(2)
+    assert dark.validation.images.max() <= pixels.DARKEST < dark.train.images.max()
+    images = np.full_like(images, 9)
+    images[held[0]] = 255
+    with pytest.raises(InputError, match="train split: received 8-bit images whose largest value is 9"):
+        dataclasses.replace(small, train=datasets.Split(images, small.train.labels)).hold_out(1)
     assert not datasets.binarize(datasets.binarize(MASKS * 100, "threshold", "test"), "threshold", "test").any()
 
 
