@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_common import randomness
+from vae_common.batches import require_evaluable
 from vae_common.configs import Config, InputError, require_count, require_seed
 from vae_common.contracts import Outputs, Posterior, Terms, map_arrays
-from vae_common.pixels import as_array, as_labels, as_numbers, as_unit_images, require_binarized
+from vae_common.pixels import as_array, as_labels, as_numbers, as_unit_images
 
 from .device import precision
 from .likelihoods import pixel_means
@@ -110,12 +111,7 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
     if (config.network.latent_dim, config.noise_dim) != (model.latent_dim, model.noise_dim):
         expected = f"the model's {model.latent_dim}"
         raise InputError(f"config: received latent_dim {config.network.latent_dim}, expected {expected}")
-    if config.loss.reconstruction != model.reconstruction:
-        received = f"reconstruction {config.loss.reconstruction}"
-        raise InputError(f"config: received {received}, expected the model's {model.reconstruction}")
-    if not len(images):
-        raise InputError("images: received none, expected at least one")
-    require_binarized(images, config.data.binarization)
+    require_evaluable(config, model.reconstruction, images)
     noise = randomness.evaluation_noise(len(images), config.noise_dim).astype(parameter_dtype(model))
     terms = _in_batches(partial(_evaluate, loss=config.loss), model, images, labels, noise)
     return map_arrays(lambda term: np.asarray(term, np.float64), terms)

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from vae_common import randomness
-from vae_common.configs import Config, InputError, require_count
-from vae_common.pixels import as_labels, as_unit_images, require_binarized
+from vae_common.batches import require_evaluable
+from vae_common.configs import Config, require_count
+from vae_common.pixels import as_labels, as_unit_images
 
 from .device import precision
 from .inference import _dtype, prepare_images
@@ -50,12 +51,7 @@ def log_marginal(
     require_count("samples", samples, 1)
     images = as_unit_images(images, model.image_shape)
     labels = as_labels(labels, model.classes, len(images))
-    if config.loss.reconstruction != model.reconstruction:
-        received = f"reconstruction {config.loss.reconstruction}"
-        raise InputError(f"config: received {received}, expected the model's {model.reconstruction}")
-    if not len(images):
-        raise InputError("images: received none, expected at least one")
-    require_binarized(images, config.data.binarization)
+    require_evaluable(config, model.reconstruction, images)
     dtype, chunks = parameter_dtype(model), [(s, min(DRAWS, samples - s)) for s in range(0, samples, DRAWS)]
     found = []
     with precision(dtype):

@@ -12,7 +12,7 @@ import numpy as np
 
 from vae_common.config_parts import require
 from vae_common.configs import Config, InputError
-from vae_common.pixels import as_array, as_labels, as_uint8, require_scaled
+from vae_common.pixels import as_array, as_labels, as_uint8, require_binarized, require_scaled
 from vae_common.randomness import Draws, steps_per_epoch
 
 
@@ -77,6 +77,17 @@ def require_resident(config: Config, images: Any) -> np.ndarray:
         require_scaled(images, "images")
     steps_per_epoch(len(images), 1)
     return images
+
+
+def require_evaluable(config: Config, reconstruction: str, images: np.ndarray) -> None:
+    """Raises InputError where there is no image, grey ones of a binarized experiment, or another likelihood than the
+    model's own."""
+    if config.loss.reconstruction != reconstruction:
+        received = f"reconstruction {config.loss.reconstruction}"
+        raise InputError(f"config: received {received}, expected the model's {reconstruction}")
+    if not len(images):
+        raise InputError("images: received none, expected at least one")
+    require_binarized(images, config.data.binarization)
 
 
 def require_labels(config: Config, labels: Any) -> np.ndarray:
