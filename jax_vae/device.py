@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
-from vae_common.config_parts import PRECISIONS
-from vae_common.configs import Config, InputError
-from vae_common.errors import one_line, require
+from vae_common.config import Config
+from vae_common.config.parts import PRECISIONS
+from vae_common.errors import InputError, one_line, require
 
 # jaxlib 0.10.2 computes some fused sums wrongly on a CPU (jax issue 39103); without its new fusions it does not.
 _WRONG, _CURE = "0.10.2", "--xla_cpu_experimental_ynn_fusion_type="

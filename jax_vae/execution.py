@@ -11,13 +11,14 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from vae_common.batches import require_epoch
 from vae_common.contracts import Terms
+from vae_common.data.batches import require_epoch
 from vae_common.randomness import Draws
 
+from .batches import draws_at, prepare_images
 from .device import device_for, execution_for, precision
-from .inference import prepare_images
-from .training import State, _step
+from .state import State
+from .step import one_step
 
 EpochProgram = Callable[..., tuple[State, Terms]]
 """(state, images, draws[, labels]), as `train_epoch`."""
@@ -68,21 +69,22 @@ def _options(state):
     return {"xla_cpu_copy_insertion_use_region_analysis": True} if on_cpu else {}
 
 
-def _batch_step(state, images, draw, labels=None):
+def batch_step(state, images, draw, labels=None):
     """One step on the batch that these draws, one entry of an epoch's, take from the resident images."""
 
     def step(state, draw):
         batch = images[draw.order].reshape(-1, *state.config.image_shape)
         batch = prepare_images(batch, draw.thresholds, state.config.training.dtype)
-        return _step(state, batch, draw.noise, None if labels is None else labels[draw.order])
+        return one_step(state, batch, draw.noise, None if labels is None else labels[draw.order])
 
     return jax.vmap(step)(state, draw) if state.seeds else step(state, draw)
 
 
-def _epoch(state, images, draws, labels=None):
+def epoch_steps(state, images, draws, labels=None):
+    """An epoch as one scan over its steps."""
     # Rows, and that before the scan: a TPU would lay out all small images anew at every step.
     rows = jax.lax.optimization_barrier(images.reshape(len(images), -1))
-    return jax.lax.scan(lambda state, draw: _batch_step(state, rows, draw, labels), state, draws)
+    return jax.lax.scan(lambda state, draw: batch_step(state, rows, draw, labels), state, draws)
 
 
 def _seeds_in_turn(state, images, draws, labels=None):
@@ -90,7 +92,7 @@ def _seeds_in_turn(state, images, draws, labels=None):
 
     def epoch(place):
         member, own = jax.tree.map(lambda a: a[place], state), jax.tree.map(lambda a: a[:, place], draws)
-        member, terms = _epoch(replace(member, seeds=()), images, own, labels)
+        member, terms = epoch_steps(replace(member, seeds=()), images, own, labels)
         return replace(member, seeds=state.seeds), terms
 
     state, terms = jax.lax.map(epoch, jnp.arange(len(state.seeds)))
@@ -100,8 +102,7 @@ def _seeds_in_turn(state, images, draws, labels=None):
 def _eager_epoch(state, images, draws, labels=None):
     steps = []
     for step in range(len(draws.order)):
-        draw = Draws._make(None if draw is None else draw[step] for draw in draws)
-        state, means = _jitted_batch_step(state, images, draw, labels)
+        state, means = jitted_batch_step(state, images, draws_at(draws, step), labels)
         steps.append(means)
     return state, Terms(*(jnp.stack(term) for term in zip(*steps)))
 
@@ -111,9 +112,9 @@ def _program(state):
     if execution_for(state.config) == "eager":
         return _eager_epoch
     in_turn = state.seeds and device_for(state.config).platform == "cpu"
-    return _jitted_seeds_in_turn if in_turn else _jitted_epoch
+    return _jitted_seeds_in_turn if in_turn else jitted_epoch
 
 
-_jitted_batch_step = jax.jit(_batch_step, donate_argnums=0)
-_jitted_epoch = jax.jit(_epoch, donate_argnums=0)
+jitted_batch_step = jax.jit(batch_step, donate_argnums=0)
+jitted_epoch = jax.jit(epoch_steps, donate_argnums=0)
 _jitted_seeds_in_turn = jax.jit(_seeds_in_turn, donate_argnums=0)

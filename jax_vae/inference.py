@@ -1,7 +1,7 @@
 """Using a model: NumPy in and out, any number of images. Twin: torch_vae/inference.py.
 
 `images` are uint8, bool, or floats in [0, 1], of shape (N, height, width, channels), (N, height, width) for
-one channel, or flat; anything else raises InputError. Work goes in batches of `BATCH` images.
+one channel, or flat; anything else raises InputError. Work goes in batches of `INFERENCE_BATCH` images.
 """
 
 from __future__ import annotations
@@ -9,32 +9,25 @@ from __future__ import annotations
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vae_common import randomness
-from vae_common.batches import require_evaluable
-from vae_common.configs import Config, InputError, require_count, require_seed
+from vae_common.config import Config
+from vae_common.config.checks import require_count, require_seed
 from vae_common.contracts import Outputs, Posterior, Terms, map_arrays
-from vae_common.pixels import as_array, as_labels, as_numbers, as_unit_images
+from vae_common.data.batches import require_evaluable
+from vae_common.data.pixels import as_array, as_labels, as_numbers, as_unit_images
+from vae_common.errors import InputError
 
+from .batches import prepare_images
 from .device import precision
 from .likelihoods import pixel_means
 from .losses import loss_terms
 from .models import Autoencoder
-from .parameters import parameter_dtype
+from .parameters import dtype_of, parameter_dtype
 
-BATCH = 1000
-
-
-def prepare_images(images, thresholds, dtype):
-    """What the model sees of images on the device: uint8 goes to [0, 1], floats stay as they are.
-
-    With `thresholds` (uint8, the images' shape) a pixel is 1 where it exceeds its own, else 0.
-    """
-    if thresholds is not None:
-        return (images > thresholds).astype(dtype)
-    return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
+INFERENCE_BATCH = 1000
+"""Images at a time."""
 
 
 def forward(model: Autoencoder, images: np.ndarray, noise: np.ndarray, labels: np.ndarray | None = None) -> Outputs:
@@ -119,12 +112,12 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
 
 @jax.jit
 def _forward(model, images, labels, noise):
-    return model(prepare_images(images, None, _dtype(model)), noise, labels)
+    return model(prepare_images(images, None, dtype_of(model)), noise, labels)
 
 
 @jax.jit
 def _encode(model, images, labels):
-    return model.encode(prepare_images(images, None, _dtype(model)), labels)
+    return model.encode(prepare_images(images, None, dtype_of(model)), labels)
 
 
 @jax.jit
@@ -139,17 +132,13 @@ def _generate(model, noise):
 
 @partial(jax.jit, static_argnames="loss")
 def _evaluate(model, images, labels, noise, loss):
-    images = prepare_images(images, None, _dtype(model))
+    images = prepare_images(images, None, dtype_of(model))
     return loss_terms(loss, model(images, noise, labels), images)
-
-
-def _dtype(model):
-    return jax.tree.leaves(model)[0].dtype
 
 
 def _in_batches(function, model, *arrays):
     """Calls it on slices of the arrays; joins its results, each an array or (nested) tuples of them and None."""
     with precision(parameter_dtype(model)):
-        starts = range(0, max(len(arrays[0]), 1), BATCH)
-        results = [function(model, *(None if a is None else a[i : i + BATCH] for a in arrays)) for i in starts]
-        return map_arrays(lambda *parts: np.concatenate(parts), *results)
+        parts = [slice(i, i + INFERENCE_BATCH) for i in range(0, max(len(arrays[0]), 1), INFERENCE_BATCH)]
+        results = [function(model, *(None if a is None else a[part] for a in arrays)) for part in parts]
+        return map_arrays(lambda *results: np.concatenate(results), *results)

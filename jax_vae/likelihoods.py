@@ -8,15 +8,22 @@ scale read it. Conformance is against `vae_common.reference`; that each is norma
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import jax
 import jax.numpy as jnp
-from scipy import special
 
 PIXELS = (-3, -2, -1)
 LEVEL = 1 / 255  # between neighbouring 8-bit values
-# Of log(sinh(t / 2) / (t / 2)) in powers of t^2: Bernoulli numbers B_n / (n n!) for n = 2, 4, ...
-SERIES = [float(number / (n * math.factorial(n))) for n, number in enumerate(special.bernoulli(20)) if n and n % 2 == 0]
+
+
+@cache
+def _series():
+    """Coefficients of log(sinh(t / 2) / (t / 2)) in powers of t^2: Bernoulli numbers B_n / (n n!) for n = 2, 4, ..."""
+    from scipy import special  # only those who need it wait for it
+
+    numbers = enumerate(special.bernoulli(20))
+    return [float(number / (n * math.factorial(n))) for n, number in numbers if n and n % 2 == 0]
 
 
 def bernoulli(logits, images, log_scale=None):
@@ -57,7 +64,7 @@ def continuous_bernoulli(logits, images, log_scale=None):
     near = size < 1  # where the closed form cancels
     square = jnp.where(near, size, 0) ** 2
     series = 0 * square
-    for coefficient in reversed(SERIES):
+    for coefficient in reversed(_series()):
         series = square * (series + coefficient)
     far = jnp.where(near, 1, size)
     closed = far / 2 + jnp.log1p(-jnp.exp(-far)) - jnp.log(far)
@@ -99,6 +106,6 @@ def pixel_means(logits, reconstruction: str = "bernoulli"):
     near = jnp.abs(logits) < 1
     small, far = jnp.where(near, logits, 0), jnp.where(near, 1, logits)
     series = 0 * small
-    for order, coefficient in reversed(list(enumerate(SERIES, 1))):
+    for order, coefficient in reversed(list(enumerate(_series(), 1))):
         series = small**2 * series + 2 * order * coefficient
     return jnp.where(near, 0.5 + small * series, -1 / jnp.expm1(-far) - 1 / far)

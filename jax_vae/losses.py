@@ -10,7 +10,7 @@ import math
 
 import jax.numpy as jnp
 
-from vae_common.configs import LossConfig
+from vae_common.config import LossConfig
 from vae_common.contracts import Outputs, Posterior, Terms, per_draw
 
 from .likelihoods import LIKELIHOODS
@@ -56,16 +56,16 @@ def log_ratio(outputs: Outputs):
     Its mean over draws is the KL.
     """
     ratio = log_posterior(outputs.noise, outputs.posterior) - log_normal(outputs.latents, outputs.prior)
-    if outputs.above is not None:
-        above = outputs.above
-        ratio = ratio + log_posterior(above.noise, above.posterior) - log_normal(above.latents, None)
+    if outputs.upper is not None:
+        upper = outputs.upper
+        ratio = ratio + log_posterior(upper.noise, upper.posterior) - log_normal(upper.latents, None)
     return ratio
 
 
 def reconstruction_terms(loss: LossConfig, outputs: Outputs, images):
     """The negative log-likelihood (or squared error) of every draw, (batch[, samples])."""
     logits, log_scale = outputs.logits, outputs.log_scale
-    if loss.reconstruction == "gaussian":
+    if loss.likelihood.takes_sigma:
         log_scale = jnp.full_like(logits[..., :1, :1, :1], math.log(loss.sigma))
     return LIKELIHOODS[loss.reconstruction](logits, per_draw(images, logits), log_scale)
 
@@ -87,7 +87,7 @@ def loss_terms(loss: LossConfig, outputs: Outputs, images) -> Terms:
         kl = outputs.codes.nats
     elif log_std is None:
         kl = jnp.zeros_like(mean[:, 0])
-    elif outputs.above is not None or loss.kl == "sampled":
+    elif outputs.upper is not None or loss.kl == "sampled":
         kl = log_ratio(outputs)
     else:
         kl = KLS[loss.kl](mean, log_std)

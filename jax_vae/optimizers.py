@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vae_common.configs import Config
+from vae_common.config import Config
 
 
 def adam(config: Config) -> optax.GradientTransformation:

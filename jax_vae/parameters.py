@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from vae_common.checkpoints import check_arrays
+from vae_common.runs.checkpoints import check_arrays
 
 from .device import to_device, to_numpy
 
@@ -30,6 +30,11 @@ def parameter_shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
 def parameter_dtype(model: nnx.Module) -> str:
     """`float32` or `float64`."""
     return next(iter(_named(model).values()))[0].dtype.name
+
+
+def dtype_of(model):
+    """The parameters' dtype as the framework names it."""
+    return jax.tree.leaves(model)[0].dtype
 
 
 def to_arrays(model: nnx.Module) -> dict[str, np.ndarray]:

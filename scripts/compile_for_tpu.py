@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vae_common import files
-from vae_common.command_line import run
-from vae_common.configs import InputError
+from vae_common.cli.command_line import run_command
+from vae_common.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -66,4 +66,4 @@ def main(arguments: Arguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run(Arguments, main)
+    run_command(sys.modules[__name__])

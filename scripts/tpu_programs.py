@@ -10,10 +10,10 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jax_vae
-from jax_vae.execution import _jitted_batch_step, _jitted_epoch
-from vae_common import costs
-from vae_common.benchmarks import Case
-from vae_common.configs import InputError
+from jax_vae.execution import jitted_batch_step, jitted_epoch
+from vae_common.benchmark import costs
+from vae_common.benchmark.cases import Case
+from vae_common.errors import InputError
 from vae_common.randomness import Draws
 
 IMAGES = 60_000
@@ -41,8 +41,8 @@ def compiled(topology: str, batch: int, precision: str) -> dict[str, Any]:
     draw = Draws(placed((batch,), np.int32, "batch"), noise, None)
     draws = jax.tree.map(lambda d: placed((steps, *d.shape), d.dtype, None, "batch"), draw)
     with jax_vae.precision(precision):
-        step: Any = _jitted_batch_step.lower(state, rows, draw).compile()
-        epoch: Any = _jitted_epoch.lower(state, images, draws).compile()
+        step: Any = jitted_batch_step.lower(state, rows, draw).compile()
+        epoch: Any = jitted_epoch.lower(state, images, draws).compile()
     memory, (peak_flops, peak_bytes) = epoch.memory_analysis(), CHIPS[topology.partition(":")[0]]
     flops, moved = (step.cost_analysis()[name] for name in ("flops", "bytes accessed"))
     seconds = {"compute": flops * PASSES[precision] / peak_flops, "memory": moved / peak_bytes}

@@ -32,8 +32,10 @@ import jax
 
 import jax_vae
 import torch_vae
-from vae_common import checkpoints, command_line, datasets
-from vae_common.configs import Config, NetworkConfig, TrainingConfig
+from vae_common.cli import command_line
+from vae_common.config import Config, NetworkConfig, TrainingConfig
+from vae_common.data import datasets
+from vae_common.runs import checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
 HALVES = {"jax": jax_vae, "torch": torch_vae}
@@ -42,7 +44,7 @@ QUICK = ("--epochs", "2", "--hidden", "32")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--record", action="store_true", help="write results/fault_table.json and conformance.json anew")
+    parser.addoption("--record", action="store_true", help="write fault_table.json and results/conformance.json anew")
     parser.addoption("--fuzz", type=int, default=0, help="how many random inputs of each kind tests/test_fuzz.py tries")
 
 
@@ -169,7 +171,7 @@ def command(monkeypatch, capsys):
     """Runs a script in this process, in a folder of its own: `command("train", "--epochs", 1, cwd=tmp_path)`."""
 
     def run(name, *flags, cwd):
-        module = importlib.import_module(f"scripts.{name}")
+        module = importlib.import_module(f"vae_common.cli.{name}")
         words = [str(flag) for flag in flags]
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, "argv", [name, *words])
@@ -177,7 +179,7 @@ def command(monkeypatch, capsys):
         if hasattr(module, "load_halves"):  # without their caches of programs, which are this process's own
             monkeypatch.setattr(module, "load_halves", lambda *names, **_: {name: HALVES[name] for name in names})
         capsys.readouterr()
-        status = command_line.outcome(module.Arguments, module.main, words)
+        status = command_line.outcome(module, words)
         return Outcome(status, *capsys.readouterr())
 
     return run

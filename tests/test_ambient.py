@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.conftest import HALVES, small_config
-from vae_common.configs import DataConfig, InputError, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.config import DataConfig, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.errors import InputError
 
 BACKENDS = torch.backends
 JAX_SETTINGS = {

@@ -8,9 +8,10 @@ import math
 import pytest
 
 from tests.conftest import HALVES, script
-from vae_common import benchmark_plots, benchmark_results, costs, suites
-from vae_common.benchmarks import Case, measure
-from vae_common.configs import InputError
+from vae_common.benchmark import costs, plots, results, suites
+from vae_common.benchmark.cases import Case
+from vae_common.benchmark.measurement import measure
+from vae_common.errors import InputError
 
 SMALL = Case(hidden=(16,), batch_size=8, rounds=2, images=24)
 FLAGS = ("--hidden", 16, "--batch-size", 8, "--rounds", 2, "--executions", "eager")
@@ -66,41 +67,41 @@ def test_bad_input(tmp_path, flags, said):
 def test_the_ratio_is_paired():
     """A drift that hits both alike leaves the interval narrow; unpaired it would not."""
     then = [1.0, 2.0, 4.0, 8.0]
-    found = benchmark_results.ratio([1.1 * value for value in then], then)
+    found = results.ratio([1.1 * value for value in then], then)
     assert found["ratio"] == pytest.approx(1.1)
     assert found["interval"] == pytest.approx([1.1, 1.1])
-    low, high = benchmark_results.ratio([2.0, 1.0], [1.0, 1.0])["interval"]
+    low, high = results.ratio([2.0, 1.0], [1.0, 1.0])["interval"]
     assert low < math.sqrt(2) < high
-    assert benchmark_results.ratio([2.0], [1.0])["interval"] is None
+    assert results.ratio([2.0], [1.0])["interval"] is None
 
 
 def process(seconds):
     """A record as one process makes it, of one round."""
     rounds = {"step_seconds": [seconds], "floor_seconds": [1.0], "turns_seconds": [0.5], "epoch_seconds": [3 * seconds]}
-    case = {"batch_size": 10, "parallel_seeds": 2, "kind": "step"}
+    case = {"batch_size": 10, "ensemble": 2, "kind": "step"}
     return {"case": case, "steps": 3, "rounds": rounds, "key": "k", "environment": {"device": "cpu: cpu"}}
 
 
 def test_processes_are_merged():
-    merged = benchmark_results.merged([process(2.0), process(4.0), {"error": "lost"}])
+    merged = results.merged([process(2.0), process(4.0), {"error": "lost"}])
     assert merged["processes"] == 2
     assert merged["step_seconds"]["median"] == merged["step_over_floor"]["median"] == 3.0
     assert merged["step_over_turns"]["median"] == 6.0
     assert merged["epoch_seconds"]["median"] == 9.0
     assert merged["images_per_second"] == pytest.approx(10 / 3)
-    assert benchmark_results.merged([{"error": "lost"}]) == {"error": "lost"}
+    assert results.merged([{"error": "lost"}]) == {"error": "lost"}
 
 
 def test_a_baseline_is_paired_by_process():
     """Rounds of one process are alike; what an interval has to hold is how processes differ."""
-    now, then = (benchmark_results.merged([process(scale * seconds) for seconds in (1.0, 2.0)]) for scale in (1.5, 1.0))
-    compared = benchmark_results.against([now], [then])["k"]
+    now, then = (results.merged([process(scale * seconds) for seconds in (1.0, 2.0)]) for scale in (1.5, 1.0))
+    compared = results.against([now], [then])["k"]
     assert compared["paired_by"] == "process"
     assert compared["n"] == 2
     assert compared["ratio"] == compared["over_floor"]["ratio"] == pytest.approx(1.5)
-    assert benchmark_results.against([process(1.0)], [process(2.0)])["k"]["paired_by"] == "round"
+    assert results.against([process(1.0)], [process(2.0)])["k"]["paired_by"] == "round"
     elsewhere = process(1.0) | {"environment": {"device": "cuda: H100"}}
-    assert benchmark_results.against([process(1.0)], [elsewhere]) == {}
+    assert results.against([process(1.0)], [elsewhere]) == {}
 
 
 @pytest.mark.parametrize("model", ["ae", "vae"])
@@ -121,10 +122,10 @@ def test_xla_counts_little_more_at_full_size():
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_one_case_in_this_process(half, seeds):
     name = half.__name__.removesuffix("_vae")
-    case = dataclasses.replace(SMALL, framework=name, parallel_seeds=seeds)
+    case = dataclasses.replace(SMALL, framework=name, ensemble=seeds)
     record = measure(half, case, 0.0, lambda: HALVES)
     assert record["step_seconds"]["median"] > 0
-    assert ("parallel_seeds_cost" in record) == (seeds > 1)
+    assert ("ensemble_cost" in record) == (seeds > 1)
     assert record["fastest"]["products"] in ("jax", "torch", "numpy")
     assert record["part_seconds"]["part backward"] > 0
     epochs = measure(half, dataclasses.replace(case, kind="epoch"), 0.0, lambda: HALVES)
@@ -157,7 +158,7 @@ def test_every_figure_is_drawn(tmp_path, quick):
     curve = {"test_loss_by_seconds": [[1.0, 300.0], [2.0, 200.0]]}
     loss = {"kind": "loss", "epochs": suites.LOSS_EPOCHS, "dataset": base["dataset"]}
     record["results"].append(like(step, **loss) | curve)
-    drawn = benchmark_plots.draw(record, tmp_path)
+    drawn = plots.save_figures(record, tmp_path)
     assert {path.stem for path in drawn} == {"throughput", "parts", "time_to_loss", "growth"}
 
 

@@ -7,8 +7,9 @@ import pytest
 import safetensors.numpy
 
 from tests.conftest import HALVES, saved, small_config
-from vae_common import checkpoints, files
-from vae_common.configs import NetworkConfig
+from vae_common import files
+from vae_common.config import NetworkConfig
+from vae_common.runs import checkpoints
 
 
 def test_through_the_other_half_and_back(half, state, tmp_path):

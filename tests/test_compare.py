@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, QUICK, script
-from vae_common import experiments
-from vae_common.claims import ClaimOptions
-from vae_common.configs import InputError
+from vae_common.comparison.options import ClaimOptions
+from vae_common.comparison.training import group_runs
+from vae_common.errors import InputError
 
 
 def test_compare_finished_runs(finished):
@@ -47,7 +47,7 @@ def test_check_independent_uses_disjoint_seeds_and_fails_where_nothing_is_shown(
     config = json.loads((tmp_path / "runs/compare-digits/runs/jax-vae-seed0/config.json").read_text())["config"]
     assert config["training"]["randomness"] == "native"
     finished = [tmp_path / "runs/compare-digits/runs" / name for name in names]
-    _, groups = experiments.group_runs(finished, list(HALVES), ClaimOptions("independent"))
+    _, groups = group_runs(finished, list(HALVES), ClaimOptions("independent"))
     assert groups["vae"] == {
         0: {"jax": finished[0], "torch": finished[2]},
         1: {"jax": finished[1], "torch": finished[3]},
@@ -58,7 +58,7 @@ def test_check_independent_uses_disjoint_seeds_and_fails_where_nothing_is_shown(
         ("none", finished, r"torch has seeds \[2, 3\]; expected the same"),
     ):
         with pytest.raises(InputError, match=said):
-            experiments.group_runs(folders, list(HALVES), ClaimOptions(check))
+            group_runs(folders, list(HALVES), ClaimOptions(check))
 
 
 def test_compare_refuses_runs_that_do_not_pair(finished):
@@ -81,11 +81,11 @@ def test_compare_trains_models_and_seeds(tmp_path):
     assert total["jax"]["std"] > 0
 
 
-def test_parallel_seeds_are_the_same_runs(tmp_path):
+def test_ensemble_are_the_same_runs(tmp_path):
     """In one program or one by one: the same folders, the same losses; and any of them can go on by itself."""
     flags = ("--models", "vae", "--seeds", 0, 1, *QUICK, "--precision", "float64")
     by_kind = {}
-    for kind in ((), ("--parallel-seeds",)):
+    for kind in ((), ("--ensemble",)):
         script("compare", *flags, *kind, "--output", f"c{len(kind)}", cwd=tmp_path)
         summary = json.loads((tmp_path / f"c{len(kind)}" / "summary.json").read_text())
         by_kind[kind] = summary["models"]["vae"]["losses_by_seed"]
@@ -94,7 +94,7 @@ def test_parallel_seeds_are_the_same_runs(tmp_path):
         for a, b in zip(of_seeds, together[framework]):
             assert a == pytest.approx(b, rel=1e-12)
     run = tmp_path / "c1" / "runs" / "torch-vae-seed1"
-    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["parallel_seeds"] == 2
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["ensemble"] == 2
     assert script("train", "--resume", run, "--framework", "jax", "--epochs", 3, cwd=tmp_path)["epochs"] == 3
 
 

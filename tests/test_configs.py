@@ -4,15 +4,8 @@ import dataclasses
 
 import pytest
 
-from vae_common.configs import (
-    PRESETS,
-    Config,
-    DataConfig,
-    InputError,
-    LossConfig,
-    NetworkConfig,
-    TrainingConfig,
-)
+from vae_common.config import PRESETS, Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.errors import InputError
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)

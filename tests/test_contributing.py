@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from tests.conftest import HALVES, ROOT, small_config
-from vae_common import registry, twins
-from vae_common.configs import MODELS, InputError
+from vae_common.config.registry import MODELS, register
+from vae_common.conformance import signatures
+from vae_common.errors import InputError
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 LINE, JAX, TORCH = re.findall(r"```python\n(.*?)```", TEXT, re.S)
@@ -24,7 +25,7 @@ def project(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
     for name in ("pyproject.toml", "README.md", "CONTRIBUTING.md"):
         shutil.copy(ROOT / name, tmp_path)
-    with open(tmp_path / "vae_common/registry.py", "a") as file:
+    with open(tmp_path / "vae_common/config/registry.py", "a") as file:
         file.write(LINE)
     return tmp_path
 
@@ -94,10 +95,10 @@ def test_a_public_surface_that_differs(project):
 def test_registrations_that_are_refused(name, class_name, latents, said):
     before = dict(MODELS)
     with pytest.raises(InputError, match=said):
-        registry.register(name, class_name, latents)
+        register(name, class_name, latents)
     assert before == MODELS
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_registered_models_are_twins(model):
-    twins.require_twins(HALVES, small_config(model))
+    signatures.require_same_signatures(HALVES, small_config(model))

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from vae_common import datasets, pixels
-from vae_common.configs import InputError
+from vae_common.data import datasets, pixels
+from vae_common.errors import InputError
 
 IMAGES, LABELS = np.arange(5 * 12, dtype=np.uint8).reshape(5, 4, 3), np.arange(5)
 

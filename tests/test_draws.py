@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 
 from tests.conftest import HALVES, small_config
-from vae_common import datasets, randomness
-from vae_common.configs import DataConfig, NetworkConfig, TrainingConfig
+from vae_common import randomness
+from vae_common.config import DataConfig, NetworkConfig, TrainingConfig
+from vae_common.data import datasets
 
 IMAGES, BATCH, LATENTS = 1010, 50, 8
 PIXELS = (5, 4, 1)

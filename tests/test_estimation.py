@@ -8,7 +8,8 @@ from scipy import special, stats
 
 from tests.conftest import HALVES, small_config
 from vae_common import randomness
-from vae_common.configs import DataConfig, InputError, LossConfig, NetworkConfig
+from vae_common.config import DataConfig, LossConfig, NetworkConfig
+from vae_common.errors import InputError
 
 SIGMA, SHAPE = 0.3, (3, 2, 1)
 CONFIG = small_config(

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, small_config
-from vae_common import checkpoints, trainings
-from vae_common.configs import MODELS, Config, DataConfig, InputError, NetworkConfig, TrainingConfig
-from vae_common.records import NonFiniteLoss
-from vae_common.tolerances import difference
+from vae_common.config import Config, DataConfig, NetworkConfig, TrainingConfig
+from vae_common.config.registry import MODELS
+from vae_common.conformance.engine.checks import difference
+from vae_common.errors import InputError
+from vae_common.runs import checkpoints, trainer
+from vae_common.runs.epoch_records import NonFiniteLoss
 
 MODES = [("jax", "auto"), ("jax", "eager"), ("torch", "eager"), ("torch", "compile"), ("torch", "graph")]
 SEEDS = (3, 5, 2**40)
@@ -26,7 +28,7 @@ def uncaptured(monkeypatch):
         return step
 
     monkeypatch.setattr(half.execution, "_capture", capture)
-    for module in (half.device, half.training, half.models):
+    for module in (half.device, half.state, half.step, half.batches, half.models):
         monkeypatch.setattr(module, "device_for", lambda config: half.select_device("cpu"))
     monkeypatch.setattr(half.optimizers, "execution_for", lambda config: "eager")  # Adam's capturable is for CUDA
 
@@ -145,12 +147,12 @@ def test_a_seed_that_diverges_later_leaves_runs_that_go_on(half, small, tmp_path
     for folder in folders:
         folder.mkdir()
     with pytest.raises(NonFiniteLoss, match="of seed 5 became infinite or NaN in epoch 3"):
-        trainings.train_seeds(half, configs, small, folders)
+        trainer.train_seeds(half, configs, small, folders)
     monkeypatch.setattr(half.fitting, "evaluate", original)
     for folder, config in zip(folders, configs):
         point = checkpoints.read(folder / "checkpoint.safetensors")
         assert point.epoch == len(point.history) == len((folder / "metrics.jsonl").read_text().splitlines()) == 2
-        assert trainings.train(half, config, small, folder, resume=point)["epochs"] == 4
+        assert trainer.train(half, config, small, folder, resume=point)["epochs"] == 4
 
 
 def test_states_that_do_not_stack(half, small):

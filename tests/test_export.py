@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, ROOT, script, small_config
-from vae_common.configs import DataConfig
+from vae_common.config import DataConfig
 
 jax_vae = HALVES["jax"]
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -29,8 +29,8 @@ def test_step_and_epoch_are_exported_for_every_platform(arguments):
     draw = jax.tree.map(lambda a: a[0], draws)
     execution = jax_vae.execution
     for program, inputs in (
-        (execution._jitted_batch_step, (state, images, draw)),
-        (execution._jitted_epoch, (state, images, draws)),
+        (execution.jitted_batch_step, (state, images, draw)),
+        (execution.jitted_epoch, (state, images, draws)),
     ):
         with jax_vae.precision("float32"):
             exported = jax.export.export(program, platforms=PLATFORMS)(*inputs)

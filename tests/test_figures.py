@@ -7,13 +7,15 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.conftest import HALVES, small_config
-from vae_common import figures, latents, plotting
-from vae_common.configs import NetworkConfig
+from vae_common.config import NetworkConfig
+from vae_common.figures import of_models, plotting
+from vae_common.figures.options import FigureOptions
+from vae_common.figures.planes import data_window
 
 NAMES = ("JAX", "PyTorch")
 
 
-def drawn(monkeypatch, small, folder, model="vae", latent_dim=2, options=figures.FigureOptions(), halves=HALVES):
+def drawn(monkeypatch, small, folder, model="vae", latent_dim=2, options=FigureOptions(), halves=HALVES):
     """What `draw` hands to the disk: figure name -> matplotlib figure."""
     config = replace(small_config(model), network=NetworkConfig(hidden=(8,), latent_dim=latent_dim))
     kept: dict[str, Figure] = {}
@@ -24,9 +26,10 @@ def drawn(monkeypatch, small, folder, model="vae", latent_dim=2, options=figures
 
     monkeypatch.setattr(plotting, "save", keep)
     trained = {
-        name: figures.Trained(half, half.create_model(config), [[]]) for name, half in zip(NAMES, halves.values())
+        name: of_models.TrainedModel(half, half.create_model(config), [[]])
+        for name, half in zip(NAMES, halves.values())
     }
-    figures.draw(trained, config, small, folder, options)
+    of_models.render(trained, config, small, folder, options)
     return kept, {name: t.half.encode(t.model, small.test.images).mean for name, t in trained.items()}
 
 
@@ -48,14 +51,14 @@ def test_an_ae_is_decoded_over_its_data_and_has_no_prior(monkeypatch, small, tmp
     kept, means = drawn(monkeypatch, small, tmp_path, "ae")
     assert "prior_samples" not in kept
     for extent, mean in zip(extents(kept["decoded_grid"]), means.values()):
-        np.testing.assert_allclose(extent, latents.data_window(mean))
+        np.testing.assert_allclose(extent, data_window(mean))
     scatter = [axes.collections for axes in kept["latent_scatter"].axes]
     points = np.concatenate([c.get_offsets() for c in scatter[0]])
     assert sorted(map(tuple, points)) == sorted(map(tuple, means["JAX"]))
 
 
 def test_the_tutorials_window_and_chosen_images(monkeypatch, small, tmp_path):
-    options = figures.FigureOptions(window=(-5, 10, -10, 5), interpolate=(7, 3), steps=5)
+    options = FigureOptions(window=(-5, 10, -10, 5), interpolate=(7, 3), steps=5)
     kept, _ = drawn(monkeypatch, small, tmp_path, options=options)
     assert [tuple(extent) for extent in extents(kept["decoded_grid"])] == [(-5, 10, -10, 5)] * 2
     strip = [axes.images[0].get_array() for axes in kept["interpolation"].axes[:7]]

@@ -11,8 +11,15 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, ROOT, contents, small_config
-from vae_common import checkpoints, datasets, experiments, figures, files, plotting, runs, sources, trainings
-from vae_common.configs import InputError
+from vae_common import files
+from vae_common.comparison import compare
+from vae_common.comparison.plan import PLAN, Plan
+from vae_common.data import datasets, sources
+from vae_common.errors import InputError
+from vae_common.figures import plotting
+from vae_common.figures.options import FigureOptions
+from vae_common.runs import checkpoints, trainer
+from vae_common.runs.folder import Run, new_folder
 
 QUICK = ("--epochs", 1, "--hidden", 8, "--framework", "torch")
 
@@ -23,7 +30,7 @@ def trained(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     (folder / "run").mkdir()
     config = small_config(dtype="float32", network=dataclasses.replace(small_config().network, hidden=(8,)))
-    trainings.train(HALVES["torch"], config, datasets.load("digits"), folder / "run")
+    trainer.train(HALVES["torch"], config, datasets.load("digits"), folder / "run")
     return folder
 
 
@@ -110,10 +117,10 @@ def test_files_have_the_permissions_that_the_umask_leaves(tmp_path, mask):
 
 def test_a_folder_with_parts_only_can_be_used(tmp_path):
     (tmp_path / ".config.json.ab12.part").write_text("{")
-    assert runs.new_folder(tmp_path, "x") == tmp_path
+    assert new_folder(tmp_path, "x") == tmp_path
     (tmp_path / "mine").write_text("x")
     with pytest.raises(InputError, match="exists and is not empty"):
-        runs.new_folder(tmp_path, "x")
+        new_folder(tmp_path, "x")
 
 
 def test_two_preparations_take_turns(tmp_path, small, monkeypatch):
@@ -171,21 +178,21 @@ def full_disk(after):
 def test_a_full_disk_loses_nothing_of_a_finished_run(half, small, tmp_path, monkeypatch, after):
     """At whichever write of the resumed run it comes: summary and weights stay, and it can be resumed once more."""
     config = small_config()
-    trainings.train(half, config, small, tmp_path)
+    trainer.train(half, config, small, tmp_path)
     before = contents(tmp_path)
     longer = dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=3))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full_disk(after))
         with pytest.raises(OSError, match="No space left") as error:
-            trainings.train(half, longer, small, tmp_path, resume=runs.Run(tmp_path).resume_point())
+            trainer.train(half, longer, small, tmp_path, resume=Run(tmp_path).resume_point())
         assert str(tmp_path) in error.value.filename
     after_it = contents(tmp_path)
     assert after_it.keys() == before.keys()
     assert after_it["summary.json"] == before["summary.json"]
-    point = runs.Run(tmp_path).resume_point()
-    trainings.train(half, longer, small, tmp_path, resume=point)
+    point = Run(tmp_path).resume_point()
+    trainer.train(half, longer, small, tmp_path, resume=point)
     (whole := tmp_path / "whole").mkdir()
-    trainings.train(half, longer, small, whole)
+    trainer.train(half, longer, small, whole)
     one, other = (checkpoints.read(place / "checkpoint.safetensors").arrays for place in (tmp_path, whole))
     for name, array in one.items():
         np.testing.assert_array_equal(array, other[name])
@@ -207,7 +214,7 @@ def test_a_killed_comparison_goes_on(tmp_path, command, monkeypatch, refused):
     """Nothing is trained twice, and the report is that of one that never stopped."""
     quick = ("--models", "vae", "--epochs", 1, "--hidden", 8, "--batch-size", 500, "--seeds", 0, 1)
     assert command("compare", *quick, "--output", "whole", cwd=tmp_path).status == 0
-    trained, original = [], trainings.train
+    trained, original = [], trainer.train
 
     def killed(half, config, dataset, folder, **options):
         if len(trained) == 3:
@@ -215,9 +222,9 @@ def test_a_killed_comparison_goes_on(tmp_path, command, monkeypatch, refused):
         trained.append(folder.name)
         return original(half, config, dataset, folder, **options)
 
-    monkeypatch.setattr(trainings, "train", killed)
+    monkeypatch.setattr(trainer, "train", killed)
     assert command("compare", *quick, "--output", "c", cwd=tmp_path).status == 130
-    monkeypatch.setattr(trainings, "train", lambda *a, **o: (trained.append(a[3].name), original(*a, **o))[1])
+    monkeypatch.setattr(trainer, "train", lambda *a, **o: (trained.append(a[3].name), original(*a, **o))[1])
     refused("compare", "--resume", "c", "--epochs", 2, cwd=tmp_path, said="received --epochs, expected at most")
     refused("compare", "--resume", "nowhere", cwd=tmp_path, said="has no comparison.json")
     assert command("compare", "--resume", "c", cwd=tmp_path).status == 0
@@ -249,9 +256,9 @@ def test_a_damaged_plan_is_one_line(tmp_path, refused, damage):
     (tmp_path / "c").mkdir()
     dataset = datasets.load("digits")
     config = small_config(image_shape=dataset.image_shape)
-    options = experiments.claims.ClaimOptions(), figures.FigureOptions()
-    experiments.Plan(config, ("vae",), (0,), False, *options).write(tmp_path / "c", dataset, [])
-    path = tmp_path / "c" / experiments.PLAN
+    options = compare.claims.ClaimOptions(), FigureOptions()
+    Plan(config, ("vae",), (0,), False, *options).write(tmp_path / "c", dataset, [])
+    path = tmp_path / "c" / PLAN
     text = damage if isinstance(damage, str) else json.dumps(damage(json.loads(path.read_text())))
     path.write_text(text)
     refused("compare", "--resume", "c", cwd=tmp_path)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, small_config
-from vae_common import checkpoints, datasets, trainings
-from vae_common.configs import DataConfig, InputError, NetworkConfig, TrainingConfig
+from vae_common.config import DataConfig, NetworkConfig, TrainingConfig
+from vae_common.data import datasets
+from vae_common.errors import InputError
+from vae_common.runs import checkpoints, trainer
 
 MODES = {
     "none": ("none", "none"),
@@ -53,7 +55,7 @@ def means(terms):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_run_is_its_epochs(half, labelled, tmp_path, mode):
     config, (train_mode, held_mode) = config_of(mode), MODES[mode]
-    summary = trainings.train(half, config, labelled, tmp_path, checkpoint_every=10)
+    summary = trainer.train(half, config, labelled, tmp_path, checkpoint_every=10)
     saved = checkpoints.read(tmp_path / "checkpoint.safetensors")
     state = half.create_state(config)
     images = half.place_images(datasets.binarize(labelled.train.images, train_mode, "train"), config)
@@ -124,7 +126,7 @@ def test_labels_stay_with_their_images(labelled, tmp_path):
 def test_a_refused_resume_leaves_every_file(half, labelled, tmp_path):
     """Other images, another epoch, another model: said in one line, and nothing was touched."""
     config = config_of("none")
-    trainings.train(half, config, labelled, tmp_path)
+    trainer.train(half, config, labelled, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     point = checkpoints.read(tmp_path / "checkpoint.safetensors")
     other = replace(labelled, train=labelled.validation)
@@ -144,11 +146,11 @@ def test_a_refused_resume_leaves_every_file(half, labelled, tmp_path):
         (labelled, wide, point, r"\(6, 12\), expected \(7, 12\)"),
     ):
         with pytest.raises(InputError, match=said):
-            trainings.train(half, changed, dataset, tmp_path, resume=resume)
+            trainer.train(half, changed, dataset, tmp_path, resume=resume)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_killed_writers_leavings_are_removed(labelled, tmp_path):
     (tmp_path / ".checkpoint.safetensors.abc.part").write_bytes(b"half")
-    trainings.train(HALVES["torch"], config_of("none", epochs=0), labelled, tmp_path)
+    trainer.train(HALVES["torch"], config_of("none", epochs=0), labelled, tmp_path)
     assert not list(tmp_path.glob(".*"))

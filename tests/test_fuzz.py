@@ -15,18 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import HALVES, SMALL_IMAGES, SMALL_LABELS, contents, npz, small_config
-from vae_common import checkpoints, datasets, files, latents, randomness, runs, trainings
-from vae_common.configs import (
-    Config,
-    DataConfig,
-    InputError,
-    LossConfig,
-    NetworkConfig,
-    OptimizerConfig,
-    TrainingConfig,
-)
-from vae_common.errors import one_line
-from vae_common.records import NonFiniteLoss
+from vae_common import files, randomness
+from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
+from vae_common.data import datasets
+from vae_common.errors import InputError, one_line
+from vae_common.metrics import descriptors, similarity
+from vae_common.runs import checkpoints, trainer
+from vae_common.runs.epoch_records import NonFiniteLoss
+from vae_common.runs.folder import Run
 
 STATUSES = {0, 1, 2, 129, 130, 141, 143}
 FEW = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True, "database": None}
@@ -92,7 +88,7 @@ def folder(tmp_path_factory):
     config = small_config(image_shape=(8, 6, 1), network=network, training=training, data=data)
     for name, half in zip(("run", "other"), HALVES.values()):
         (folder / name).mkdir()
-        trainings.train(half, config, datasets.load(folder / "labelled.npz"), folder / name)
+        trainer.train(half, config, datasets.load(folder / "labelled.npz"), folder / name)
     return folder
 
 
@@ -217,7 +213,7 @@ CALLS = {
     "LossConfig": lambda h, g: LossConfig(beta=g.number, free_bits=g.a, samples=g.number),
     "OptimizerConfig": lambda h, g: OptimizerConfig(beta1=g.number, eps=g.b, decay_steps=g.number),
     "from_json": lambda h, g: Config.from_json({"seed": g.number, "network": g.labels}),
-    "Run": lambda h, g: runs.Run(files.Path(str(g.number))).summary(),
+    "Run": lambda h, g: Run(files.Path(str(g.number))).summary(),
     "read": lambda h, g: checkpoints.read(str(g.number)),
 }
 
@@ -267,8 +263,8 @@ def test_latents_of_any_number(rows, width, collapsed):
     draw = np.random.default_rng(rows)
     x = np.zeros((rows, width)) if collapsed else draw.normal(size=(rows, width))
     if rows:
-        latents.describe(x, None, np.arange(rows) % 3, draw.random((rows, 2, 2, 1)))
-        latents.compare(x, x, 50)
+        descriptors.describe(x, None, np.arange(rows) % 3, draw.random((rows, 2, 2, 1)))
+        similarity.similarities(x, x, 50)
     assert len(randomness.some_rows(rows, 50)) == min(rows, 50)
 
 

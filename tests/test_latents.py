@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vae_common import latents
+from vae_common.figures.planes import data_window, grid_points, plane_of, prior_window, procrustes_align
+from vae_common.metrics import descriptors, similarity
 
 DRAW = np.random.default_rng(0)
 BASE = DRAW.normal(size=(300, 3)) * (1.0, 2.0, 0.5)
@@ -18,11 +19,11 @@ CHANGES = {
 UNRELATED = DRAW.normal(size=(300, 3))
 EVERYTHING = tuple(CHANGES)
 METRICS = {
-    "linear_cka": (latents.linear_cka, 1, EVERYTHING),
-    "procrustes_disparity": (latents.procrustes_disparity, 0, EVERYTHING),
-    "rsa": (latents.rsa, 1, EVERYTHING),
-    "mutual_neighbours": (latents.mutual_neighbours, 1, EVERYTHING),
-    "axis_correlation": (latents.axis_correlation, 1, ("sign", "scale", "shift", "permutation")),
+    "linear_cka": (similarity.linear_cka, 1, EVERYTHING),
+    "procrustes_disparity": (similarity.procrustes_disparity, 0, EVERYTHING),
+    "rsa": (similarity.rsa, 1, EVERYTHING),
+    "mutual_neighbours": (similarity.mutual_neighbours, 1, EVERYTHING),
+    "axis_correlation": (similarity.axis_correlation, 1, ("sign", "scale", "shift", "permutation")),
 }
 
 
@@ -43,49 +44,49 @@ def test_sees_another_structure(name):
 
 def test_cka_of_unrelated_sets_is_zero_on_average():
     """Unbiased: the common estimate would be about 0.5 here."""
-    values = [latents.linear_cka(*DRAW.normal(size=(2, 30, 20))) for _ in range(200)]
+    values = [similarity.linear_cka(*DRAW.normal(size=(2, 30, 20))) for _ in range(200)]
     assert abs(np.mean(values)) < 4 * np.std(values) / 200**0.5
 
 
 def test_procrustes_align_gives_back_the_first():
     moved = 3 * BASE @ ROTATION + 2
-    np.testing.assert_allclose(latents.procrustes_align(BASE, moved), BASE, atol=1e-12)
+    np.testing.assert_allclose(procrustes_align(BASE, moved), BASE, atol=1e-12)
 
 
 def test_mutual_neighbours_of_a_known_case():
     line = np.arange(30.0)[:, None]
     swapped = line.copy()
     swapped[[0, 29]] = swapped[[29, 0]]
-    assert latents.mutual_neighbours(line, line, k=2) == 1
-    assert 0.8 < latents.mutual_neighbours(line, swapped, k=2) < 0.97
+    assert similarity.mutual_neighbours(line, line, k=2) == 1
+    assert 0.8 < similarity.mutual_neighbours(line, swapped, k=2) < 0.97
 
 
 def test_descriptors():
     labels = np.repeat(np.arange(3), 100)
     apart = DRAW.normal(size=(300, 2)) + 20 * np.stack([labels, labels % 2], 1)
-    assert latents.knn_accuracy(apart, labels) == 1
-    assert latents.silhouette(apart, labels) > 0.8
-    assert latents.knn_accuracy(DRAW.normal(size=(300, 2)), labels) < 0.5
-    assert latents.trustworthiness(apart, apart) == pytest.approx(1)
-    assert latents.trustworthiness(apart, DRAW.normal(size=(300, 2))) < 0.7
+    assert descriptors.knn_accuracy(apart, labels) == 1
+    assert descriptors.silhouette(apart, labels) > 0.8
+    assert descriptors.knn_accuracy(DRAW.normal(size=(300, 2)), labels) < 0.5
+    assert descriptors.trustworthiness(apart, apart) == pytest.approx(1)
+    assert descriptors.trustworthiness(apart, DRAW.normal(size=(300, 2))) < 0.7
     collapsed = np.concatenate([apart, 0.01 * DRAW.normal(size=(300, 4))], axis=1)
-    assert latents.active_units(collapsed) == 2
+    assert descriptors.active_units(collapsed) == 2
 
 
 def test_aggregate_posterior_kl():
     """Zero for a posterior that matches the prior on average; the closed form where it is scaled."""
     mean = DRAW.normal(size=(200_000, 2)) * 0.6
     log_std = np.full_like(mean, np.log(0.8))
-    assert latents.aggregate_posterior_kl(mean, log_std) == pytest.approx(0, abs=1e-3)
+    assert descriptors.aggregate_posterior_kl(mean, log_std) == pytest.approx(0, abs=1e-3)
     half = np.log(0.5) + np.zeros((10, 2))
-    assert latents.aggregate_posterior_kl(np.zeros((10, 2)), half) == pytest.approx(2 * (0.125 - 0.5 + np.log(2)))
+    assert descriptors.aggregate_posterior_kl(np.zeros((10, 2)), half) == pytest.approx(2 * (0.125 - 0.5 + np.log(2)))
 
 
 def test_describe_leaves_out_what_is_not_there():
     images = DRAW.random((300, 4, 4, 1))
-    unlabelled = latents.describe(BASE, None, np.full(300, -1), images)
+    unlabelled = descriptors.describe(BASE, None, np.full(300, -1), images)
     assert set(unlabelled) == {"trustworthiness"}
-    assert "active_units" in latents.describe(BASE, BASE * 0, np.arange(300) % 3, images)
+    assert "active_units" in descriptors.describe(BASE, BASE * 0, np.arange(300) % 3, images)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 5, 12, 21])
@@ -93,19 +94,19 @@ def test_describe_leaves_out_what_is_not_there():
 def test_small_and_collapsed_sets_give_no_error(rows, latent_dim):
     space, images = DRAW.normal(size=(rows, latent_dim)), DRAW.random((rows, 2, 2, 1))
     labels = np.arange(rows) % 2
-    compared = latents.compare(space, space)
+    compared = similarity.similarities(space, space)
     assert (compared["linear_cka"] is None) == (rows < 4)
-    assert all(value is None for value in latents.compare(space, 0 * space).values())
-    latents.describe(space, space, labels, images)
-    latents.describe(0 * space, space, labels, images)
-    assert np.isfinite(latents.plane_of(space).project(space)).all()
+    assert all(value is None for value in similarity.similarities(space, 0 * space).values())
+    descriptors.describe(space, space, labels, images)
+    descriptors.describe(0 * space, space, labels, images)
+    assert np.isfinite(plane_of(space).project(space)).all()
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2, 5])
 def test_plane(latent_dim):
     """Points on the plane survive there and back; beyond two dimensions the labels say so."""
     space = DRAW.normal(size=(100, latent_dim)) * np.arange(1, latent_dim + 1)
-    plane = latents.plane_of(space)
+    plane = plane_of(space)
     assert ("principal component" in plane.labels[0]) == (latent_dim > 2)
     points = plane.project(space)
     assert points.shape == (100, 2)
@@ -117,8 +118,8 @@ def test_plane(latent_dim):
 
 
 def test_windows_and_grid():
-    np.testing.assert_allclose(latents.prior_window(), [-1.96, 1.96, -1.96, 1.96], atol=1e-3)
-    x0, x1, _, y1 = latents.data_window(np.stack([np.arange(1001.0), np.zeros(1001)], 1))
+    np.testing.assert_allclose(prior_window(), [-1.96, 1.96, -1.96, 1.96], atol=1e-3)
+    x0, x1, _, y1 = data_window(np.stack([np.arange(1001.0), np.zeros(1001)], 1))
     assert (x0, x1, y1) == (25, 975, 0)
-    points = latents.grid_points((0, 2, 10, 14), 2)
+    points = grid_points((0, 2, 10, 14), 2)
     np.testing.assert_allclose(points, [[0.5, 13], [1.5, 13], [0.5, 11], [1.5, 11]])

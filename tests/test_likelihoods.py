@@ -7,8 +7,10 @@ import pytest
 from scipy import integrate, optimize
 
 from tests.conftest import small_config
-from vae_common.config_parts import Reconstruction
-from vae_common.configs import RECONSTRUCTION_UNITS, Config, DataConfig, InputError, LossConfig
+from vae_common.config import Config, DataConfig, LossConfig
+from vae_common.config.likelihoods import LIKELIHOODS
+from vae_common.config.parts import Reconstruction
+from vae_common.errors import InputError
 
 LOGITS = (-40.0, -3.0, -0.9, -1e-3, 0.0, 0.3, 2.0, 25.0)
 GREY = np.arange(256) / 255
@@ -88,7 +90,11 @@ def test_every_reconstruction_is_labelled():
             none = name in ("squared_error", "optimal_gaussian") or (name, binarization) == ("bernoulli", "none")
             assert config.is_likelihood != none
             assert none == any(said in unit for said in ("not a likelihood", "less its constant", "not one"))
-    assert {"bernoulli", *RECONSTRUCTION_UNITS} == set(Reconstruction.__args__)
+
+
+def test_every_half_has_the_formulas_of_the_table(half):
+    """A row without a formula, or a formula without a row, is noticed here."""
+    assert half.likelihoods.LIKELIHOODS.keys() == LIKELIHOODS.keys() == set(Reconstruction.__args__)
 
 
 def test_a_learned_scale_is_learned(half, small):

@@ -9,9 +9,15 @@ import pytest
 
 from tests.conftest import SMALL_LABELS as LABELS
 from tests.conftest import npz, small_config
-from vae_common import datasets, figures, records, runs, sources, trainings
-from vae_common.configs import Config, InputError, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.config import Config, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.contracts import Terms
+from vae_common.data import datasets, sources
+from vae_common.errors import InputError
+from vae_common.figures import of_models
+from vae_common.figures.options import FigureOptions
+from vae_common.runs import trainer
+from vae_common.runs.epoch_records import NonFiniteLoss, epoch_record
+from vae_common.runs.folder import Run
 
 
 @pytest.mark.parametrize(
@@ -53,9 +59,9 @@ def test_no_labels_are_taken(half, tmp_path, monkeypatch):
     assert without.fingerprint == minus.fingerprint
     config = small_config(image_shape=(8, 6, 1), training=TrainingConfig(batch_size=8, epochs=1))
     (tmp_path / "r").mkdir()
-    trainings.train(half, config, without, tmp_path / "r")
-    trained = figures.Trained(half, half.create_model(config), [runs.Run(tmp_path / "r").checkpoint().history])
-    figures.draw({"A": trained}, config, without, tmp_path / "f", figures.FigureOptions(steps=2, grid_side=2))
+    trainer.train(half, config, without, tmp_path / "r")
+    trained = of_models.TrainedModel(half, half.create_model(config), [Run(tmp_path / "r").checkpoint().history])
+    of_models.render({"A": trained}, config, without, tmp_path / "f", FigureOptions(steps=2, grid_side=2))
     with pytest.raises(InputError, match="or no labels at all"):
         datasets.load(npz(tmp_path, "c.npz", train_labels=LABELS / 2))
 
@@ -124,8 +130,8 @@ def test_tensorflow_says_nothing_in_front(tmp_path, monkeypatch, capfd):
 )
 def test_what_helps_where_a_loss_is_infinite(loss, said):
     terms = Terms(*np.full((3, 2), np.inf))
-    with pytest.raises(records.NonFiniteLoss, match=said):
-        records.epoch_record(0, Config(loss=loss), terms, "test", terms, 1.0)
+    with pytest.raises(NonFiniteLoss, match=said):
+        epoch_record(0, Config(loss=loss), terms, "test", terms, 1.0)
 
 
 @pytest.mark.parametrize("flag", ["--baseline", "--pilot"])

@@ -17,9 +17,15 @@ from matplotlib.figure import Figure
 
 from tests.conftest import HALVES, ROOT, npz, small_config
 from tests.conftest import SMALL_IMAGES as IMAGES
-from vae_common import datasets, experiments, figures, plotting, runs, trainings
-from vae_common.configs import Config, InputError, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
-from vae_common.errors import one_line
+from vae_common.comparison import compare
+from vae_common.comparison.training import group_runs
+from vae_common.config import Config, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
+from vae_common.data import datasets
+from vae_common.errors import InputError, one_line
+from vae_common.figures import of_models, plotting
+from vae_common.figures.options import FigureOptions
+from vae_common.runs import trainer
+from vae_common.runs.epoch_records import TERMS
 
 
 @pytest.mark.parametrize("value", [2**31, 2**31 + 1, 2**63, 10**30, -1])
@@ -313,10 +319,10 @@ def test_names_in_figures(half, small, tmp_path, name):
     """After hours of training there is a figure, whatever the classes, files and folders are called."""
     renamed = dataclasses.replace(small, name=name, class_names=(name,) * 10)
     config = small_config()
-    history = [{"epoch": 1, "train": dict.fromkeys(runs.TERMS, 1.0), "test": dict.fromkeys(runs.TERMS, 1.0)}]
-    trained = figures.Trained(half, half.create_model(config), [history])
-    options = figures.FigureOptions(steps=2, grid_side=2)
-    assert len(figures.draw({"A": trained}, config, renamed, tmp_path, options)) == 6
+    history = [{"epoch": 1, "train": dict.fromkeys(TERMS, 1.0), "test": dict.fromkeys(TERMS, 1.0)}]
+    trained = of_models.TrainedModel(half, half.create_model(config), [history])
+    options = FigureOptions(steps=2, grid_side=2)
+    assert len(of_models.render({"A": trained}, config, renamed, tmp_path, options)) == 6
 
 
 def test_a_dollar_stays_a_dollar():
@@ -358,7 +364,7 @@ def test_class_names_of_any_kind(tmp_path, monkeypatch, names):
 )
 def test_a_summary_that_was_edited(refused, small, tmp_path, edit):
     (tmp_path / "r").mkdir()
-    trainings.train(HALVES["torch"], small_config(), small, tmp_path / "r")
+    trainer.train(HALVES["torch"], small_config(), small, tmp_path / "r")
     path = tmp_path / "r" / "summary.json"
     path.write_text(json.dumps(edit(json.loads(path.read_text()))))
     refused("compare", "--runs", "r", cwd=tmp_path)
@@ -370,16 +376,14 @@ def test_an_environment_of_an_earlier_version(small, tmp_path):
     """Its summary has fewer fields."""
     for name, half in HALVES.items():
         (tmp_path / name).mkdir()
-        trainings.train(half, small_config(), small, tmp_path / name)
+        trainer.train(half, small_config(), small, tmp_path / name)
     path = tmp_path / "jax" / "summary.json"
     summary = json.loads(path.read_text())
     del summary["environment"]["flags"], summary["environment"]["versions"], summary["data"]
     path.write_text(json.dumps(summary))
-    options = experiments.claims.ClaimOptions()
-    _, groups = experiments.group_runs([tmp_path / name for name in HALVES], list(HALVES), options)
-    found = experiments.compare(
-        HALVES, groups, small, tmp_path, figures.FigureOptions(steps=2, grid_side=2), [], options
-    )
+    options = compare.claims.ClaimOptions()
+    _, groups = group_runs([tmp_path / name for name in HALVES], list(HALVES), options)
+    found = compare.compare(HALVES, groups, small, tmp_path, FigureOptions(steps=2, grid_side=2), [], options)
     assert found["environment"]["torch"]["versions"]
 
 

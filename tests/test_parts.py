@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, QUICK, saved, script, small_config
-from vae_common import checkpoints
-from vae_common.configs import InputError, LossConfig, NetworkConfig, OptimizerConfig
+from vae_common.config import LossConfig, NetworkConfig, OptimizerConfig
+from vae_common.errors import InputError
+from vae_common.runs import checkpoints
 
 CONFIGS = {
     "convolutional, quantized": small_config(

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from vae_common import plotting
-from vae_common.latents import grid_points
+from vae_common.figures import plotting
+from vae_common.figures.planes import grid_points
 
 DRAW = np.random.default_rng(0)
 

@@ -7,7 +7,8 @@ import pytest
 
 from tests.conftest import small_config
 from vae_common import randomness, reference
-from vae_common.configs import DataConfig, InputError
+from vae_common.config import DataConfig
+from vae_common.errors import InputError
 
 EXPECTED_NORMALS = [1.9271009485645396, -1.8960683805465481, 0.03152403809743468]
 EXPECTED_ORDER = [3, 1, 4, 2, 0, 5]

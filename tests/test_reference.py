@@ -8,8 +8,10 @@ from scipy import integrate, stats
 
 from tests.conftest import random_batch, small_config
 from vae_common import randomness, reference
-from vae_common.configs import MODELS, LossConfig, NetworkConfig
+from vae_common.config import LossConfig, NetworkConfig
+from vae_common.config.registry import MODELS
 from vae_common.contracts import Outputs, Posterior
+from vae_common.reference.model import FORWARDS
 
 LOSSES = [
     LossConfig(),
@@ -19,7 +21,7 @@ LOSSES = [
 ]
 PAIRS = [
     (model, loss)
-    for model in reference.FORWARDS
+    for model in FORWARDS
     for loss in LOSSES
     if loss.kl == "gaussian" or MODELS[model].latents in ("none", "gaussian")
 ]

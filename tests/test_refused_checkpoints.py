@@ -7,8 +7,8 @@ import pytest
 import safetensors.numpy
 
 from tests.conftest import saved, small_config
-from vae_common import checkpoints
-from vae_common.configs import InputError
+from vae_common.errors import InputError
+from vae_common.runs import checkpoints
 
 HEADER = {
     "format_version": 2, "config": small_config().to_json(), "framework": "jax", "epoch": 0, "history": [], "data": "",

@@ -9,8 +9,10 @@ import pytest
 
 from tests.conftest import HALVES, ROOT, npz, small_config
 from tests.conftest import SMALL_LABELS as LABELS
-from vae_common import datasets, memory, trainings
-from vae_common.configs import InputError, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.config import LossConfig, NetworkConfig, TrainingConfig
+from vae_common.data import datasets, memory
+from vae_common.errors import InputError
+from vae_common.runs import trainer
 
 EARLY = [
     ("train", "--classes", 3),
@@ -83,7 +85,7 @@ def test_refused_before_anything_is_written(refused, tmp_path, words):
 @pytest.mark.parametrize(("flag", "value"), [("--steps", 10**6), ("--grid-side", 10**5), ("--interpolate", (0, 10**9))])
 def test_a_figure_that_would_never_end(refused, small, tmp_path, flag, value):
     (tmp_path / "r").mkdir()
-    trainings.train(HALVES["torch"], small_config(), datasets.load("digits"), tmp_path / "r")
+    trainer.train(HALVES["torch"], small_config(), datasets.load("digits"), tmp_path / "r")
     values = value if isinstance(value, tuple) else (value,)
     refused("plot", "--run", "r", flag, *values, cwd=tmp_path)
     refused("evaluate", "--run", "r", "--draws", 10**9, cwd=tmp_path, said="draws: received")

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, script, small_config
-from vae_common import checkpoints, files, runs, trainings
-from vae_common.configs import DataConfig, InputError
-from vae_common.runs import Run
+from vae_common import files
+from vae_common.config import DataConfig
+from vae_common.errors import InputError
+from vae_common.runs import checkpoints, trainer
+from vae_common.runs.folder import TRAINED_ELSEWHERE, Run
 
 
 def with_epochs(config, epochs):
@@ -18,7 +20,7 @@ def with_epochs(config, epochs):
 
 def train(half, config, small, folder, resume=None):
     folder.mkdir(exist_ok=True)
-    trainings.train(half, config, small, folder, resume=resume)
+    trainer.train(half, config, small, folder, resume=resume)
     return checkpoints.read(folder / "checkpoint.safetensors")
 
 
@@ -132,10 +134,10 @@ def test_a_resumed_run_is_unfinished_until_it_finishes(half, small, tmp_path, mo
 
 def test_two_trainings_never_share_a_folder(half, small, tmp_path):
     with (
-        files.alone_in(tmp_path, runs.TRAINED_ELSEWHERE),
+        files.alone_in(tmp_path, TRAINED_ELSEWHERE),
         pytest.raises(InputError, match="being trained by another process"),
     ):
-        trainings.train(half, small_config(), small, tmp_path)
+        trainer.train(half, small_config(), small, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -8,12 +8,20 @@ import re
 import numpy as np
 import pytest
 
-from scripts.train import Arguments
 from tests.conftest import HALVES, small_config
-from vae_common import checkpoints, datasets, figures, latents, pixels, plotting, randomness, runs, sweeps, trainings
-from vae_common.command_line import parse
-from vae_common.configs import DataConfig, InputError, NetworkConfig, OptimizerConfig
-from vae_common.resume import begun
+from vae_common import randomness
+from vae_common.cli.command_line import parse
+from vae_common.cli.train import Arguments
+from vae_common.config import DataConfig, NetworkConfig, OptimizerConfig
+from vae_common.data import datasets, pixels
+from vae_common.errors import InputError
+from vae_common.figures import of_models, plotting
+from vae_common.metrics import descriptors, similarity
+from vae_common.runs import checkpoints, trainer
+from vae_common.runs.epoch_records import TERMS
+from vae_common.runs.folder import Run, require_data
+from vae_common.runs.resume import begun
+from vae_common.studies import sweeps
 
 MASKS = np.eye(8, dtype=np.uint8)[None, ..., None].repeat(24, 0)
 LABELS = np.arange(24) % 3
@@ -104,8 +112,8 @@ def test_rows_are_drawn_from_all_over():
     draw = np.random.default_rng(0)
     y = np.repeat([0, 1, 2], 1000)
     x = draw.normal(size=(3000, 2)) + np.array([[-9, 0], [9, 0], [9, 0]])[y]
-    whole = {"knn": latents.knn_accuracy(x, y), "silhouette": latents.silhouette(x, y)}
-    some = latents.describe(x, None, y, x)
+    whole = {"knn": descriptors.knn_accuracy(x, y), "silhouette": descriptors.silhouette(x, y)}
+    some = descriptors.describe(x, None, y, x)
     assert some["knn_accuracy"] == pytest.approx(whole["knn"], abs=0.03)
     assert some["silhouette"] == pytest.approx(whole["silhouette"], abs=0.03)
     assert whole["silhouette"] == pytest.approx(0.300, abs=0.001)
@@ -123,7 +131,7 @@ def test_a_draw_of_rows_is_fixed_and_without_repeats(count, most):
 def test_between_sets_the_same_rows_are_taken():
     draw = np.random.default_rng(0)
     x = draw.normal(size=(3000, 2)) + np.arange(3000)[:, None] / 100
-    assert latents.compare(x, x, most=200)["mutual_neighbours"] == 1
+    assert similarity.similarities(x, x, most=200)["mutual_neighbours"] == 1
 
 
 def test_the_scatter_of_a_sorted_set_has_every_class(half, small, tmp_path, monkeypatch):
@@ -131,15 +139,17 @@ def test_the_scatter_of_a_sorted_set_has_every_class(half, small, tmp_path, monk
     test = datasets.Split(small.test.images[order], small.test.labels[order])
     dataset = dataclasses.replace(small, test=test)
     shown = {}
-    monkeypatch.setattr(figures, "SHOWN_POINTS", 40)
+    monkeypatch.setattr(of_models, "SHOWN_POINTS", 40)
     monkeypatch.setattr(plotting, "save", lambda figure, path: path)
     original = plotting.latent_scatter
     monkeypatch.setattr(
         plotting, "latent_scatter", lambda c, classes, *a: (shown.update(classes=classes), original(c, classes, *a))[1]
     )
     config = small_config()
-    history = [{"epoch": 1, "train": dict.fromkeys(runs.TERMS, 1.0), "test": dict.fromkeys(runs.TERMS, 1.0)}]
-    figures.draw({"A": figures.Trained(half, half.create_model(config), [history])}, config, dataset, tmp_path)
+    history = [{"epoch": 1, "train": dict.fromkeys(TERMS, 1.0), "test": dict.fromkeys(TERMS, 1.0)}]
+    of_models.render(
+        {"A": of_models.TrainedModel(half, half.create_model(config), [history])}, config, dataset, tmp_path
+    )
     assert len(shown["classes"]) == 40
     assert len(set(shown["classes"].tolist())) >= 8
 
@@ -175,7 +185,7 @@ def test_a_fingerprint_covers_all_that_decides_a_number(small, change, tmp_path)
     assert changed.fingerprint != small.fingerprint
     assert not changed.matches(small.fingerprint)
     with pytest.raises(InputError, match="other images, labels or splits"):
-        runs.require_data(tmp_path, small.fingerprint, changed)
+        require_data(tmp_path, small.fingerprint, changed)
 
 
 def test_an_earlier_fingerprint_is_of_training_images_only(small, tmp_path, capsys):
@@ -183,7 +193,7 @@ def test_an_earlier_fingerprint_is_of_training_images_only(small, tmp_path, caps
     earlier = hashlib.sha256(f"{images.shape}".encode() + images.tobytes()).hexdigest()
     for change, expected in (("a test label", None), ("a training image", False)):
         assert CHANGES[change](small).matches(earlier) is expected
-    runs.require_data(tmp_path, earlier, small)
+    require_data(tmp_path, earlier, small)
     assert "labels and test images unknown" in capsys.readouterr().err
 
 
@@ -313,9 +323,9 @@ def test_a_sweep_counts_each_experiment_once(vary, said, small, tmp_path):
 
 def test_an_extension_is_remembered(half, small, tmp_path):
     config = small_config()
-    trainings.train(half, config, small, tmp_path)
+    trainer.train(half, config, small, tmp_path)
     longer = dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=7))
-    point = runs.Run(tmp_path).resume_point()
+    point = Run(tmp_path).resume_point()
     framework = half.__name__.removesuffix("_vae")
     assert framework == point.framework
 
@@ -325,8 +335,8 @@ def test_an_extension_is_remembered(half, small, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(half, "fit", killed)
         with pytest.raises(KeyboardInterrupt):
-            trainings.train(half, longer, small, tmp_path, resume=point)
-    again = runs.Run(tmp_path).resume_point()
+            trainer.train(half, longer, small, tmp_path, resume=point)
+    again = Run(tmp_path).resume_point()
     assert (again.epoch, again.config.training.epochs) == (2, 7)
     assert begun(tmp_path, longer) is not None
 
@@ -369,7 +379,7 @@ def test_infinite_moments_end_a_run(half, small, tmp_path, command):
         assert done.status == 1, done.err
         assert "became infinite or NaN in epoch 1" in done.err
         assert said in done.err
-        assert runs.Run(tmp_path / output).checkpoint().epoch == 0
+        assert Run(tmp_path / output).checkpoint().epoch == 0
         assert not (tmp_path / output / "summary.json").exists()
 
 

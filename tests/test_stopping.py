@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, ROOT
-from vae_common import checkpoints
+from vae_common.runs import checkpoints
 
 SCRIPT = [sys.executable, "-W", "ignore", "-m"]
 QUICK = ("--hidden", "32", "--precision", "float64", "--batch-size", "500")
@@ -74,7 +74,7 @@ def test_a_training_is_saved_between_its_checkpoints(tmp_path, framework, name):
 
 
 def digits():
-    from vae_common import datasets
+    from vae_common.data import datasets
 
     return datasets.load("digits")
 
@@ -122,7 +122,7 @@ def test_a_stop_ends_in_time_whatever_saving_does(kind, twice, said):
 
 def test_many_seeds_are_saved_in_time(tmp_path):
     """Sixteen in one program, each into its own folder."""
-    flags = ("--models", "vae", "--epochs", 10**6, "--parallel-seeds", "--seeds", *range(16), "--output", "c")
+    flags = ("--models", "vae", "--epochs", 10**6, "--ensemble", "--seeds", *range(16), "--output", "c")
     process = start("scripts.compare", *flags, "--hidden", 256, "--batch-size", 1500, cwd=tmp_path)
     runs = [tmp_path / "c" / "runs" / f"jax-vae-seed{seed}" for seed in range(16)]
     wait_for(lambda: all(epochs(run) >= 2 for run in runs))

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scripts.paper_table import Arguments, main
 from tests.conftest import QUICK, script
-from vae_common import datasets, paper_table, sweep_plots, sweeps
-from vae_common.configs import Config, DataConfig, InputError, NetworkConfig, TrainingConfig
+from vae_common.cli.paper_table import Arguments, main
+from vae_common.config import Config, DataConfig, NetworkConfig, TrainingConfig
+from vae_common.data import datasets
+from vae_common.errors import InputError
+from vae_common.studies import paper_table, sweep_plots, sweeps
 
 
 def test_a_sweep_skips_what_has_finished_and_goes_on_with_what_was_stopped(tmp_path):
@@ -35,15 +37,15 @@ def test_a_sweep_skips_what_has_finished_and_goes_on_with_what_was_stopped(tmp_p
     assert "holds another experiment" in other
 
 
-@pytest.mark.parametrize("parallel", [False, True])
-def test_a_run_that_diverges_is_a_row(tmp_path, half, small, parallel):
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_a_run_that_diverges_is_a_row(tmp_path, half, small, ensemble):
     """The other runs and the table come all the same, and it is not tried again."""
     training = TrainingConfig(epochs=2, batch_size=20)
     base = Config(network=NetworkConfig(hidden=(8,)), training=training)
     specification = ["training.learning_rate=1e-3,1e30", "loss.reconstruction=bernoulli,squared_error"]
 
     def sweep():
-        return sweeps.train({"one": half}, base, specification, [0, 1], small, tmp_path, parallel=parallel)
+        return sweeps.train({"one": half}, base, specification, [0, 1], small, tmp_path, ensemble=ensemble)
 
     rows = sweep()
     assert [row["diverged"] for row in rows] == [False] * 4 + [True] * 4
@@ -157,7 +159,7 @@ def test_a_stage_that_is_none():
 
 def test_the_papers_schedule():
     """Table and text of Burda et al. 2016: 3,280 passes in eight stages from 1e-3 to 1e-4."""
-    assert paper_table.passes(paper_table.LAST_STAGE) == 3280
+    assert paper_table.total_epochs(paper_table.LAST_STAGE) == 3280
     rates = [paper_table.learning_rate(stage) for stage in range(8)]
     assert rates == pytest.approx([1e-3, 7.2e-4, 5.2e-4, 3.7e-4, 2.7e-4, 1.9e-4, 1.4e-4, 1e-4])
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.test_datasets import refused
-from vae_common import datasets
+from vae_common.data import datasets
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ import pytest
 
 from tests.conftest import small_config
 from vae_common import randomness, reference
-from vae_common.configs import Config, DataConfig, InputError, LossConfig, NetworkConfig, TrainingConfig
-from vae_common.records import NonFiniteLoss
+from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.errors import InputError
+from vae_common.reference.model import FORWARDS
+from vae_common.runs.epoch_records import NonFiniteLoss
 
 
 def fitted(half, config, dataset):
@@ -61,11 +63,11 @@ def test_the_reported_loss_is_per_image_whatever_the_reduction(half, small):
     assert total == pytest.approx(mean, rel=0.02)  # Adam all but ignores the loss's scale
 
 
-@pytest.mark.parametrize("model", reference.FORWARDS)
+@pytest.mark.parametrize("model", FORWARDS)
 @pytest.mark.parametrize("images", [1, 70])
 def test_evaluate_uses_every_image(half, small, model, images, monkeypatch):
     """Also a partial last batch, against the reference."""
-    monkeypatch.setattr(half.inference, "BATCH", 32)
+    monkeypatch.setattr(half.inference, "INFERENCE_BATCH", 32)
     config = small_config(model)
     model = half.create_model(config)
     terms = half.evaluate(model, small.test.images[:images], config)
@@ -160,7 +162,7 @@ def test_fit_goes_on_from_where_the_state_stands(half, small):
 
 
 def test_colour_images_and_odd_shapes(half):
-    from vae_common.datasets import Dataset, Split
+    from vae_common.data.datasets import Dataset, Split
 
     draw = np.random.default_rng(0)
     split = Split(draw.integers(0, 256, (40, 5, 7, 3), np.uint8), np.zeros(40, np.int64))

@@ -21,7 +21,8 @@ def parameters(value) -> list[tuple]:
 
 
 def test_same_files():
-    assert files("jax_vae") == files("torch_vae") != set()
+    """But for the recipe of a PyTorch program that the benchmark measures against: JAX has none yet."""
+    assert files("jax_vae") == files("torch_vae") - {"recipe.py"} != set()
 
 
 def test_same_public_names():
@@ -41,7 +42,7 @@ def test_every_module_defines_the_same_names_in_the_same_order():
 @pytest.mark.parametrize("name", jax_vae.__all__)
 def test_same_signatures(name):
     a, b = getattr(jax_vae, name), getattr(torch_vae, name)
-    if name == "Autoencoder":  # made by its subclasses only
+    if name == "Autoencoder" or not callable(a):  # made by its subclasses only; tables
         return
     assert parameters(a) == parameters(b)
     assert (a.__doc__ is None) == (b.__doc__ is None)

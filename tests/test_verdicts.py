@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from vae_common import experiments, progress, report, verdicts
-from vae_common.verdicts import Verdict
+from vae_common import progress
+from vae_common.comparison import compare, report, verdicts
+from vae_common.comparison.verdicts import Verdict
 
 DRAW = np.random.default_rng(3)
 
@@ -94,17 +95,17 @@ def test_comparisons_carry_verdicts():
         name: [{"total_nats": v, "reconstruction_nats": v, "kl_nats": 0.0} for v in of]
         for name, of in zip(("jax", "torch"), losses(12, 0.02))
     }
-    compared = experiments.loss_comparison(tests, True, verdicts.PAIRED_MARGINS)
+    compared = compare.loss_comparison(tests, True, verdicts.PAIRED_MARGINS)
     assert compared["total_nats"]["verdict"]["outcome"] == "equivalent"
     assert compared["kl_nats"]["verdict"] is None
-    (sentence,) = experiments.found_sentences({"vae": {"losses": compared}})
+    (sentence,) = compare.found_sentences({"vae": {"losses": compared}})
     assert sentence.startswith("VAE, test total: equivalent.")
-    alone = experiments.loss_comparison({"jax": tests["jax"]}, True, verdicts.PAIRED_MARGINS)
-    assert experiments.found_sentences({"vae": {"losses": alone}}) == []
+    alone = compare.loss_comparison({"jax": tests["jax"]}, True, verdicts.PAIRED_MARGINS)
+    assert compare.found_sentences({"vae": {"losses": alone}}) == []
 
 
 def test_metrics_are_explained_and_counts_are_integers():
-    from vae_common.latents import METRICS
+    from vae_common.metrics.table import METRICS
 
     described = [{"active_units": 2, "knn_accuracy": 0.5}, {"active_units": 3, "knn_accuracy": 0.7}]
     assert report._spread(described, "active_units") == "2 to 3"

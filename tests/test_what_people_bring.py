@@ -9,8 +9,11 @@ import pytest
 from PIL import Image
 
 from tests.conftest import HALVES, SMALL_IMAGES, SMALL_LABELS, npz, small_config
-from vae_common import batches, datasets, decoding, image_folders, pixels, runs, trainings
-from vae_common.configs import Config, DataConfig, InputError, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.data import batches, datasets, decoding, image_folders, pixels
+from vae_common.errors import InputError
+from vae_common.runs import trainer
+from vae_common.runs.folder import Run
 
 DRAW = np.random.default_rng(0)
 
@@ -280,7 +283,7 @@ def test_what_is_made_for_bytes_refuses_them(half, tmp_path, config, said):
     dataset = datasets.load(tmp_path / npz(tmp_path, train_images=images, test_images=images[:6]))
     config = dataclasses.replace(config, image_shape=(8, 6, 1), training=TrainingConfig(batch_size=8))
     with pytest.raises(InputError, match=said):
-        trainings.require_trainable(half, config, dataset)
+        trainer.require_trainable(half, config, dataset)
     with pytest.raises(InputError, match=said):
         half.fit(half.create_state(config), dataset)
     assert set(np.unique(datasets.binarize(images, "threshold", "train")).tolist()) == {0, 255}
@@ -313,8 +316,8 @@ def test_medmnists_files_as_they_are(half, tmp_path, monkeypatch, prefix):
     assert dataset.train.labels.shape == (24,)
     config = small_config(image_shape=(8, 6, 3), training=TrainingConfig(batch_size=8, epochs=1))
     (tmp_path / "r").mkdir()
-    trainings.train(half, config, dataset, tmp_path / "r")
-    assert "validation" in runs.Run(tmp_path / "r").checkpoint().history[0]
+    trainer.train(half, config, dataset, tmp_path / "r")
+    assert "validation" in Run(tmp_path / "r").checkpoint().history[0]
     with pytest.raises(InputError, match="has 6 validation images; expected 0"):
         dataset.hold_out(3)
 
@@ -359,7 +362,7 @@ def test_data_that_moved(command, refused, tmp_path):
         assert command(*flags, *moved, *more, cwd=tmp_path).status == 0
     npz(tmp_path, "c.npz", test_labels=SMALL_LABELS[:6] * 0)
     refused("train", "--resume", "r", "--dataset", "c.npz", "--epochs", 3, cwd=tmp_path, said="other images, labels")
-    assert runs.Run(tmp_path / "r").checkpoint().config.data.dataset == "there/b.npz"
+    assert Run(tmp_path / "r").checkpoint().config.data.dataset == "there/b.npz"
 
 
 def test_names_for_classes(command, refused, tmp_path):
@@ -378,16 +381,17 @@ def test_names_for_classes(command, refused, tmp_path):
 @pytest.mark.parametrize(("name", "other"), [("jax", "torch"), ("torch", "jax")])
 def test_a_framework_that_is_not_installed(command, refused, tmp_path, monkeypatch, name, other):
     """Its runs are plotted and evaluated by the other half; what needs it says so in a line."""
-    from scripts import halves
+    from vae_common import backend
+    from vae_common.backend import load_halves
 
     npz(tmp_path)
     quick = ("--epochs", 1, "--hidden", 4, "--batch-size", 8, "--dataset", "a.npz", "--output", "r")
     assert command("train", "--framework", name, *quick, cwd=tmp_path).status == 0
-    monkeypatch.setattr(halves, "missing", lambda framework: ["the package"] if framework == name else [])
+    monkeypatch.setattr(backend, "missing", lambda framework: ["the package"] if framework == name else [])
     for flags in (("evaluate", "--run", "r", "--draws", 0), ("plot", "--run", "r", "--steps", 2, "--grid-side", 2)):
         done = command(*flags, cwd=tmp_path)
         assert done.status == 0, done.err
         assert f"notice: the package is not installed; {other} does the work of {name}" in done.err
         assert json.loads(done.out.splitlines()[-1])["framework"] == other
     with pytest.raises(InputError, match=f"{name} needs the package, which is not installed"):
-        halves.load_halves(name)
+        load_halves(name)

@@ -1,5 +1,6 @@
 """Autoencoders and variational autoencoders in PyTorch. Twin: jax_vae."""
 
+from .batches import epoch_draws, place_images, place_labels, prepare_images
 from .device import (
     cache_programs,
     device_for,
@@ -13,10 +14,12 @@ from .device import (
     to_device,
     to_numpy,
 )
+from .ensembles import seed_configs, stack_states, state_draws, unstack_states
 from .estimation import Marginal, log_marginal
 from .execution import compile_epoch, train_epoch
 from .fitting import fit
-from .inference import decode, encode, evaluate, forward, interpolate, prepare_images, reconstruct, sample
+from .inference import INFERENCE_BATCH, decode, encode, evaluate, forward, interpolate, reconstruct, sample
+from .layers import ACTIVATIONS, Autoencoder
 from .likelihoods import (
     bernoulli,
     continuous_bernoulli,
@@ -26,29 +29,25 @@ from .likelihoods import (
     pixel_means,
     squared_error,
 )
+from .loading import Loaded, load
 from .losses import gaussian_kl, log_ratio, log_weights, loss_terms, reconstruction_terms, tutorial_kl
-from .models import CLASSES, Autoencoder, create_model, model_shapes
+from .models import AE, VAE, VQVAE, TwoLayerVAE, create_model, model_shapes
 from .objectives import batch_loss
-from .parallel import seed_configs, stack_states, state_draws, unstack_states
 from .parameters import load_arrays, parameter_dtype, parameter_shapes, to_arrays
-from .training import (
-    State,
-    apply_gradients,
-    create_state,
-    epoch_draws,
-    gradients,
-    lost_part,
-    place_images,
-    place_labels,
-    state_from_arrays,
-    state_to_arrays,
-    train_step,
-)
+from .state import State, create_state, lost_part, state_from_arrays, state_to_arrays
+from .step import apply_gradients, gradients, train_step
 
 __all__ = [
+    "ACTIVATIONS",
+    "AE",
+    "INFERENCE_BATCH",
+    "VAE",
+    "VQVAE",
     "Autoencoder",
+    "Loaded",
     "Marginal",
     "State",
+    "TwoLayerVAE",
     "apply_gradients",
     "batch_loss",
     "bernoulli",
@@ -72,6 +71,7 @@ __all__ = [
     "gaussian_kl",
     "gradients",
     "interpolate",
+    "load",
     "load_arrays",
     "log_marginal",
     "log_ratio",
@@ -107,6 +107,3 @@ __all__ = [
     "tutorial_kl",
     "unstack_states",
 ]
-# torch_vae.VAE and all others that are registered
-globals().update(CLASSES)
-__all__ += list(CLASSES)

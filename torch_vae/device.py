@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from vae_common.config_parts import PRECISIONS
-from vae_common.configs import Config, InputError
-from vae_common.errors import require
+from vae_common.config import Config
+from vae_common.config.parts import PRECISIONS
+from vae_common.errors import InputError, require
 from vae_common.files import temporary_programs
 
 _BACKENDS: Any = torch.backends

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 
 from vae_common import randomness
-from vae_common.batches import require_evaluable
-from vae_common.configs import Config, require_count
-from vae_common.pixels import as_labels, as_unit_images
+from vae_common.config import Config
+from vae_common.config.checks import require_count
+from vae_common.data.batches import require_evaluable
+from vae_common.data.pixels import as_labels, as_unit_images
 
+from .batches import prepare_images
 from .device import precision
-from .inference import _dtype, prepare_images
 from .losses import log_weights
 from .models import Autoencoder
-from .parameters import parameter_dtype
+from .parameters import dtype_of, parameter_dtype
 
 IMAGES, DRAWS = 50, 100  # at a time
 
@@ -74,7 +75,7 @@ def log_marginal(
 @torch.no_grad()
 def _add(model, images, labels, noise, sums, loss):
     """The largest log weight so far, and the sums of weights and of their squares in units of it, with new draws."""
-    (most, total, squares), images = sums, prepare_images(images, None, _dtype(model))
+    (most, total, squares), images = sums, prepare_images(images, None, dtype_of(model))
     outputs = model(images, noise, labels)
     weights = log_weights(loss, outputs, images)
     now = torch.maximum(most, weights.amax(1))

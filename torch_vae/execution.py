@@ -11,14 +11,15 @@ from functools import cache
 
 import torch
 
-from vae_common.batches import require_epoch
 from vae_common.contracts import Terms
+from vae_common.data.batches import require_epoch
 from vae_common.randomness import Draws
 
+from .batches import draws_at, prepare_images
 from .device import execution_for, precision
-from .inference import prepare_images
 from .objectives import batch_loss
-from .training import State, _count, _gradients, _update
+from .state import State, update_count
+from .step import batch_gradients, updated
 
 EpochProgram = Callable[..., tuple[State, Terms]]
 """(state, images, draws[, labels]), as `train_epoch`."""
@@ -48,7 +49,7 @@ def compile_epoch(state: State, images, draws: Draws, labels=None) -> EpochProgr
     require_epoch(state.config, len(state.seeds), images, draws, labels)
     if execution_for(state.config) == "compile":
         with precision(state.config.training.precision):
-            _gradient_function(state)(state, images, _at(draws, 0), labels)  # compiles; the gradients are let go
+            _gradient_function(state)(state, images, draws_at(draws, 0), labels)  # compiles; the gradients are let go
     return _program(state, images, draws, labels)
 
 
@@ -59,7 +60,7 @@ def _program(state, images, draws, labels):
 
     def program(state, images, draws, labels=None):
         with precision(state.config.training.precision):
-            return _epoch(state, images, draws, labels, _gradient_function(state))
+            return epoch_steps(state, images, draws, labels, _gradient_function(state))
 
     return program
 
@@ -74,14 +75,14 @@ def _gradient_function(state):
         parameters = {f"model.{name}": parameter.detach() for name, parameter in state.model.named_parameters()}
 
         def functional(state, images, draw, labels):
-            computed, means = function(parameters, loss, state.config, images, draw, labels, _count(state))
+            computed, means = function(parameters, loss, state.config, images, draw, labels, update_count(state))
             return {name.removeprefix("model."): gradient for name, gradient in computed.items()}, means
 
         return functional
 
     def eager(state, images, draw, labels):
         batch = prepare_images(images[draw.order], draw.thresholds, getattr(torch, state.config.training.dtype))
-        return _gradients(state, batch, draw.noise, None if labels is None else labels[draw.order])
+        return batch_gradients(state, batch, draw.noise, None if labels is None else labels[draw.order])
 
     return eager
 
@@ -120,17 +121,19 @@ def _compiled(function):
     return torch.compile(function, fullgraph=True, dynamic=False)
 
 
-def _epoch(state, images, draws, labels, gradients):
+def batch_step(state, images, draw, labels, gradients):
+    """One step on the batch that these draws, one entry of an epoch's, take from the resident images."""
+    computed, means = gradients(state, images, draw, labels)
+    return updated(state, computed), means
+
+
+def epoch_steps(state, images, draws, labels, gradients):
+    """An epoch step by step; nothing is read back between them."""
     steps = []
     for step in range(len(draws.order)):
-        computed, means = gradients(state, images, _at(draws, step), labels)
-        state = _update(state, computed)
+        state, means = batch_step(state, images, draws_at(draws, step), labels, gradients)
         steps.append(means)
     return state, Terms(*(torch.stack(term) for term in zip(*steps)))
-
-
-def _at(draws, step):
-    return Draws._make(None if draw is None else draw[step] for draw in draws)
 
 
 def _captured_epoch(state, images, draws, labels):
@@ -143,8 +146,7 @@ def _captured_epoch(state, images, draws, labels):
 
     def step():
         draw = Draws._make(None if draw is None else draw.index_select(0, place)[0] for draw in own)
-        computed, terms = gradients(state, images, draw, labels)
-        _update(state, computed)
+        _, terms = batch_step(state, images, draw, labels, gradients)
         means.index_copy_(1, place, torch.stack(list(terms)).unsqueeze(1))
         place.add_(1).remainder_(len(own.order))
 

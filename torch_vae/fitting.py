@@ -10,14 +10,15 @@ import numpy as np
 
 from vae_common import randomness
 from vae_common.contracts import Terms
-from vae_common.datasets import Dataset, evaluation_images, labels_for, training_images
-from vae_common.records import EpochRecord, NonFiniteLoss, epoch_record
+from vae_common.data.datasets import Dataset, seen_by, training_images
+from vae_common.runs.epoch_records import EpochRecord, NonFiniteLoss, epoch_record
 
+from .batches import place_images, place_labels
 from .device import precision, synchronize, to_numpy
+from .ensembles import state_draws, unstack_states
 from .execution import compile_epoch
 from .inference import evaluate
-from .parallel import state_draws, unstack_states
-from .training import State, lost_part, place_images, place_labels
+from .state import State, lost_part
 
 
 def fit(
@@ -30,7 +31,7 @@ def fit(
     """Trains from wherever the state stands to the config's last epoch.
 
     Args:
-        state: consumed. Of a stacked one (see parallel.py) every seed is trained, all in one program.
+        state: consumed. Of a stacked one (see ensembles.py) every seed is trained, all in one program.
         dataset: its validation split, or else its test split, is evaluated after every epoch.
         on_epoch: called with the state and the record of each finished epoch; of a stacked state with each
             seed's own, in their order.
@@ -45,9 +46,8 @@ def fit(
     dataset.require_labels(config.network.classes)
     dataset.require_levels(config)
     images = place_images(training_images(dataset, config.data.binarization), config)
-    split, held_out = evaluation_images(dataset, config.data.binarization)
+    held_out = seen_by(config, dataset)
     labels = [place_labels(dataset.train.labels, config)] if config.network.classes else []
-    held_out_labels = labels_for(getattr(dataset, split), config)
     steps = randomness.steps_per_epoch(len(images), config.training.batch_size)
     program = None
     for epoch in range(state.step // steps, config.training.epochs):
@@ -65,10 +65,10 @@ def fit(
         records = []
         for place, member in enumerate(members):
             own = Terms(*(values[..., place] if state.seeds else values))
-            evaluation = evaluate(member.evaluated, held_out, config, held_out_labels)
+            evaluation = evaluate(member.evaluated, held_out.images, config, held_out.labels)
             try:
                 lost = lost_part(member)
-                records.append(epoch_record(epoch, member.config, own, split, evaluation, seconds, lost))
+                records.append(epoch_record(epoch, member.config, own, held_out.split, evaluation, seconds, lost))
             except NonFiniteLoss as error:
                 error.state = last_good
                 raise

@@ -8,15 +8,22 @@ scale read it. Conformance is against `vae_common.reference`; that each is norma
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
-from scipy import special
 from torch.nn import functional as F
 
 PIXELS = (-3, -2, -1)
 LEVEL = 1 / 255  # between neighbouring 8-bit values
-# Of log(sinh(t / 2) / (t / 2)) in powers of t^2: Bernoulli numbers B_n / (n n!) for n = 2, 4, ...
-SERIES = [float(number / (n * math.factorial(n))) for n, number in enumerate(special.bernoulli(20)) if n and n % 2 == 0]
+
+
+@cache
+def _series():
+    """Coefficients of log(sinh(t / 2) / (t / 2)) in powers of t^2: Bernoulli numbers B_n / (n n!) for n = 2, 4, ..."""
+    from scipy import special  # only those who need it wait for it
+
+    numbers = enumerate(special.bernoulli(20))
+    return [float(number / (n * math.factorial(n))) for n, number in numbers if n and n % 2 == 0]
 
 
 def bernoulli(logits, images, log_scale=None):
@@ -58,7 +65,7 @@ def continuous_bernoulli(logits, images, log_scale=None):
     near = size < 1  # where the closed form cancels
     square = torch.where(near, size, 0) ** 2
     series = 0 * square
-    for coefficient in reversed(SERIES):
+    for coefficient in reversed(_series()):
         series = square * (series + coefficient)
     far = torch.where(near, 1, size)
     closed = far / 2 + torch.log1p(-torch.exp(-far)) - torch.log(far)
@@ -100,6 +107,6 @@ def pixel_means(logits, reconstruction: str = "bernoulli"):
     near = torch.abs(logits) < 1
     small, far = torch.where(near, logits, 0), torch.where(near, 1, logits)
     series = 0 * small
-    for order, coefficient in reversed(list(enumerate(SERIES, 1))):
+    for order, coefficient in reversed(list(enumerate(_series(), 1))):
         series = small**2 * series + 2 * order * coefficient
     return torch.where(near, 0.5 + small * series, -1 / torch.expm1(-far) - 1 / far)

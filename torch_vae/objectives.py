@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vae_common.configs import Config
+from vae_common.config import Config
 from vae_common.contracts import Posterior, Terms, per_draw
 
 from .losses import latent_kls, log_weights, loss_terms

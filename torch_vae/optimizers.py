@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vae_common.configs import Config
+from vae_common.config import Config
 
 from .device import execution_for
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vae_common.checkpoints import check_arrays
+from vae_common.runs.checkpoints import check_arrays
 
 from .device import to_device, to_numpy
 
@@ -29,6 +29,11 @@ def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 def parameter_dtype(model: nn.Module) -> str:
     """`float32` or `float64`."""
     return str(next(iter(_named(model).values())).dtype).removeprefix("torch.")
+
+
+def dtype_of(model):
+    """The parameters' dtype as the framework names it."""
+    return next(model.parameters()).dtype
 
 
 def to_arrays(model: nn.Module) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ class Posterior(NamedTuple):
     """Shape (batch, latent_dim), or None."""
 
 
-class Above(NamedTuple):
+class UpperLayer(NamedTuple):
     """A second stochastic layer, whose prior is standard normal."""
 
     posterior: Posterior
@@ -58,8 +58,8 @@ class Outputs(NamedTuple):
     log_scale: Any = None
     """Logarithm of the likelihood's scale where the decoder learns it, (batch[, samples], 1, 1, 1)."""
     prior: Posterior | None = None
-    """p(latents | what lies above), where that is not the standard normal."""
-    above: Above | None = None
+    """p(latents | the upper layer), where that is not the standard normal."""
+    upper: UpperLayer | None = None
     codes: Codes | None = None
 
 

@@ -12,19 +12,17 @@ import secrets
 import shutil
 import stat
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vae_common import stopping
 from vae_common.errors import InputError, one_line
+from vae_common.stopping import BUSY
 
 PART = ".part"
 KIND = "kind"
 """The key of a JSON record that says what wrote it."""
-BUSY = threading.RLock()
-"""Held while files are being written; who stops the process waits for it (see stopping.py)."""
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:

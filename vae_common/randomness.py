@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special, stats
 
-from vae_common.configs import Config, InputError, require_count
+from vae_common.config import Config
+from vae_common.config.checks import require_count
+from vae_common.errors import InputError
 
 _STREAMS = {
     name: index
@@ -80,6 +81,8 @@ def initial_weights(
         if kind == "bias" and initializer != "torch_uniform":
             weights[name] = np.zeros(shape)
         elif initializer == "lecun_normal":
+            from scipy import stats  # only those who need it wait for it
+
             # A normal that is cut at 2 has 0.8796 of its standard deviation.
             drawn = stats.truncnorm.ppf(draw.random(shape), -2, 2)
             weights[name] = drawn / (stats.truncnorm.std(-2, 2) * math.sqrt(fan_in))
@@ -98,6 +101,8 @@ def with_mean_bias(weights: Mapping[str, np.ndarray], images: np.ndarray | None)
     """
     if images is None:
         raise InputError("output_bias: received data_mean and no images, expected create_state(config, images)")
+    from scipy import special
+
     bias = weights["decoder.logits.bias"]
     means = images.mean(0, dtype=np.float64) / (255 if images.dtype == np.uint8 else 1)
     means = means.ravel() if bias.size == means.size else means.mean((0, 1))

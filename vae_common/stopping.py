@@ -18,6 +18,9 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 WRITING, SAVING = 2.0, 4.5
 """Seconds after the signal that a file may still take to be written, and everything to be saved."""
 
+BUSY = threading.RLock()
+"""Held while files are being written; who stops the process waits for it."""
+
 _savers: list[Callable[[], None]] = []
 _mends: list[Callable[[], str]] = []
 _ends: list[Callable[[], None]] = []
@@ -99,8 +102,6 @@ def _watch(reading: int) -> None:
 def _save(number: int, name: str) -> None:
     said = f"stopped by {name}"
     try:
-        from vae_common.files import BUSY
-
         quiet = BUSY.acquire(timeout=WRITING)
         for save in reversed(_savers) if quiet else ():
             save()

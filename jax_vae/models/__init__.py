@@ -7,12 +7,18 @@ from functools import lru_cache
 from flax import nnx
 
 from vae_common import randomness
-from vae_common.configs import Config
-from vae_common.registry import MODELS, find_class
+from vae_common.config import Config
+from vae_common.config.registry import MODELS, find_class
 
 from ..device import device_for, precision
+from ..layers import Autoencoder
 from ..parameters import load_arrays, parameter_shapes
-from .networks import Autoencoder
+from .ae import AE
+from .two_layer_vae import TwoLayerVAE
+from .vae import VAE
+from .vq_vae import VQVAE
+
+__all__ = ["AE", "CLASSES", "VAE", "VQVAE", "TwoLayerVAE", "create_model", "empty_model", "model_shapes"]
 
 CLASSES: dict[str, type[Autoencoder]] = {
     entry.class_name: find_class(__name__, name, Autoencoder) for name, entry in MODELS.items()

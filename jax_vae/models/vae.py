@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vae_common.configs import Config
+from vae_common.config import Config
 from vae_common.contracts import Outputs, Posterior
 
-from .networks import Autoencoder, Decoder, Encoder, reparameterize
+from ..layers import Autoencoder, Decoder, Encoder, reparameterize
 
 
 class VAE(Autoencoder):

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vae_common.configs import Config
+from vae_common.config import Config
 from vae_common.contracts import Codes, Outputs, Posterior
 
-from .networks import Autoencoder, Decoder, Encoder
+from ..layers import Autoencoder, Decoder, Encoder
 
 
 class VQVAE(Autoencoder):

@@ -10,13 +10,16 @@ import pytest
 
 from tests.conformance.suite import EROSION, TINY, images_for
 from tests.conftest import HALVES
-from vae_common import comparison
-from vae_common.config_parts import Objective, Reconstruction
-from vae_common.configs import MODELS, Config, InputError, LossConfig, NetworkConfig, TrainingConfig
-from vae_common.probes import data_for, probes
-from vae_common.tiers import input_checks, operation_checks, state_checks
-from vae_common.tolerances import Check
-from vae_common.voices import voice_for
+from vae_common.config import Config, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.config.parts import Objective, Reconstruction
+from vae_common.config.registry import MODELS
+from vae_common.conformance.checks import input_checks, state_checks
+from vae_common.conformance.engine.checks import Check
+from vae_common.conformance.lockstep import lockstep
+from vae_common.conformance.operations import operation_checks
+from vae_common.conformance.oracle import oracle_for
+from vae_common.conformance.states import injected_states, training_data
+from vae_common.errors import InputError
 
 NETWORKS = {"mlp": (), "conv": (8, 6)}
 # Few pixels: an importance weight is as exact as its logarithm, whose last place grows with the nats of the image.
@@ -51,12 +54,12 @@ ALLOWED = [combination for combination in ALL if _allowed(combination)]
 def checks(config: Config) -> Iterator[Check]:
     """T0 to T3, and lockstep."""
     images = images_for(config)
-    data = data_for(config, images)
+    data = training_data(config, images)
     yield from input_checks(HALVES, config, data)
     yield from operation_checks(HALVES, config)
-    for probe in probes(voice_for(HALVES, config), config, data):
-        yield from state_checks(HALVES, config, probe._replace(updates=False))
-    yield from comparison.lockstep(HALVES, config, images, STEPS).checks()
+    for injected in injected_states(oracle_for(HALVES, config), config, data):
+        yield from state_checks(HALVES, config, injected._replace(updates=False))
+    yield from lockstep(HALVES, config, images, STEPS).checks()
 
 
 def made_for(network: str):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tests.conformance.model_changes import (
+from tests.conformance.model_faults import (
     activation,
     at_the_mean,
     channels_first,
@@ -21,9 +21,9 @@ from tests.conformance.model_changes import (
     without_bias,
     without_sigmoid,
 )
-from tests.conformance.part_faults import PART_FAULTS
-from tests.conformance.plants import Fault
-from tests.conformance.run_changes import (
+from tests.conformance.option_faults import OPTION_FAULTS
+from tests.conformance.planting import Fault
+from tests.conformance.training_faults import (
     clipped_gradients,
     drawing,
     drop_last,
@@ -41,8 +41,8 @@ from tests.conformance.run_changes import (
     weights_only,
     without_partial_batch,
 )
-from vae_common.checkpoints import FIRST, SECOND, STEP
 from vae_common.contracts import Posterior
+from vae_common.runs.checkpoints import FIRST, SECOND, STEP
 
 FAULTS = [
     Fault("KL doubled", "T1", kl(lambda kl, f: lambda m, s: 2 * kl(m, s))),
@@ -137,5 +137,5 @@ FAULTS = [
     Fault("inference without its partial batch", "T2", without_partial_batch),
     Fault("decoding without the sigmoid", "T2", without_sigmoid),
     Fault("encoding swaps mean and log_std", "T2", encoding(lambda p: Posterior(p.log_std, p.mean))),
-    *PART_FAULTS,
+    *OPTION_FAULTS,
 ]

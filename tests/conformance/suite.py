@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from vae_common.configs import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
-from vae_common.tiers import TIERS
-from vae_common.tolerances import Check
+from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.conformance.checks import TIERS
+from vae_common.conformance.engine.checks import Check
 
 EROSION = 0.3
 """In float64 a check that uses more than this share of its tolerance fails: the tolerance is eroding."""

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, small_config
-from vae_common import claims
-from vae_common.claims import ClaimOptions
-from vae_common.configs import InputError
+from vae_common.comparison.claims import Claim, failed
+from vae_common.comparison.options import ClaimOptions
+from vae_common.comparison.over_seeds import independent, neighbourhoods, paired, read_pilot
+from vae_common.errors import InputError
+from vae_common.metrics.table import title
 
 DRAW = np.random.default_rng(0)
 LATENTS = DRAW.normal(size=(24, 60, 2))
@@ -35,34 +37,36 @@ def descriptors(count=12, **shift):
 
 
 def verdicts(second=None, described=None, latents=LATENTS, model="vae", **options):
-    found = claims.independent(
+    found = independent(
         model,
         {"jax": losses(), "torch": second or losses()},
         {"jax": descriptors(), "torch": described or descriptors()},
         latents,
         **options,
     )
-    return {claim["claim"].removeprefix("independent seeds, "): claim["verdict"] for claim in found}, found
+    return {getattr(claim, "metric", "latents"): claim.verdict for claim in found}, found
 
 
 def test_halves_that_are_alike_hold_every_claim():
     found, claimed = verdicts()
     assert list(found) == [
-        "total", "reconstruction", "KL", "k-NN accuracy", "trustworthiness", "silhouette", "aggregate posterior KL",
-        "active units", "latents by the energy test (gate: mutual neighbours)",
+        "total_nats", "reconstruction_nats", "kl_nats", "trustworthiness", "knn_accuracy", "silhouette", "active_units",
+        "aggregate_posterior_kl_nats", "latents",
     ]  # fmt: skip
     assert list(found.values()) == ["equivalent"] * 8 + ["no alarm"]
-    assert not claims.failed(claimed)
-    energy = claimed[-1]["numbers"]
-    for metric in ("mutual neighbours", "RSA", "linear CKA", "procrustes disparity", "axis correlation"):
-        assert 0 < energy[f"p, {metric}"] <= 1
+    assert not failed(claimed)
+    assert claimed[0].statement == "independent seeds, total"
+    assert claimed[-1].statement == "independent seeds, latents by the energy test (gate: mutual neighbours)"
+    metrics = {"mutual_neighbours", "rsa", "linear_cka", "procrustes_disparity", "axis_correlation"}
+    assert claimed[-1].tests.keys() == metrics
+    assert all(0 < test.p <= 1 for test in claimed[-1].tests.values())
 
 
 def test_a_wrong_kl_passes_on_the_total_and_fails_on_the_kl():
     """A doubled KL weight moves the total by less than its spread and the KL by a quarter."""
     found, claimed = verdicts(second=losses(kl=3.75))
-    assert found["KL"] == "different"
-    assert claims.failed(claimed)
+    assert found["kl_nats"] == "different"
+    assert failed(claimed)
 
 
 @pytest.mark.parametrize(
@@ -74,35 +78,34 @@ def test_a_wrong_kl_passes_on_the_total_and_fails_on_the_kl():
 )  # fmt: skip
 def test_a_shifted_descriptor_is_different(metric, shift):
     _, claimed = verdicts(described=descriptors(**{metric: shift}))
-    (failed,) = claims.failed(claimed)
-    assert failed["verdict"] == "different"
-    assert failed["claim"].endswith(claims.name_of(metric))
+    (claim,) = failed(claimed)
+    assert claim.verdict == "different"
+    assert claim.metric == metric
 
 
 def test_another_structure_of_the_latents_raises_the_alarm():
     shared = DRAW.normal(size=(2, 1, 60, 2))
     apart = (shared + 0.2 * DRAW.normal(size=(2, 12, 60, 2))).reshape(24, 60, 2)
     found, claimed = verdicts(latents=apart)
-    assert found["latents by the energy test (gate: mutual neighbours)"] == "different"
-    assert claims.failed(claimed)
+    assert found["latents"] == "different"
+    assert failed(claimed)
     mixed = apart[np.arange(24).reshape(2, 12).T.ravel()]  # the two structures in both halves
-    assert verdicts(latents=mixed)[0]["latents by the energy test (gate: mutual neighbours)"] == "no alarm"
+    assert verdicts(latents=mixed)[0]["latents"] == "no alarm"
 
 
 def test_two_runs_a_half_can_raise_no_alarm_and_do_not_show_it():
-    found = claims._neighbourhoods("vae", LATENTS[:4], 2)
-    assert found["verdict"] == "not decided"
-    assert claims.failed([found])
+    found = neighbourhoods("vae", LATENTS[:4], 2)
+    assert found.verdict == "not decided"
+    assert failed([found])
 
 
 def test_an_autoencoder_is_judged_by_what_has_no_scale():
-    numbers = claims._neighbourhoods("ae", LATENTS, 12)["numbers"]
-    assert {key for key in numbers if key.startswith("p, ")} == {"p, mutual neighbours", "p, RSA"}
+    assert neighbourhoods("ae", LATENTS, 12).tests.keys() == {"mutual_neighbours", "rsa"}
 
 
 def test_an_inflated_spread_does_not_widen_the_margin():
     found, _ = verdicts(second=losses(spread=0.3))
-    assert {found[term] for term in ("total", "reconstruction", "KL")} == {"not decided"}
+    assert {found[term] for term in ("total_nats", "reconstruction_nats", "kl_nats")} == {"not decided"}
 
 
 def test_a_pilot_sets_the_margins():
@@ -111,10 +114,10 @@ def test_a_pilot_sets_the_margins():
     wide = losses(spread=0.02)
     _, own = verdicts(second=wide)
     _, frozen = verdicts(second=wide, pilot=pilot)
-    assert frozen[0]["numbers"]["margin"] < 0.5 * own[0]["numbers"]["margin"]
-    assert "earlier seeds" in frozen[0]["margin from"]
-    assert "these very seeds" in own[0]["margin from"]
-    assert frozen[3]["margin from"] == "fixed"
+    assert frozen[0].result.margin < 0.5 * own[0].result.margin
+    assert "earlier seeds" in frozen[0].margin_from
+    assert "these very seeds" in own[0].margin_from
+    assert frozen[3].margin_from == "fixed"
 
 
 def test_pilots_that_are_none(tmp_path):
@@ -127,28 +130,28 @@ def test_pilots_that_are_none(tmp_path):
     }  # fmt: skip
     summary = {"check": "independent", "models": {"vae": model}}
     path.write_text(json.dumps(summary))
-    assert len(claims.read_pilot(path, replace(config, seed=9), [9, 10], "all:1")["torch"]) == 2
+    assert len(read_pilot(path, replace(config, seed=9), [9, 10], "all:1")["torch"]) == 2
     for changed, seeds, said in (
         (config, [3, 4], r"shares seeds \[3\]"),
         (replace(config, image_shape=(3, 3, 1)), [9], "another experiment"),
         (replace(config, model="ae"), [9], "no comparison's summary.json with ae"),
     ):
         with pytest.raises(InputError, match=said):
-            claims.read_pilot(path, changed, seeds, "all:1")
+            read_pilot(path, changed, seeds, "all:1")
     path.write_text(json.dumps(summary | {"data": "all:2"}))
     with pytest.raises(InputError, match="was made on other data"):
-        claims.read_pilot(path, config, [9], "all:1")
+        read_pilot(path, config, [9], "all:1")
     model["losses_by_seed"]["jax"][0]["kl_nats"] = float("nan")
     path.write_text(json.dumps(summary))
     with pytest.raises(InputError, match="NaN or infinite"):
-        claims.read_pilot(path, config, [9], "all:1")
+        read_pilot(path, config, [9], "all:1")
     with pytest.raises(InputError, match="without --check independent"):
         ClaimOptions("paired", pilot=path)
 
 
 def test_an_autoencoder_makes_no_claim_on_a_kl():
     zero = [{"total_nats": 100.0 + i, "reconstruction_nats": 100.0 + i, "kl_nats": 0.0} for i in range(3)]
-    assert [claim["claim"] for claim in claims.paired("ae", {"jax": zero, "torch": zero})] == [
+    assert [claim.statement for claim in paired("ae", {"jax": zero, "torch": zero})] == [
         "paired seeds, total",
         "paired seeds, reconstruction",
     ]
@@ -157,10 +160,10 @@ def test_an_autoencoder_makes_no_claim_on_a_kl():
 @pytest.mark.parametrize(("term", "factor"), [("total", 1.005), ("reconstruction", 0.995), ("kl", 1.1)])
 def test_paired_seeds_see_half_a_percent(term, factor):
     first = losses(count=6)
-    assert not claims.failed(claims.paired("vae", {"jax": first, "torch": first}))
+    assert not failed(paired("vae", {"jax": first, "torch": first}))
     wrong = [run | {f"{term}_nats": factor * run[f"{term}_nats"]} for run in first]
-    (claim,) = claims.failed(claims.paired("vae", {"jax": first, "torch": wrong}))
-    assert claim["claim"] == f"paired seeds, {claims.name_of(term)}"
+    (claim,) = failed(paired("vae", {"jax": first, "torch": wrong}))
+    assert claim.statement == f"paired seeds, {title(f'{term}_nats')}"
 
 
 def test_paired_halves_are_equivalent(small):
@@ -174,10 +177,9 @@ def test_paired_halves_are_equivalent(small):
             terms = half.evaluate(state.model, small.test.images, config)
             runs.append({f"{term}_nats": values.mean() for term, values in terms._asdict().items()})
         found[name] = runs
-    assert not claims.failed(claims.paired("vae", found))
+    assert not failed(paired("vae", found))
 
 
 def test_not_shown_does_not_hold():
-    assert [claim["verdict"] for claim in claims.failed([{"verdict": v} for v in (
-        "equal", "equivalent", "no alarm", "not decided", "different",
-    )])] == ["not decided", "different"]  # fmt: skip
+    verdicts = ("equal", "equivalent", "no alarm", "not decided", "different")
+    assert [claim.verdict for claim in failed([Claim("vae", verdict) for verdict in verdicts])] == list(verdicts[3:])

@@ -11,11 +11,13 @@ import pytest
 
 from tests.conformance.suite import images_for, tiny_config
 from tests.conftest import HALVES
-from vae_common import comparison, reference, tiers
-from vae_common.checkpoints import FIRST, SECOND, STEP
-from vae_common.probes import data_for, probes
-from vae_common.tolerances import TOLERANCES, lockstep_tolerances
-from vae_common.voices import voice_for
+from vae_common import reference
+from vae_common.conformance import checks
+from vae_common.conformance.lockstep import tier_checks
+from vae_common.conformance.oracle import oracle_for
+from vae_common.conformance.states import injected_states, training_data
+from vae_common.conformance.tolerances import TOLERANCES, lockstep_tolerances
+from vae_common.runs.checkpoints import FIRST, SECOND, STEP
 
 CONFIG = tiny_config()
 NAMES = list(reference.shapes(CONFIG))
@@ -26,50 +28,39 @@ MOMENTS = [prefix + name for name in NAMES for prefix in (FIRST, SECOND)]
 INFERENCE = ["encoded mean", "encoded log_std", "decoded", "reconstructed", "sampled", "interpolated", *TERMS]
 
 
-def expected_checks() -> set[tuple[str, str]]:
-    """(tier, name) of every check on CONFIG, but for the steps that T5 names as its worst."""
+def expected_checks() -> set[tuple[str, str, str]]:
+    """(tier, quantity, where) of every check on CONFIG."""
     found = set()
     for half in HALVES:
         against = f"{half} against reference"
-        found |= {("T0", f"{name}, {kind}: {against}") for name in NAMES for kind in ("shape", "initial")}
-        found |= {("T0", f"dtype: {half}")}
-        found |= {
-            ("T0", f"{kind} of epoch {epoch}: {against}")
-            for kind in ("order", "noise", "thresholds")
-            for epoch in (0, 1)
-        }
+        found |= {("T0", name, f"{kind}: {against}") for name in NAMES for kind in ("shape", "initial")}
+        found |= {("T0", "dtype", half)}
+        kinds = ("order", "noise", "thresholds")
+        found |= {("T0", kind, f"epoch {epoch}: {against}") for kind in kinds for epoch in (0, 1)}
         cases = [f"{term} {case}" for term in TERMS for case in range(3)]
-        found |= {("T1", f"{name}, {against}") for name in ("images", "binarized", "activation", "pixel means", *cases)}
-        found |= {("T2", f"{name}, inference: {against}") for name in INFERENCE}
-        found |= {("T5", f"{term} of 6 steps by train_epoch: {against}") for term in TERMS}
-        found |= {("T5", f"{name}, after of 6 steps by train_epoch: {against}") for name in NAMES}
-    found |= {("T5", f"{name} of 6") for name in (*TERMS, "parameters")}
+        found |= {("T1", name, against) for name in ("images", "binarized", "activation", "pixel means", *cases)}
+        found |= {("T2", name, f"inference: {against}") for name in INFERENCE}
+        found |= {("T5", name, f"6 steps by train_epoch: {against}") for name in (*TERMS, *NAMES)}
+    found |= {("T5", name, "lockstep, 6 steps") for name in (*TERMS, "parameters")}
     for label in ("cold", "warm", "extreme"):
         for pair in PAIRS:
             where = f"{label}: {pair}"
-            found |= {("T0", f"{name}, injected, {where}") for name in (*NAMES, *MOMENTS, STEP)}
+            found |= {("T0", name, f"injected, {where}") for name in (*NAMES, *MOMENTS, STEP)}
             evaluated = [f"evaluated {term}" for term in TERMS]
-            found |= {("T2", f"{name}, {where}") for name in (*TERMS, *TENSORS, *evaluated)}
-            found |= {("T3", f"{name}, {where}") for name in NAMES}
+            found |= {("T2", name, where) for name in (*TERMS, *TENSORS, *evaluated)}
+            found |= {("T3", name, where) for name in NAMES}
             if label == "extreme":
                 continue
             for t in (1, 2, 10, 1000, 100_000):
-                found |= {("T4a", f"{name}, t={t}, {where}") for name in (*NAMES, *MOMENTS, STEP)}
-            found |= {("T4b", f"{name}, {where}") for name in (*NAMES, *TERMS)}
+                found |= {("T4a", name, f"t={t}, {where}") for name in (*NAMES, *MOMENTS, STEP)}
+            found |= {("T4b", name, where) for name in (*NAMES, *TERMS)}
     return found
 
 
 def test_nothing_is_left_out():
-    checks = list(comparison.tier_checks(HALVES, CONFIG, images_for(CONFIG), steps=6))
-    names = [(check.tier, " ".join(w for w in check.name.split(" ") if w)) for check in checks]
-    plain = {(tier, _without_step(name)) for tier, name in names}
-    assert plain == expected_checks()
-    assert len(names) == len(plain)
-
-
-def _without_step(name: str) -> str:
-    head, at, tail = name.partition(" at step ")
-    return head + (" " + tail.split(" ", 1)[1] if at else "")
+    made = [(check.tier, check.quantity, check.where) for check in tier_checks(HALVES, CONFIG, images_for(CONFIG), 6)]
+    assert set(made) == expected_checks()
+    assert len(made) == len(set(made))
 
 
 def test_tolerances_are_those_that_were_measured():
@@ -150,11 +141,11 @@ def moves(half):
 def test_each_check_can_fail(framework):
     """By three tolerances, in one place, from the warm state; nothing else fails in its tier."""
     half = HALVES[framework]
-    *_, warm, _ = probes(voice_for(HALVES, CONFIG), CONFIG, data_for(CONFIG, images_for(CONFIG)))
+    *_, warm, _ = injected_states(oracle_for(HALVES, CONFIG), CONFIG, training_data(CONFIG, images_for(CONFIG)))
     for function, move, tier, name in moves(half):
         halves = HALVES | {framework: Moved(half, function, move)}
-        probe = warm._replace(updates=tier == "T4b")
-        failed = [check for check in tiers.state_checks(halves, CONFIG, probe) if not check.passed]
-        said = {check.name for check in failed if check.tier == tier}
-        kind = f"{name}, injected, warm" if tier == "T0" else f"{name}, warm"
-        assert said == {f"{kind}: {pair}" for pair in PAIRS if framework in pair}, (function, name)
+        injected = warm._replace(updates=tier == "T4b")
+        failed = [check for check in checks.state_checks(halves, CONFIG, injected) if not check.passed]
+        said = {(check.quantity, check.where) for check in failed if check.tier == tier}
+        kind = "injected, warm" if tier == "T0" else "warm"
+        assert said == {(name, f"{kind}: {pair}") for pair in PAIRS if framework in pair}, (function, name)

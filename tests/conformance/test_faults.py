@@ -1,7 +1,7 @@
 """The suite proves itself: every planted fault, in each half in turn, is caught by the tier named for it.
 
-A test ends with the first check that shows it. The table fault x tier is results/fault_table.json; `--record` runs all
-tiers on every fault and writes it anew.
+A test ends with the first check that shows it. The table fault x tier is
+vae_common/comparison/fault_table.json; `--record` runs all tiers on every fault and writes it anew.
 """
 
 import json
@@ -9,19 +9,20 @@ import json
 import numpy as np
 import pytest
 
-from tests.conformance.adams import jax_adam, torch_adam
 from tests.conformance.faults import FAULTS
-from tests.conformance.plants import Fault, planted
+from tests.conformance.faulty_adam import jax_adam, torch_adam
+from tests.conformance.planting import Fault, planted
 from tests.conformance.suite import assert_conformant, images_for, tiny_config
 from tests.conftest import HALVES, ROOT
-from vae_common import comparison
-from vae_common.tiers import TIERS
+from vae_common.conformance.checks import TIERS
+from vae_common.conformance.engine.faults import everywhere
+from vae_common.conformance.lockstep import tier_checks
 
-TABLE = ROOT / "results" / "fault_table.json"
+TABLE = ROOT / "vae_common" / "comparison" / "fault_table.json"
 
 
 def checks(config):
-    return comparison.tier_checks(HALVES, config, images_for(config), steps=6)
+    return tier_checks(HALVES, config, images_for(config), steps=6)
 
 
 @pytest.mark.parametrize("framework", HALVES)
@@ -49,7 +50,7 @@ KEY: pytest.StashKey = pytest.StashKey()
 @pytest.mark.parametrize("framework", HALVES)
 def test_a_right_adam_of_our_own_is_not_caught(framework):
     """The negative control of the planted optimisers: with nothing wrong they pass."""
-    right = Fault("none", "", lambda half, f: [(half.training, "adam", (jax_adam if f.jax else torch_adam)())])
+    right = Fault("none", "", lambda half, f: everywhere(half, "adam", (jax_adam if f.jax else torch_adam)()))
     with planted(right, HALVES[framework]):
         assert_conformant(checks(tiny_config()), "float64")
 

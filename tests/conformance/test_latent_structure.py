@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES
-from vae_common import latents
-from vae_common.configs import MODELS, Config, TrainingConfig
+from vae_common.config import Config, TrainingConfig
+from vae_common.config.registry import MODELS
+from vae_common.metrics import descriptors, similarity
 
 
 def encoded(half, config, digits):
@@ -26,7 +27,7 @@ def test_float64(digits, model):
 def test_float32_after_one_epoch(digits, model):
     config = Config(model=model, training=TrainingConfig(epochs=1))
     a, b = (encoded(half, config, digits) for half in HALVES.values())
-    metrics = latents.compare(a.mean, b.mean)
+    metrics = similarity.similarities(a.mean, b.mean)
     if metrics["rsa"] is None:  # a quantizer that still gives all images one code: then both give the same
         assert MODELS[model].latents == "quantized"
         np.testing.assert_allclose(a.mean, b.mean, atol=1e-4)
@@ -35,9 +36,9 @@ def test_float32_after_one_epoch(digits, model):
         assert metrics[name] >= 0.998
     assert metrics["procrustes_disparity"] <= 0.003
     assert metrics["mutual_neighbours"] >= 0.75
-    assert latents.active_units(a.mean) == latents.active_units(b.mean)
+    assert descriptors.active_units(a.mean) == descriptors.active_units(b.mean)
     other = encoded(HALVES["torch"], Config(model=model, seed=1, training=TrainingConfig(epochs=1)), digits)
-    assert latents.compare(a.mean, other.mean)["mutual_neighbours"] < 0.75
+    assert similarity.similarities(a.mean, other.mean)["mutual_neighbours"] < 0.75
 
 
 def test_a_whole_float64_training_ends_equal(digits):

@@ -7,9 +7,9 @@ import pytest
 from tests.conformance.combinations import ALL, ALLOWED, make
 from tests.conformance.suite import assert_conformant, images_for, tiny_config
 from tests.conftest import HALVES
-from vae_common import comparison
-from vae_common.config_parts import Initializer, Schedule
-from vae_common.configs import InputError
+from vae_common.config.parts import Initializer, Schedule
+from vae_common.conformance.lockstep import tier_checks
+from vae_common.errors import InputError
 
 OPTIONS = {
     "sampled KL, three draws": {"loss": {"kl": "sampled", "samples": 3}},
@@ -35,7 +35,7 @@ OPTIONS = {
 @pytest.mark.parametrize("name", OPTIONS)
 def test_option(name):
     config = tiny_config(options=OPTIONS[name])
-    assert_conformant(comparison.tier_checks(HALVES, config, images_for(config), steps=20), "float64")
+    assert_conformant(tier_checks(HALVES, config, images_for(config), steps=20), "float64")
 
 
 def test_every_choice_is_tried():

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from tests.conformance.suite import assert_conformant, images_for
 from tests.conftest import HALVES
-from vae_common import comparison
-from vae_common.config_parts import Initializer, PosteriorHead
-from vae_common.configs import MODELS, Config, DataConfig, InputError, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.config.parts import Initializer, PosteriorHead
+from vae_common.config.registry import MODELS
+from vae_common.conformance.lockstep import tier_checks
+from vae_common.errors import InputError
 
 
 def possible(**parts):
@@ -61,4 +63,4 @@ def test_any_configuration(config):
     # One-pixel ReLU networks may have all-zero gradients; those compare exactly.
     images = images_for(replace(config, image_shape=(6, 6, 8)), 40)[:, : config.image_shape[0], : config.image_shape[1]]
     images = images[..., : config.image_shape[2]]
-    assert_conformant(comparison.tier_checks(HALVES, config, images, steps=10), "float64")
+    assert_conformant(tier_checks(HALVES, config, images, steps=10), "float64")

@@ -3,8 +3,9 @@
 import re
 
 from tests.conftest import HALVES, small_config
-from vae_common import claims, same_seed
-from vae_common.probes import Data
+from vae_common.comparison import lockstep
+from vae_common.comparison.claims import failed
+from vae_common.conformance.states import TrainingData
 
 
 class Half:
@@ -17,16 +18,16 @@ class Half:
         return self.__dict__["changes"].get(name) or getattr(HALVES["torch"], name)
 
 
-def lockstep(small, **changes):
+def trained_together(small, **changes):
     halves = {"jax": HALVES["jax"], "torch": Half(**changes)}
-    return same_seed.lockstep(halves, "vae", small_config(), Data(small.train.images, None), 12)
+    return lockstep.claims_in_lockstep(halves, "vae", small_config(), TrainingData(small.train.images, None), 12)
 
 
 def test_lockstep_claims_hold(small):
-    (exact, rounded), drift = lockstep(small)
-    assert (exact["verdict"], rounded["verdict"]) == ("equal", "equivalent")
-    assert exact["numbers"]["largest difference, latents"] < 1e-10
-    assert exact["numbers"]["largest share of a tolerance, all"] < 0.3
+    (exact, rounded), drift = trained_together(small)
+    assert (exact.verdict, rounded.verdict) == ("equal", "equivalent")
+    assert exact.largest_difference["latents"] < 1e-10
+    assert exact.share_of_tolerance < 0.3
     assert {len(values) for of in drift.values() for values in of.values()} == {12}
     assert max(drift["float32"]["total"]) > 1e3 * max(drift["float64"]["total"])
 
@@ -56,15 +57,15 @@ def test_lockstep_claims_that_are_false(small):
         ({"train_epoch": loop}, "T5: .*by train_epoch: torch"),
         ({"encode": encode}, "L1: latents"),
     ):
-        (exact, rounded), _ = lockstep(small, **changes)
-        assert exact["verdict"] == "different", changes
-        assert rounded["verdict"] == "equivalent"
-        assert re.search(said, exact["culprit"]), exact["culprit"]
-        assert claims.failed([exact])
+        (exact, rounded), _ = trained_together(small, **changes)
+        assert exact.verdict == "different", changes
+        assert rounded.verdict == "equivalent"
+        assert re.search(said, exact.culprit), exact.culprit
+        assert failed([exact])
 
     def turned(model, images, labels):
         posterior = half.encode(model, images, labels)
         return posterior._replace(mean=posterior.mean[::-1].copy())
 
-    (_, rounded), _ = lockstep(small, encode=turned)
-    assert rounded["verdict"] == "different"
+    (_, rounded), _ = trained_together(small, encode=turned)
+    assert rounded.verdict == "different"

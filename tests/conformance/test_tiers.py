@@ -8,10 +8,11 @@ import torch
 
 from tests.conformance.suite import EROSION, LOSSES, USED, assert_conformant, images_for, tiny_config
 from tests.conftest import HALVES, ROOT
-from vae_common import comparison
-from vae_common.configs import MODELS, Config, TrainingConfig
-from vae_common.probes import data_for
-from vae_common.tiers import TIERS, epoch_checks
+from vae_common.config import Config, TrainingConfig
+from vae_common.config.registry import MODELS
+from vae_common.conformance.checks import TIERS, epoch_checks
+from vae_common.conformance.lockstep import lockstep, tier_checks
+from vae_common.conformance.states import training_data
 
 RECORD = ROOT / "results" / "conformance.json"
 
@@ -28,7 +29,7 @@ PAIRS = [
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_models_and_losses(model, loss, dtype):
     config = tiny_config(model, loss, dtype)
-    checks = comparison.tier_checks(HALVES, config, images_for(config), steps=40 if dtype == "float64" else 10)
+    checks = tier_checks(HALVES, config, images_for(config), steps=40 if dtype == "float64" else 10)
     assert_conformant(checks, dtype)
 
 
@@ -36,14 +37,14 @@ def test_models_and_losses(model, loss, dtype):
 @pytest.mark.parametrize("activation", ["tanh", "softplus", "gelu", "silu"])
 def test_activations(activation, dtype):
     config = tiny_config(activation=activation, dtype=dtype, hidden=(10, 1))
-    checks = comparison.tier_checks(HALVES, config, images_for(config), steps=10)
+    checks = tier_checks(HALVES, config, images_for(config), steps=10)
     assert_conformant(checks, dtype)
 
 
 @pytest.mark.parametrize("hidden", [(), (9, 8, 7, 6, 5)])
 def test_depths(hidden):
     config = tiny_config(hidden=hidden)
-    assert_conformant(comparison.tier_checks(HALVES, config, images_for(config), steps=10), "float64")
+    assert_conformant(tier_checks(HALVES, config, images_for(config), steps=10), "float64")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -51,7 +52,7 @@ def test_depths(hidden):
 def test_full_size(digits, model, dtype):
     """784-512-2, ReLU, batch 128, on real images; in float32 ten steps."""
     config = Config(model=model, training=TrainingConfig(precision=dtype))
-    checks = comparison.tier_checks(HALVES, config, digits.train.images, steps=10)
+    checks = tier_checks(HALVES, config, digits.train.images, steps=10)
     assert_conformant(checks, dtype)
 
 
@@ -63,7 +64,9 @@ def test_executions(execution, dtype):
         pytest.skip("no CUDA device; what surrounds the capture is tested in test_execution.py")
     config = tiny_config(dtype=dtype)
     config = replace(config, training=replace(config.training, execution=execution))
-    checks = [*epoch_checks(HALVES, config, data_for(config, images_for(config)), 40 if dtype == "float64" else 10)]
+    checks = [
+        *epoch_checks(HALVES, config, training_data(config, images_for(config)), 40 if dtype == "float64" else 10)
+    ]
     assert {check.tier for check in checks} == {"T5"}
     assert all(check.passed for check in checks), checks
     assert dtype == "float32" or max(check.ratio for check in checks) < EROSION
@@ -74,8 +77,8 @@ def test_a_hundred_steps(dtype):
     """T5 as far as its limits go: in float32 they end there."""
     config = tiny_config(dtype=dtype)
     images = images_for(config)
-    checks = comparison.lockstep(HALVES, config, images, 100).checks() + [
-        *epoch_checks(HALVES, config, data_for(config, images), 100)
+    checks = lockstep(HALVES, config, images, 100).checks() + [
+        *epoch_checks(HALVES, config, training_data(config, images), 100)
     ]
     assert all(check.passed for check in checks), checks
     assert dtype == "float32" or max(check.ratio for check in checks) < EROSION

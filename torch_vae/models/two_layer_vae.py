@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vae_common.configs import Config
-from vae_common.contracts import Above, Outputs, Posterior
+from vae_common.config import Config
+from vae_common.contracts import Outputs, Posterior, UpperLayer
 
-from .networks import Autoencoder, Decoder, Dense, Encoder, reparameterize
+from ..layers import Autoencoder, Decoder, Dense, Encoder, reparameterize
 
 
 class TwoLayerVAE(Autoencoder):
@@ -34,7 +34,9 @@ class TwoLayerVAE(Autoencoder):
         lower, upper = noise[..., : self.latent_dim], noise[..., self.latent_dim :]
         posterior = self.encode(images, labels)
         latents = reparameterize(posterior, lower)
-        above = self.gaussian(*self.top_encoder(latents))
-        top = reparameterize(above, upper)
+        top_posterior = self.gaussian(*self.top_encoder(latents))
+        top = reparameterize(top_posterior, upper)
         prior = self.gaussian(*self.top_decoder(top))
-        return self.outputs(posterior, latents, labels, noise=lower, prior=prior, above=Above(above, top, upper))
+        return self.outputs(
+            posterior, latents, labels, noise=lower, prior=prior, upper=UpperLayer(top_posterior, top, upper)
+        )

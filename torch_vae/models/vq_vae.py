@@ -7,10 +7,10 @@ import math
 import torch
 from torch import nn
 
-from vae_common.configs import Config
+from vae_common.config import Config
 from vae_common.contracts import Codes, Outputs, Posterior
 
-from .networks import Autoencoder, Decoder, Encoder
+from ..layers import Autoencoder, Decoder, Encoder
 
 
 class VQVAE(Autoencoder):

@@ -1,0 +1,81 @@
+"""Images, labels and random numbers on the device. Twin: torch_vae/batches.py."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_common import randomness
+from vae_common.config import Config
+from vae_common.config.checks import require_count
+from vae_common.data.batches import require_batch, require_labels, require_resident
+from vae_common.errors import InputError
+from vae_common.randomness import Draws
+
+from .device import device_for, precision, to_device
+
+
+def prepare_images(images, thresholds, dtype):
+    """What the model sees of images on the device: uint8 goes to [0, 1], floats stay as they are.
+
+    With `thresholds` (uint8, the images' shape) a pixel is 1 where it exceeds its own, else 0.
+    """
+    if thresholds is not None:
+        return (images > thresholds).astype(dtype)
+    return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
+
+
+def place_images(images: np.ndarray, config: Config) -> jax.Array:
+    """Images, uint8 from 0 to 255, bool or float32 in [0, 1], as they stay on the device for a whole fit."""
+    return to_device(require_resident(config, images), device_for(config))
+
+
+def place_labels(labels: np.ndarray, config: Config) -> jax.Array:
+    """Labels as they stay on the device for a whole fit, where the model is given classes."""
+    return to_device(require_labels(config, labels), device_for(config))
+
+
+def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
+    """The random numbers of epoch 0, 1, ... on the device: NumPy's, or JAX's own if `native`."""
+    require_count("epoch", epoch)
+    device = device_for(config)
+    with precision(config.training.precision):
+        if config.training.randomness == "native":
+            with jax.default_device(device):
+                return _native_draws(config, epoch, images)
+        draws = randomness.epoch_draws(config, epoch, images)
+        draws = draws._replace(noise=draws.noise.astype(config.training.dtype))
+        return Draws._make(None if draw is None else to_device(draw, device) for draw in draws)
+
+
+def draws_at(draws: Draws, step: int) -> Draws:
+    """The random numbers of one step of an epoch's."""
+    return Draws._make(None if draw is None else draw[step] for draw in draws)
+
+
+def on_device(state, images, noise, labels):
+    """Copies of NumPy arrays: what runs asynchronously must not read a buffer that is overwritten meanwhile."""
+    config = state.config
+    if state.seeds:
+        raise InputError("state: received one of several seeds, expected a single one; train_epoch takes both")
+    require_batch(config, images, noise, labels)
+    device, dtype = device_for(config), config.training.dtype
+    if isinstance(labels, np.ndarray):
+        labels = to_device(labels.astype(np.int32), device)
+    return *(to_device(a.astype(dtype), device) if isinstance(a, np.ndarray) else a for a in (images, noise)), labels
+
+
+def _native_draws(config, epoch, images):
+    batch = config.training.batch_size
+    steps = randomness.steps_per_epoch(images, batch)
+    high, low = divmod(config.seed, 2**32)
+    key = jax.random.wrap_key_data(np.array([0, low], np.uint32), impl="threefry2x32")  # whatever JAX's own default is
+    seed = jax.random.fold_in(key, high)
+    keys = jax.random.split(jax.random.fold_in(seed, epoch), 3)
+    order = jax.random.permutation(keys[0], images)[: steps * batch].reshape(steps, batch)
+    noise = jax.random.normal(keys[1], (steps, batch, *config.noise_shape), config.training.dtype)
+    thresholds = None
+    if config.data.binarization == "dynamic":
+        thresholds = jax.random.randint(keys[2], (steps, batch, *config.image_shape), 0, 255, jnp.uint8)
+    return Draws(order.astype(jnp.int32), noise, thresholds)

@@ -1,0 +1,201 @@
+"""Encoders and decoders. Twin: torch_vae/layers.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vae_common.config import Config
+from vae_common.contracts import Outputs, Posterior, per_draw
+
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "softplus": jax.nn.softplus,
+    "gelu": partial(jax.nn.gelu, approximate=False),  # jax.nn.gelu approximates by default
+    "silu": jax.nn.silu,
+}
+KERNEL, STRIDE, PADDING = (4, 4), (2, 2), ((1, 1), (1, 1))  # halves and doubles, with no edge treated by itself
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def linear(inputs: int, outputs: int) -> nnx.Linear:
+    """A fully connected layer; an experiment's weights replace its own (see `create_model`)."""
+    uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1/sqrt(fan_in)
+    return nnx.Linear(inputs, outputs, kernel_init=uniform, rngs=nnx.Rngs(0))
+
+
+def convolution(inputs: int, outputs: int) -> nnx.Conv:
+    """A convolution that halves height and width."""
+    return nnx.Conv(inputs, outputs, KERNEL, strides=STRIDE, padding=PADDING, rngs=nnx.Rngs(0))
+
+
+def deconvolution(inputs: int, outputs: int) -> nnx.ConvTranspose:
+    """A transposed convolution that doubles height and width."""
+    return nnx.ConvTranspose(inputs, outputs, KERNEL, strides=STRIDE, transpose_kernel=True, rngs=nnx.Rngs(0))
+
+
+def affine(features, layers: Sequence[Any], products: str | None):
+    """One matrix product for layers that read the same features; their outputs side by side.
+
+    Not the layers' own call: several narrow products take longer than one, and where `products` is a dtype,
+    operands and result are rounded to it.
+    """
+    kernel, bias = layers[0].kernel[...], layers[0].bias[...]
+    if len(layers) > 1:
+        kernel = jnp.concatenate([layer.kernel[...] for layer in layers], 1)
+        bias = jnp.concatenate([layer.bias[...] for layer in layers])
+    features, kernel, bias = rounded(products, features, kernel, bias)
+    return features @ kernel + bias
+
+
+def convolve(features, layer, products: str | None):
+    """A convolution of features (batch, height, width, channels)."""
+    features, kernel, bias = rounded(products, features, layer.kernel[...], layer.bias[...])
+    return jax.lax.conv_general_dilated(features, kernel, STRIDE, PADDING, dimension_numbers=LAYOUT) + bias
+
+
+def deconvolve(features, layer, products: str | None):
+    """A transposed convolution of features (batch, height, width, channels)."""
+    features, kernel, bias = rounded(products, features, layer.kernel[...], layer.bias[...])
+    transposed = partial(jax.lax.conv_transpose, dimension_numbers=LAYOUT, transpose_kernel=True)
+    return transposed(features, kernel, STRIDE, "SAME") + bias
+
+
+def rounded(products: str | None, *arrays):
+    """The arrays in the dtype of the matrix products, where that is not their own."""
+    return arrays if products is None else tuple(array.astype(products) for array in arrays)
+
+
+def with_labels(features, labels, classes: int):
+    """Features (batch[, samples], n) with the one-hot labels behind them, if the model is given any."""
+    if not classes:
+        return features
+    one_hot = (labels[:, None] == jnp.arange(classes)).astype(features.dtype)
+    if features.ndim > one_hot.ndim:
+        one_hot = jnp.broadcast_to(one_hot[:, None], (*features.shape[:-1], classes))
+    return jnp.concatenate([features, one_hot], -1)
+
+
+def reparameterize(posterior: Posterior, noise):
+    """Draws mean + sigma * noise: (batch, n), or (batch, samples, n) where the noise has samples."""
+    return per_draw(posterior.mean, noise) + per_draw(jnp.exp(posterior.log_std), noise) * noise
+
+
+class Dense(nnx.Module):
+    """Hidden layers and one linear head per name; takes (..., widths[0]), returns one array per head."""
+
+    def __init__(self, config: Config, widths: Sequence[int], heads: Mapping[str, int]):
+        self.hidden = nnx.List([linear(a, b) for a, b in pairwise(widths)])
+        self.activation = ACTIVATIONS[config.network.activation]
+        self.products = config.training.product_dtype
+        self.heads = tuple(heads)
+        self.ends = tuple(accumulate(heads.values()))
+        for head, width in heads.items():
+            setattr(self, head, linear(widths[-1], width))
+
+    def __call__(self, features):
+        dtype = features.dtype
+        for layer in self.hidden:
+            features = self.activation(affine(features, [layer], self.products))
+        heads = [getattr(self, head) for head in self.heads]
+        outputs = affine(features, heads, self.products).astype(dtype)
+        return tuple(outputs[..., a:b] for a, b in pairwise((0, *self.ends)))
+
+
+class Encoder(Dense):
+    """Convolutions, if any, hidden layers and one linear head per name, for example `mean` and `log_std`.
+
+    Takes images of shape (batch, height, width, channels), flattened in that order (or already flat), and labels
+    (batch,) if the model is given any; returns a tuple of arrays (batch, latent_dim), one per head.
+    """
+
+    def __init__(self, config: Config, heads: Sequence[str]):
+        network = config.network
+        channels = (config.image_shape[2], *network.channels)
+        height, width, deep = config.grid_shape
+        flat = height * width * deep
+        widths = (flat + network.classes, *network.hidden)
+        super().__init__(config, widths, dict.fromkeys(heads, network.latent_dim))
+        self.convolutions = nnx.List([convolution(a, b) for a, b in pairwise(channels)])
+        self.image_shape, self.flat = config.image_shape, flat
+        self.classes = network.classes
+
+    def __call__(self, images, labels=None):
+        features = images.reshape(-1, *self.image_shape)
+        for layer in self.convolutions:
+            features = self.activation(convolve(features, layer, self.products))
+        flat = features.reshape(-1, self.flat).astype(images.dtype)
+        return super().__call__(with_labels(flat, labels, self.classes))
+
+
+class Decoder(Dense):
+    """The encoder's layers in reverse; latents (batch[, samples], latent_dim) to logits (..., h, w, c)."""
+
+    def __init__(self, config: Config):
+        network = config.network
+        self.grid_shape = config.grid_shape
+        height, width, deep = self.grid_shape
+        head = "grid" if network.channels else "logits"
+        widths = (network.latent_dim + network.classes, *reversed(network.hidden))
+        super().__init__(config, widths, {head: height * width * deep})
+        channels = (*reversed(network.channels), config.image_shape[2])
+        self.deconvolutions = nnx.List([deconvolution(a, b) for a, b in pairwise(channels[:-1])])
+        if network.channels:
+            self.logits = deconvolution(*channels[-2:])
+        if config.loss.likelihood.learns_scale:
+            self.log_scale = nnx.Param(jnp.zeros(1))
+        self.image_shape = config.image_shape
+        self.classes = network.classes
+
+    def __call__(self, latents, labels=None):
+        (features,) = super().__call__(with_labels(latents, labels, self.classes))
+        if self.heads == ("grid",):
+            features = features.reshape(-1, *self.grid_shape)
+            for layer in (*self.deconvolutions, self.logits):
+                features = deconvolve(self.activation(features), layer, self.products)
+        return features.astype(latents.dtype).reshape(*latents.shape[:-1], *self.image_shape)
+
+
+class Autoencoder(nnx.Module):
+    """What every model has: an encoder, a decoder, and a forward pass from images, noise and labels.
+
+    A model adds `encode(images, labels) -> Posterior` and its call `(images, noise, labels) -> Outputs`.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+
+    def __init__(self, config: Config):
+        self.image_shape = config.image_shape
+        self.latent_dim = config.network.latent_dim
+        self.noise_dim = config.noise_dim
+        self.prior_dim = config.prior_dim
+        self.classes = config.network.classes
+        self.reconstruction = config.loss.reconstruction
+        self.log_variance_head = config.network.posterior_head == "log_variance"
+
+    def decode(self, latents, labels=None):
+        """Logits of the pixels, shape (batch[, samples], height, width, channels)."""
+        return self.decoder(latents, labels)
+
+    def gaussian(self, mean, spread) -> Posterior:
+        """The distribution that a layer's two heads give; `spread` is log sigma, or log sigma^2, as configured."""
+        return Posterior(mean, spread / 2 if self.log_variance_head else spread)
+
+    def generate(self, noise):
+        """Latents from the prior, (N, latent_dim), made of standard-normal noise (N, prior_dim)."""
+        return noise
+
+    def outputs(self, posterior: Posterior, latents, labels=None, **more) -> Outputs:
+        """What a forward pass gives, from the latents on."""
+        log_scale = None
+        if hasattr(self.decoder, "log_scale"):
+            log_scale = jnp.broadcast_to(self.decoder.log_scale[...], (*latents.shape[:-1], 1, 1, 1))
+        return Outputs(self.decode(latents, labels), posterior, latents, log_scale=log_scale, **more)

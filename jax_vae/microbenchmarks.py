@@ -1,0 +1,126 @@
+"""What a benchmark measures beside training: ceilings, the parts of a step. Twin: torch_vae/microbenchmarks.py.
+
+Every function gives callables that run that many times and wait for the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_common.config import Config
+
+from .batches import draws_at, epoch_draws, place_images, prepare_images
+from .device import device_for, precision, synchronize, to_device
+from .execution import batch_step
+from .objectives import batch_loss
+from .state import create_state, update_count
+from .step import batch_gradients, updated
+
+Repeated = Callable[[int], None]
+
+
+def matrix_products(config: Config, products: Sequence[tuple[int, int, bool]]) -> Repeated:
+    """The products of one training step, forward and backward, in the config's precision.
+
+    Each of `products` is a layer's inputs, its outputs, and whether the backward pass needs the gradient of its inputs.
+    """
+    draw, device, batch = np.random.default_rng(0), device_for(config), config.training.batch_size
+    dtype = config.training.product_dtype or config.training.dtype
+    operands, needs = [], []
+    with precision(config.training.precision):
+        for inputs, outputs, needed in products:
+            shapes = ((batch, inputs), (inputs, outputs), (batch, outputs))
+            x, weight, gradient = (to_device(draw.random(s, np.float32), device).astype(dtype) for s in shapes)
+            operands.append((x, weight, gradient))
+            needs.append(needed)
+
+    @jax.jit
+    def multiplied(operands):
+        return [
+            (x @ weight, x.T @ gradient, gradient @ weight.T if needed else None)
+            for (x, weight, gradient), needed in zip(operands, needs)
+        ]
+
+    def run(repeats: int) -> None:
+        with precision(config.training.precision):
+            for _ in range(repeats):
+                last = multiplied(operands)
+            synchronize(last)
+
+    return run
+
+
+def adam_updates(config: Config) -> Repeated:
+    """Adam's update alone, over the model's parameters."""
+    state = create_state(config)
+    with precision(config.training.precision):
+        gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), state.model)
+        update = jax.jit(updated, donate_argnums=0)
+
+        def run(repeats: int) -> None:
+            nonlocal state
+            with precision(config.training.precision):
+                for _ in range(repeats):
+                    state = update(state, gradients)
+                synchronize(state)
+
+        return run
+
+
+def streaming(config: Config, count: int) -> Repeated:
+    """a + 2 b over float32 arrays of `count` elements: moves 12 bytes an element."""
+    device = device_for(config)
+    a, b = (to_device(np.ones(count, np.float32), device) for _ in range(2))
+    triad = jax.jit(lambda a, b: a + 2 * b, donate_argnums=0)
+
+    def run(repeats: int) -> None:
+        nonlocal a
+        for _ in range(repeats):
+            a = triad(a, b)
+        synchronize(a)
+
+    return run
+
+
+def step_parts(config: Config) -> dict[str, Repeated]:
+    """Growing parts of one step, each a program of its own: gather, + forward, + backward; and Adam's update."""
+    draw = np.random.default_rng(0)
+    count = config.training.batch_size
+    images = place_images(draw.integers(0, 256, (count, *config.image_shape), np.uint8), config)
+    state, draws = create_state(config), epoch_draws(config, 0, count)
+
+    def gather(state, images, draws):
+        return prepare_images(images[draws.order[0]], None, config.training.dtype)
+
+    def forward(state, images, draws):
+        return batch_loss(state.model, config, gather(state, images, draws), draws.noise[0], None, update_count(state))
+
+    def backward(state, images, draws):
+        return batch_gradients(state, gather(state, images, draws), draws.noise[0])
+
+    def runs(part):
+        program = jax.jit(part)
+
+        def run(repeats: int) -> None:
+            with precision(config.training.precision):
+                for _ in range(repeats):
+                    last = program(state, images, draws)
+                synchronize(last)
+
+        return run
+
+    parts = {"gather": gather, "forward": forward, "backward": backward}
+    return {name: runs(part) for name, part in parts.items()} | {"adam": adam_updates(config)}
+
+
+def counted_flops(config: Config) -> float:
+    """FLOPs of one step as XLA's cost analysis counts them, element-wise ones included."""
+    count = config.training.batch_size
+    shape = jax.ShapeDtypeStruct((count, *config.image_shape), jnp.uint8)
+    draws = draws_at(epoch_draws(config, 0, count), 0)
+    with precision(config.training.precision):
+        return jax.jit(batch_step).lower(create_state(config), shape, draws).compile().cost_analysis()["flops"]  # type: ignore

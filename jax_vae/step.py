@@ -1,0 +1,87 @@
+"""One step of training. Twin: torch_vae/step.py.
+
+`train_step` takes numbers and not sources of them: every random draw is an argument. The state that it is
+given is consumed; go on with the one it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import jax
+import numpy as np
+import optax
+
+from vae_common.contracts import Terms
+
+from .batches import on_device
+from .device import device_for, precision
+from .objectives import batch_loss
+from .optimizers import adam, averaged, clipped
+from .parameters import load_arrays, to_arrays
+from .state import State, update_count
+
+
+def train_step(state: State, images, noise, labels=None) -> tuple[State, Terms]:
+    """One update on a batch.
+
+    Args:
+        state: consumed.
+        images: what the model sees, in [0, 1], (batch, height, width, channels), of the state's dtype.
+        noise: standard normal, (batch, *config.noise_shape): (batch, latent_dim) for a VAE, (batch, 0) for an AE.
+        labels: integers (batch,) where the model is given classes.
+            NumPy arrays are copied to the device first; write into them as soon as this returns.
+
+    Returns:
+        The next state, and the batch's terms before the update, each the mean per image.
+
+    Raises:
+        InputError: for other shapes or types, and for NumPy arrays that hold what is none (see
+            vae_common/data/batches.py).
+    """
+    with precision(state.config.training.precision):
+        return _jitted_step(state, *on_device(state, images, noise, labels))
+
+
+def gradients(state: State, images, noise, labels=None) -> tuple[dict[str, np.ndarray], Terms]:
+    """The gradient of every parameter on a batch, as canonical arrays, and the batch's mean terms.
+
+    Takes what `train_step` takes; the state is not consumed. `train_step` is this and `apply_gradients`.
+    """
+    with precision(state.config.training.precision):
+        computed, terms = _jitted_gradients(state, *on_device(state, images, noise, labels))
+        return to_arrays(computed), terms
+
+
+def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
+    """One update by Adam with these gradients, canonical arrays; the state is consumed."""
+    dtype, device = state.config.training.dtype, device_for(state.config)
+    with precision(dtype):
+        return _jitted_update(state, load_arrays(state.model, arrays, dtype, device))
+
+
+def batch_gradients(state, images, noise, labels=None):
+    """The gradients of the batch's loss, as the framework holds them, and its mean terms."""
+    step = update_count(state)
+    return jax.grad(batch_loss, has_aux=True)(state.model, state.config, images, noise, labels, step)
+
+
+def updated(state, gradients):
+    """The state after Adam's update by these gradients: clipped first, averaged afterwards, as configured."""
+    gradients = clipped(state.config, gradients)
+    updates, optimizer = adam(state.config).update(gradients, state.optimizer, state.model)
+    model = optax.apply_updates(state.model, updates)
+    average = None if state.average is None else averaged(state.config, state.average, model)
+    return replace(state, model=model, optimizer=optimizer, average=average)
+
+
+def one_step(state, images, noise, labels=None):
+    """`train_step` on what lies on the device already."""
+    gradients, means = batch_gradients(state, images, noise, labels)
+    return updated(state, gradients), means
+
+
+_jitted_gradients = jax.jit(batch_gradients)
+_jitted_update = jax.jit(updated, donate_argnums=0)
+_jitted_step = jax.jit(one_step, donate_argnums=0)

@@ -1,0 +1,171 @@
+"""Faults in the parts that a config turns on, each with the tier that has to notice it (see faults.py)."""
+
+from __future__ import annotations
+
+import math
+
+from tests.conformance.model_faults import reconstruction
+from tests.conformance.planting import Fault
+from vae_common.conformance.engine.faults import everywhere
+from vae_common.contracts import Posterior
+
+IWAE = {"options": {"loss": {"objective": "iwae", "samples": 3}}}
+DREG = {"options": {"loss": {"objective": "dreg", "samples": 3}}}
+
+
+def replaced(module, name, change):
+    """A function of one of the half's modules in place of another: `change(original, functions)`."""
+
+    def plant(half, f):
+        owner = getattr(half, module)
+        return [(owner, name, change(getattr(owner, name), f))]
+
+    return plant
+
+
+def without_prior(half, f):
+    original = half.losses.log_ratio
+    return everywhere(half, "log_ratio", lambda outputs: original(outputs._replace(prior=None)))
+
+
+def next_label(half, f):
+    layers = half.layers
+    original = layers.with_labels
+
+    def with_labels(features, labels, classes):
+        return original(features, (labels + 1) % classes if classes else labels, classes)
+
+    return [(layers, "with_labels", with_labels)]
+
+
+def moved(name):
+    """A convolution of images that lie one row further down."""
+
+    def plant(half, f):
+        layers = half.layers
+        original = getattr(layers, name)
+        down = lambda x: f.roll(x.swapaxes(0, 1)).swapaxes(0, 1)  # noqa: E731
+        return [(layers, name, lambda x, layer, products: original(down(x), layer, products))]
+
+    return plant
+
+
+def log_variance_taken_as_log_std(half, f):
+    return [(half.layers.Autoencoder, "gaussian", lambda self, mean, spread: Posterior(mean, spread))]
+
+
+def not_straight_through(half, f):
+    def forward(self, images, noise, labels=None):
+        codes = self.quantize(*self.encoder(images, labels))
+        return self.outputs(Posterior(codes.vectors, None), codes.vectors, labels, codes=codes)
+
+    return [(half.models.CLASSES["VQVAE"], f.call, forward)]
+
+
+def best_sigma_of_the_batch(optimal, f):
+    def nats(logits, images, log_scale):
+        squares = (images - f.sigmoid(logits)) ** 2
+        each, best = squares.mean((-3, -2, -1)), squares.mean()
+        return math.prod(images.shape[-3:]) * (each / best + f.log(2 * math.pi * best)) / 2
+
+    return nats
+
+
+def next_rate(half, f):
+    original = half.optimizers.learning_rate
+    return everywhere(half, "learning_rate", lambda config, step: original(config, step + 1))
+
+
+def _iwae(f):
+    def gradient(model, loss, outputs, images, labels, log_weights):
+        weights = f.exp(f.detach(log_weights - log_weights.max()))
+        return -(weights / weights.sum(1)[:, None] * log_weights).sum() / len(images)
+
+    return gradient
+
+
+OPTION_FAULTS = [
+    Fault("IWAE without the logarithm of k", "T2", replaced("objectives", "math", lambda m, f: _Log()), IWAE),
+    Fault("importance weights not in log p(z)", "T2", without_prior, {"model": "two_layer_vae"}),
+    Fault(
+        "DReG with IWAE's own gradient",
+        "T3",
+        replaced("objectives", "_doubly_reparameterised", lambda d, f: _iwae(f)),
+        DREG,
+    ),
+    Fault(
+        "free bits per image",
+        "T2",
+        replaced("objectives", "latent_kls", lambda kls, f: lambda m, s: f.clip(kls(m, s), 0.1, 1e9)),
+        {"options": {"loss": {"free_bits": 0.1}}},
+    ),
+    Fault(
+        "KL warm-up one step late",
+        "T2",
+        replaced("objectives", "_kl_weight", lambda w, f: lambda loss, step, dtype: w(loss, step - 1, dtype)),
+        {"options": {"loss": {"kl_warmup": 30}}},
+    ),
+    Fault(
+        "codebook without its commitment",
+        "T2",
+        replaced(
+            "objectives", "_quantization", lambda q, f: lambda loss, c: ((f.detach(c.inputs) - c.vectors) ** 2).sum(-1)
+        ),
+        {"model": "vq_vae"},
+    ),
+    Fault("label off by one", "T2", next_label, {"options": {"network": {"classes": 4}}}),
+    Fault("convolution one row off", "T2", moved("convolve"), {"image_shape": (6, 4, 3), "channels": (3,)}),
+    Fault("deconvolution one row off", "T2", moved("deconvolve"), {"image_shape": (6, 4, 3), "channels": (3,)}),
+    Fault("log variance taken for log sigma", "T2", log_variance_taken_as_log_std, {"posterior_head": "log_variance"}),
+    Fault("quantizer not straight through", "T3", not_straight_through, {"model": "vq_vae"}),
+    Fault(
+        "best sigma of the batch",
+        "T1",
+        reconstruction("optimal_gaussian", best_sigma_of_the_batch),
+        {"options": {"loss": {"reconstruction": "optimal_gaussian"}}},
+    ),
+    Fault(
+        "logistic's outer bins as wide as the others",
+        "T1",
+        reconstruction("discretized_logistic", lambda r, f: lambda logits, x, s: r(logits, x + 1e-9 * (0.5 - x), s)),
+        {"options": {"loss": {"reconstruction": "discretized_logistic"}}},
+    ),
+    Fault(
+        "continuous Bernoulli without its normaliser",
+        "T1",
+        reconstruction("continuous_bernoulli", lambda r, f: lambda logits, x, s: (-logits * x).sum((-3, -2, -1))),
+        {"options": {"loss": {"reconstruction": "continuous_bernoulli"}}},
+    ),
+    Fault(
+        "learned variance for sigma",
+        "T1",
+        reconstruction("learned_gaussian", lambda r, f: lambda logits, x, s: r(logits, x, 2 * s)),
+        {"options": {"loss": {"reconstruction": "learned_gaussian"}}},
+    ),
+    Fault(
+        "gradients not clipped",
+        "T4a",
+        replaced("step", "clipped", lambda c, f: lambda config, gradients: gradients),
+        {"options": {"optimizer": {"clip_norm": 0.5}}},
+    ),
+    Fault(
+        "step size one step ahead",
+        "T4a",
+        next_rate,
+        {"options": {"optimizer": {"schedule": "cosine", "decay_steps": 30}}},
+    ),
+    Fault(
+        "average of the weights before the update",
+        "T4b",
+        replaced("step", "averaged", lambda a, f: lambda config, average, model: average),
+        {"options": {"optimizer": {"average": 0.9}}},
+    ),
+]
+
+
+class _Log:
+    """The module `math` whose logarithms are 0."""
+
+    @staticmethod
+    def log(x):
+        return 0.0

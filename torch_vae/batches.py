@@ -1,0 +1,79 @@
+"""Images, labels and random numbers on the device. Twin: jax_vae/batches.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from vae_common import randomness
+from vae_common.config import Config
+from vae_common.config.checks import require_count
+from vae_common.data.batches import require_batch, require_labels, require_resident
+from vae_common.errors import InputError
+from vae_common.randomness import Draws
+
+from .device import device_for, precision, to_device
+
+
+def prepare_images(images, thresholds, dtype):
+    """What the model sees of images on the device: uint8 goes to [0, 1], floats stay as they are.
+
+    With `thresholds` (uint8, the images' shape) a pixel is 1 where it exceeds its own, else 0.
+    """
+    if thresholds is not None:
+        return (images > thresholds).to(dtype)
+    return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
+
+
+def place_images(images: np.ndarray, config: Config) -> torch.Tensor:
+    """Images, uint8 from 0 to 255, bool or float32 in [0, 1], as they stay on the device for a whole fit."""
+    return to_device(require_resident(config, images), device_for(config))
+
+
+def place_labels(labels: np.ndarray, config: Config) -> torch.Tensor:
+    """Labels as they stay on the device for a whole fit, where the model is given classes."""
+    return to_device(require_labels(config, labels), device_for(config))
+
+
+def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
+    """The random numbers of epoch 0, 1, ... on the device: NumPy's, or PyTorch's own if `native`."""
+    require_count("epoch", epoch)
+    device = device_for(config)
+    with precision(config.training.precision):
+        if config.training.randomness == "native":
+            return _native_draws(config, epoch, images, device)
+        draws = randomness.epoch_draws(config, epoch, images)
+        draws = draws._replace(noise=draws.noise.astype(config.training.dtype))
+        return Draws._make(None if draw is None else to_device(draw, device) for draw in draws)
+
+
+def draws_at(draws: Draws, step: int) -> Draws:
+    """The random numbers of one step of an epoch's."""
+    return Draws._make(None if draw is None else draw[step] for draw in draws)
+
+
+def on_device(state, images, noise, labels):
+    """Copies of NumPy arrays: what runs asynchronously must not read a buffer that is overwritten meanwhile."""
+    config = state.config
+    if state.seeds:
+        raise InputError("state: received one of several seeds, expected a single one; train_epoch takes both")
+    require_batch(config, images, noise, labels)
+    device, dtype = device_for(config), config.training.dtype
+    if isinstance(labels, np.ndarray):
+        labels = to_device(labels.astype(np.int32), device)
+    return *(to_device(a.astype(dtype), device) if isinstance(a, np.ndarray) else a for a in (images, noise)), labels
+
+
+def _native_draws(config, epoch, images, device):
+    batch = config.training.batch_size
+    steps = randomness.steps_per_epoch(images, batch)
+    generator = torch.Generator(device)
+    generator.manual_seed(int(randomness.seed_sequence(config.seed, epoch).generate_state(1, np.uint64)[0] >> 1))
+    order = torch.randperm(images, generator=generator, device=device)[: steps * batch].reshape(steps, batch)
+    shape, dtype = (steps, batch, *config.noise_shape), getattr(torch, config.training.dtype)
+    noise = torch.randn(shape, generator=generator, device=device, dtype=dtype)
+    thresholds = None
+    if config.data.binarization == "dynamic":
+        shape = (steps, batch, *config.image_shape)
+        thresholds = torch.randint(0, 255, shape, generator=generator, device=device, dtype=torch.uint8)
+    return Draws(order.int(), noise, thresholds)

@@ -1,0 +1,200 @@
+"""Encoders and decoders. Twin: jax_vae/layers.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vae_common.config import Config
+from vae_common.contracts import Outputs, Posterior, per_draw
+
+ACTIVATIONS = {
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "softplus": partial(F.softplus, threshold=50),  # the default, 20, is off by 2e-9
+    "gelu": F.gelu,
+    "silu": F.silu,
+}
+KERNEL, STRIDE, PADDING = (4, 4), (2, 2), (1, 1)  # halves and doubles, with no edge treated by itself
+TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)  # views: a permuted NHWC array is in the channels-last layout
+
+
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """A fully connected layer; an experiment's weights replace its own (see `create_model`)."""
+    return nn.Linear(inputs, outputs)
+
+
+def convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    """A convolution that halves height and width."""
+    return nn.Conv2d(inputs, outputs, KERNEL, STRIDE, PADDING)
+
+
+def deconvolution(inputs: int, outputs: int) -> nn.ConvTranspose2d:
+    """A transposed convolution that doubles height and width."""
+    return nn.ConvTranspose2d(inputs, outputs, KERNEL, STRIDE, PADDING)
+
+
+def affine(features, layers: Sequence[Any], products: str | None):
+    """One matrix product for layers that read the same features; their outputs side by side.
+
+    Not the layers' own call: several narrow products take longer than one, and where `products` is a dtype,
+    operands and result are rounded to it.
+    """
+    weight, bias = layers[0].weight, layers[0].bias
+    if len(layers) > 1:
+        weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+    features, weight, bias = rounded(products, features, weight, bias)
+    return features @ weight.T + bias  # on a CPU faster than addmm, which reads a broadcast bias
+
+
+def convolve(features, layer, products: str | None):
+    """A convolution of features (batch, height, width, channels)."""
+    features, weight, bias = rounded(products, features, layer.weight, layer.bias)
+    return F.conv2d(features.permute(TO_NCHW), weight, bias, STRIDE, PADDING).permute(TO_NHWC)
+
+
+def deconvolve(features, layer, products: str | None):
+    """A transposed convolution of features (batch, height, width, channels)."""
+    features, weight, bias = rounded(products, features, layer.weight, layer.bias)
+    return F.conv_transpose2d(features.permute(TO_NCHW), weight, bias, STRIDE, PADDING).permute(TO_NHWC)
+
+
+def rounded(products: str | None, *arrays):
+    """The arrays in the dtype of the matrix products, where that is not their own."""
+    return arrays if products is None else tuple(array.to(getattr(torch, products)) for array in arrays)
+
+
+def with_labels(features, labels, classes: int):
+    """Features (batch[, samples], n) with the one-hot labels behind them, if the model is given any."""
+    if not classes:
+        return features
+    one_hot = (labels[:, None] == torch.arange(classes, device=labels.device)).to(features.dtype)
+    if features.ndim > one_hot.ndim:
+        one_hot = one_hot[:, None].expand(*features.shape[:-1], classes)
+    return torch.cat([features, one_hot], -1)
+
+
+def reparameterize(posterior: Posterior, noise):
+    """Draws mean + sigma * noise: (batch, n), or (batch, samples, n) where the noise has samples."""
+    return per_draw(posterior.mean, noise) + per_draw(torch.exp(posterior.log_std), noise) * noise
+
+
+class Dense(nn.Module):
+    """Hidden layers and one linear head per name; takes (..., widths[0]), returns one array per head."""
+
+    def __init__(self, config: Config, widths: Sequence[int], heads: Mapping[str, int]):
+        super().__init__()
+        self.hidden = nn.ModuleList([linear(a, b) for a, b in pairwise(widths)])
+        self.activation = ACTIVATIONS[config.network.activation]
+        self.products = config.training.product_dtype
+        self.heads = tuple(heads)
+        self.ends = tuple(accumulate(heads.values()))
+        for head, width in heads.items():
+            setattr(self, head, linear(widths[-1], width))
+
+    def forward(self, features):
+        dtype = features.dtype
+        for layer in self.hidden:
+            features = self.activation(affine(features, [layer], self.products))
+        heads = [getattr(self, head) for head in self.heads]
+        outputs = affine(features, heads, self.products).to(dtype)
+        return tuple(outputs[..., a:b] for a, b in pairwise((0, *self.ends)))
+
+
+class Encoder(Dense):
+    """Convolutions, if any, hidden layers and one linear head per name, for example `mean` and `log_std`.
+
+    Takes images of shape (batch, height, width, channels), flattened in that order (or already flat), and labels
+    (batch,) if the model is given any; returns a tuple of arrays (batch, latent_dim), one per head.
+    """
+
+    def __init__(self, config: Config, heads: Sequence[str]):
+        network = config.network
+        channels = (config.image_shape[2], *network.channels)
+        height, width, deep = config.grid_shape
+        flat = height * width * deep
+        widths = (flat + network.classes, *network.hidden)
+        super().__init__(config, widths, dict.fromkeys(heads, network.latent_dim))
+        self.convolutions = nn.ModuleList([convolution(a, b) for a, b in pairwise(channels)])
+        self.image_shape, self.flat = config.image_shape, flat
+        self.classes = network.classes
+
+    def forward(self, images, labels=None):
+        features = images.reshape(-1, *self.image_shape)
+        for layer in self.convolutions:
+            features = self.activation(convolve(features, layer, self.products))
+        flat = features.reshape(-1, self.flat).to(images.dtype)
+        return super().forward(with_labels(flat, labels, self.classes))
+
+
+class Decoder(Dense):
+    """The encoder's layers in reverse; latents (batch[, samples], latent_dim) to logits (..., h, w, c)."""
+
+    def __init__(self, config: Config):
+        network = config.network
+        self.grid_shape = config.grid_shape
+        height, width, deep = self.grid_shape
+        head = "grid" if network.channels else "logits"
+        widths = (network.latent_dim + network.classes, *reversed(network.hidden))
+        super().__init__(config, widths, {head: height * width * deep})
+        channels = (*reversed(network.channels), config.image_shape[2])
+        self.deconvolutions = nn.ModuleList([deconvolution(a, b) for a, b in pairwise(channels[:-1])])
+        if network.channels:
+            self.logits = deconvolution(*channels[-2:])
+        if config.loss.likelihood.learns_scale:
+            self.log_scale = nn.Parameter(torch.zeros(1))
+        self.image_shape = config.image_shape
+        self.classes = network.classes
+
+    def forward(self, latents, labels=None):
+        (features,) = super().forward(with_labels(latents, labels, self.classes))
+        if self.heads == ("grid",):
+            features = features.reshape(-1, *self.grid_shape)
+            for layer in (*self.deconvolutions, self.logits):
+                features = deconvolve(self.activation(features), layer, self.products)
+        return features.to(latents.dtype).reshape(*latents.shape[:-1], *self.image_shape)
+
+
+class Autoencoder(nn.Module):
+    """What every model has: an encoder, a decoder, and a forward pass from images, noise and labels.
+
+    A model adds `encode(images, labels) -> Posterior` and its call `(images, noise, labels) -> Outputs`.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.image_shape = config.image_shape
+        self.latent_dim = config.network.latent_dim
+        self.noise_dim = config.noise_dim
+        self.prior_dim = config.prior_dim
+        self.classes = config.network.classes
+        self.reconstruction = config.loss.reconstruction
+        self.log_variance_head = config.network.posterior_head == "log_variance"
+
+    def decode(self, latents, labels=None):
+        """Logits of the pixels, shape (batch[, samples], height, width, channels)."""
+        return self.decoder(latents, labels)
+
+    def gaussian(self, mean, spread) -> Posterior:
+        """The distribution that a layer's two heads give; `spread` is log sigma, or log sigma^2, as configured."""
+        return Posterior(mean, spread / 2 if self.log_variance_head else spread)
+
+    def generate(self, noise):
+        """Latents from the prior, (N, latent_dim), made of standard-normal noise (N, prior_dim)."""
+        return noise
+
+    def outputs(self, posterior: Posterior, latents, labels=None, **more) -> Outputs:
+        """What a forward pass gives, from the latents on."""
+        log_scale = None
+        if hasattr(self.decoder, "log_scale"):
+            log_scale = self.decoder.log_scale.expand(*latents.shape[:-1], 1, 1, 1)
+        return Outputs(self.decode(latents, labels), posterior, latents, log_scale=log_scale, **more)

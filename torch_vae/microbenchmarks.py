@@ -1,0 +1,114 @@
+"""What a benchmark measures beside training: ceilings, the parts of a step. Twin: jax_vae/microbenchmarks.py.
+
+Every function gives callables that run that many times and wait for the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from vae_common.config import Config
+
+from .batches import draws_at, epoch_draws, place_images, prepare_images
+from .device import device_for, precision, synchronize, to_device
+from .objectives import batch_loss
+from .state import create_state, update_count
+from .step import batch_gradients
+
+Repeated = Callable[[int], None]
+
+
+def matrix_products(config: Config, products: Sequence[tuple[int, int, bool]]) -> Repeated:
+    """The products of one training step, forward and backward, in the config's precision.
+
+    Each of `products` is a layer's inputs, its outputs, and whether the backward pass needs the gradient of its inputs.
+    """
+    draw, device, batch = np.random.default_rng(0), device_for(config), config.training.batch_size
+    dtype = getattr(torch, config.training.product_dtype or config.training.dtype)
+    operands = []
+    for inputs, outputs, needed in products:
+        shapes = ((batch, inputs), (outputs, inputs), (batch, outputs))
+        x, weight, gradient = (to_device(draw.random(s, np.float32), device).to(dtype) for s in shapes)
+        operands.append((x, weight, gradient, needed))
+
+    @torch.no_grad()
+    def run(repeats: int) -> None:
+        with precision(config.training.precision):
+            for _ in range(repeats):
+                for x, weight, gradient, needed in operands:
+                    last = [x @ weight.T, gradient.T @ x]
+                    last += [gradient @ weight] if needed else []
+            synchronize(last)
+
+    return run
+
+
+def adam_updates(config: Config) -> Repeated:
+    """Adam's update alone, over the model's parameters."""
+    state = create_state(config)
+    for parameter in state.model.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-3)
+
+    def run(repeats: int) -> None:
+        for _ in range(repeats):
+            state.optimizer.step()
+        synchronize(state)
+
+    return run
+
+
+def streaming(config: Config, count: int) -> Repeated:
+    """a + 2 b over float32 arrays of `count` elements: moves 12 bytes an element."""
+    device = device_for(config)
+    a, b = (to_device(np.ones(count, np.float32), device) for _ in range(2))
+
+    def run(repeats: int) -> None:
+        for _ in range(repeats):
+            torch.add(a, b, alpha=2, out=a)
+        synchronize(a)
+
+    return run
+
+
+def step_parts(config: Config) -> dict[str, Repeated]:
+    """Growing parts of one step, each run by itself: gather, + forward, + backward; and Adam's update."""
+    draw = np.random.default_rng(0)
+    count = config.training.batch_size
+    images = place_images(draw.integers(0, 256, (count, *config.image_shape), np.uint8), config)
+    state, draws = create_state(config), epoch_draws(config, 0, count)
+
+    def gather(state, images, draws):
+        return prepare_images(images[draws.order[0]], None, getattr(torch, config.training.dtype))
+
+    def forward(state, images, draws):
+        return batch_loss(state.model, config, gather(state, images, draws), draws.noise[0], None, update_count(state))
+
+    def backward(state, images, draws):
+        return batch_gradients(state, gather(state, images, draws), draws.noise[0])
+
+    def runs(part):
+        def run(repeats: int) -> None:
+            with precision(config.training.precision):
+                for _ in range(repeats):
+                    last = part(state, images, draws)
+                synchronize(last)
+
+        return run
+
+    parts = {"gather": gather, "forward": forward, "backward": backward}
+    return {name: runs(part) for name, part in parts.items()} | {"adam": adam_updates(config)}
+
+
+def counted_flops(config: Config) -> float:
+    """FLOPs of one step as PyTorch's counter has them: those of its matrix products."""
+    count = config.training.batch_size
+    images = place_images(np.zeros((count, *config.image_shape), np.uint8), config)
+    state, draw = create_state(config), draws_at(epoch_draws(config, 0, count), 0)
+    dtype = getattr(torch, config.training.dtype)
+    with precision(config.training.precision), FlopCounterMode(display=False) as counter:
+        batch_gradients(state, prepare_images(images[draw.order], draw.thresholds, dtype), draw.noise)
+    return float(counter.get_total_flops())

@@ -1,0 +1,90 @@
+"""One step of training. Twin: jax_vae/step.py.
+
+`train_step` takes numbers and not sources of them: every random draw is an argument. The state that it is
+given is consumed; go on with the one it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from vae_common.contracts import Terms
+
+from .batches import on_device
+from .device import device_for, precision, to_numpy
+from .objectives import batch_loss
+from .optimizers import averaged, clipped, learning_rate
+from .parameters import load_arrays
+from .state import State, update_count
+
+
+def train_step(state: State, images, noise, labels=None) -> tuple[State, Terms]:
+    """One update on a batch.
+
+    Args:
+        state: consumed.
+        images: what the model sees, in [0, 1], (batch, height, width, channels), of the state's dtype.
+        noise: standard normal, (batch, *config.noise_shape): (batch, latent_dim) for a VAE, (batch, 0) for an AE.
+        labels: integers (batch,) where the model is given classes.
+            NumPy arrays are copied to the device first; write into them as soon as this returns.
+
+    Returns:
+        The next state, and the batch's terms before the update, each the mean per image.
+
+    Raises:
+        InputError: for other shapes or types, and for NumPy arrays that hold what is none (see
+            vae_common/data/batches.py).
+    """
+    with precision(state.config.training.precision):
+        return one_step(state, *on_device(state, images, noise, labels))
+
+
+def gradients(state: State, images, noise, labels=None) -> tuple[dict[str, np.ndarray], Terms]:
+    """The gradient of every parameter on a batch, as canonical arrays, and the batch's mean terms.
+
+    Takes what `train_step` takes; the state is not consumed. `train_step` is this and `apply_gradients`.
+    """
+    with precision(state.config.training.precision):
+        computed, terms = batch_gradients(state, *on_device(state, images, noise, labels))
+        return {name: to_numpy(computed[name]) for name in sorted(computed)}, terms
+
+
+def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
+    """One update by Adam with these gradients, canonical arrays; the state is consumed."""
+    dtype, device = state.config.training.dtype, device_for(state.config)
+    with precision(dtype):
+        model = load_arrays(state.model, arrays, dtype, device)
+        return updated(state, dict(model.named_parameters()))
+
+
+def batch_gradients(state, images, noise, labels=None):
+    """The gradients of the batch's loss, as the framework holds them, and its mean terms."""
+    loss, means = batch_loss(state.model, state.config, images, noise, labels, update_count(state))
+    parameters = dict(state.model.named_parameters())
+    computed = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+    return dict(zip(parameters, computed)), Terms(*(mean.detach() for mean in means))
+
+
+def updated(state, gradients):
+    """The state after Adam's update by these gradients: clipped first, averaged afterwards, as configured."""
+    clip = partial(clipped, state.config)
+    gradients = torch.func.vmap(clip)(gradients) if state.seeds else clip(gradients)
+    for name, parameter in state.model.named_parameters():
+        parameter.grad = gradients[name].detach().contiguous()  # fused Adam takes them as if their strides were equal
+    rate = learning_rate(state.config, update_count(state))
+    (group,) = state.optimizer.param_groups
+    group["lr"] = float(rate) if not group["capturable"] else rate
+    state.optimizer.step()
+    average = None if state.average is None else averaged(state.config, state.average, state.model)
+    return replace(state, average=average)
+
+
+def one_step(state, images, noise, labels=None):
+    """`train_step` on what lies on the device already."""
+    gradients, means = batch_gradients(state, images, noise, labels)
+    return updated(state, gradients), means

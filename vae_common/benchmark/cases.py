@@ -1,0 +1,73 @@
+"""What a benchmark measures: one case, made of a network and how it is run."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from vae_common.config import Config, NetworkConfig, TrainingConfig
+from vae_common.config.checks import require_count
+from vae_common.errors import InputError
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured; `kind` says how."""
+
+    kind: str = "step"
+    """step: starts, steps, ceilings; epoch: whole epochs with their draws; loss: test loss against seconds."""
+    framework: str = "jax"
+    """jax, torch, or recipe (the loader, optimiser and loop of pytorch/examples' VAE)."""
+    execution: str = "auto"
+    precision: str = "float32"
+    model: str = "vae"
+    hidden: tuple[int, ...] = (512,)
+    latent_dim: int = 2
+    batch_size: int = 128
+    ensemble: int = 1
+    images: int = 0
+    """Of an epoch; 0 takes as many as a round of steps needs."""
+    epochs: int = 1
+    """Of kind `loss`."""
+    dataset: str = "digits"
+    """Of kind `loss`."""
+    data_dir: str = "data"
+    device: str = "auto"
+    rounds: int = 15
+
+    def config(self) -> Config:
+        """The experiment; raises InputError where it is none."""
+        for name, value in (("rounds", self.rounds), ("ensemble", self.ensemble)):
+            require_count(name, value, 1)
+        if self.images and self.images < self.batch_size:
+            raise InputError(f"images: received {self.images}, expected at least a batch of {self.batch_size}")
+        training: dict[str, Any] = {
+            name: getattr(self, name) for name in ("execution", "precision", "batch_size", "device", "epochs")
+        }
+        return Config(
+            self.model,
+            network=NetworkConfig(self.hidden, latent_dim=self.latent_dim),
+            training=TrainingConfig(**training),
+        )
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Case:
+        """The case of a record, also of an earlier version's."""
+        named: dict[str, Any] = {
+            {"parallel_seeds": "ensemble"}.get(name, name): value for name, value in values.items()
+        }
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in named.items()}
+        return cls(**fields)
+
+    def checked(self) -> Case:
+        """Itself; raises InputError where it is none."""
+        self.config()
+        return self
+
+    @property
+    def key(self) -> str:
+        """Names the case in records: equal keys are the same measurement."""
+        values = dataclasses.asdict(self)
+        values = {name: value for name, value in values.items() if name not in ("rounds", "data_dir", "device")}
+        return " ".join(f"{name}={'x'.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in values.items())

@@ -1,0 +1,237 @@
+"""One benchmark case, measured in a process of its own: what a start costs, and what a step costs.
+
+A step is held against the floor of the same machine in the same process: its matrix products plus Adam's update,
+each by the fastest library at hand, run over and over. (`step_over_turns` holds it against the two in turn, by the
+fastest library for both, with caches as they are in a step.) Floor and step take turns, so that the drift of a
+shared machine hits both alike. Steps are warmed up, waited for, and read back outside the timed regions; whole
+epochs include the drawing of their numbers and the reading of their losses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import itertools
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from vae_common.backend import Half, Halves, load_microbenchmarks
+from vae_common.benchmark import costs, lower_bounds
+from vae_common.benchmark.cases import Case
+from vae_common.config import Config
+from vae_common.data import datasets, memory
+
+WARM_UP = 0.04
+"""Seconds that a turn runs before its clock starts: the threads of the library before it still spin for some
+time, and its own have to be woken and spread over the cores."""
+
+
+def require_measurable(half: Half, case: Case) -> None:
+    """Raises InputError where the device, its arithmetic or the memory is not there; nothing is measured."""
+    config = case.config()
+    images = case.images or _steps_of(case, True) * case.batch_size
+    free = half.free_memory(half.device_for(config))
+    memory.require(config, half.model_shapes(config), images, free, case.ensemble)
+
+
+def measure(half: Half, case: Case, imported: float, others: Callable[[], Halves]) -> dict:
+    """Measures a case; `imported` is what importing the half took, `others` gives every half for the floor."""
+    config = case.config()
+    record: dict[str, Any] = {"case": dataclasses.asdict(case), "key": case.key}
+    if case.kind == "loss":
+        record |= _test_loss(half, config, case, imported) | _peaks(half, config)
+    else:
+        start = _start(half, config, case, imported) if case.kind == "step" else {}
+        on_cpu = half.environment(case.device)["device"].startswith("cpu")
+        steps = _steps_of(case, on_cpu)
+        epochs = _epochs(half, config, case, steps, 3 if case.kind == "step" else case.rounds)
+        record |= start | epochs | _peaks(half, config)  # before what only the floor needs is imported
+        if case.kind == "step":
+            measured = _steps(half, config, case, steps, on_cpu, others)
+            record |= measured | {"rounds": epochs["rounds"] | measured["rounds"]}
+    record["environment"] = half.environment(case.device) | {"python": sys.version.split()[0]}
+    return record
+
+
+def measure_recipe(half: Half, case: Case) -> dict[str, Any]:
+    """Whole epochs of the half's recipe, as `measure` has them of the half."""
+    config = case.config()
+    images = synthetic_images(config, case.images or 60 * case.batch_size)
+    recipe = importlib.import_module(f"{half.__name__}.recipe")
+    seconds = recipe.recipe_epochs(config, images, case.rounds + 1)[1:]
+    steps = len(images) // case.batch_size
+    return {
+        "case": dataclasses.asdict(case),
+        "key": case.key,
+        "environment": half.environment(case.device),
+        "epoch_seconds": summarize(seconds),
+        "images_per_second": steps * case.batch_size / statistics.median(seconds),
+        "steps": steps,
+        "rounds": {"epoch_seconds": seconds},
+    }
+
+
+def _peaks(half: Half, config: Config) -> dict[str, Any]:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "peak_device_bytes": half.peak_memory(half.device_for(config)),
+    }
+
+
+def _steps_of(case: Case, on_cpu: bool) -> int:
+    """Steps of an epoch: those of the images asked for, or as many as a round needs to be timed well."""
+    if case.images:
+        return case.images // case.batch_size
+    return max(8, min(120 if case.ensemble == 1 else 60, 120 * 128 // case.batch_size)) if on_cpu else 468
+
+
+def summarize(values: list[float]) -> dict[str, float]:
+    """Median, quartiles and number of some values."""
+    quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return {"median": quartiles[1], "lower_quartile": quartiles[0], "upper_quartile": quartiles[2], "n": len(values)}
+
+
+def synthetic_images(config: Config, count: int) -> np.ndarray:
+    """uint8 noise: what a step costs does not depend on what the images show."""
+    return np.random.default_rng(0).integers(0, 256, (count, *config.image_shape), np.uint8)
+
+
+def _state(half: Half, config: Config, seeds: int) -> Any:
+    if seeds == 1:
+        return half.create_state(config)
+    return half.stack_states([half.create_state(dataclasses.replace(config, seed=seed)) for seed in range(seeds)])
+
+
+def _start(half: Half, config: Config, case: Case, imported: float) -> dict[str, Any]:
+    """What passes before the first step is done, in its parts."""
+    marks = [time.perf_counter()]
+    images = half.place_images(synthetic_images(config, _steps_of(case, True) * case.batch_size), config)
+    state = _state(half, config, case.ensemble)
+    draws = half.state_draws(state, 0, case.batch_size)  # an epoch of one step
+    half.synchronize((images, draws))
+    marks.append(time.perf_counter())
+    program = half.compile_epoch(state, images, draws)
+    marks.append(time.perf_counter())
+    half.synchronize(program(state, images, draws)[1])
+    marks.append(time.perf_counter())
+    taken = (b - a for a, b in itertools.pairwise(marks))
+    parts = {"import": imported} | dict(zip(("build", "compile", "first_step"), taken))
+    return {"start_seconds": parts | {"to_first_step": sum(parts.values())}}
+
+
+def _epoch_run(half: Half, config: Config, seeds: int, steps: int) -> Callable[[], None]:
+    images = half.place_images(synthetic_images(config, steps * config.training.batch_size), config)
+    state = _state(half, config, seeds)
+    draws = half.state_draws(state, 0, len(images))
+    program = half.compile_epoch(state, images, draws)
+
+    def run() -> None:
+        nonlocal state
+        state, terms = program(state, images, draws)
+        half.synchronize(terms)
+
+    return run
+
+
+def _steps(
+    half: Half,
+    config: Config,
+    case: Case,
+    steps: int,
+    on_cpu: bool,
+    others: Callable[[], Halves],
+) -> dict[str, Any]:
+    batch, seeds = config.training.batch_size, case.ensemble
+    repeats = max(2, min(steps, 120 * 128 // batch) // 8) if on_cpu else 60
+    run = _epoch_run(half, config, seeds, steps)
+    # On a CPU as much as weights, gradient and moments, so as deep in the caches; else more than any cache holds.
+    elements = 4 * costs.parameters(config) // 3 if on_cpu else 2**26
+    candidates = lower_bounds.candidates(half, others, config, elements, on_cpu)
+    turns = {name: (function, repeats) for name, function in candidates.items()}
+    turns |= {f"part {name}": (part, repeats) for name, part in load_microbenchmarks(half).step_parts(config).items()}
+    turns["step"] = (lambda _: run(), steps * seeds)
+    if seeds > 1:
+        single = _epoch_run(half, config, 1, steps)
+        turns["single"] = (lambda _: single(), steps)
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
+    for _ in range(case.rounds + 1):
+        for name, (function, count) in turns.items():
+            end = time.perf_counter() + WARM_UP
+            while name not in ("step", "single") and time.perf_counter() < end:  # its parts have warmed up for it
+                function(1)
+            start = time.perf_counter()
+            function(count)
+            seconds[name].append((time.perf_counter() - start) / count)
+    counted = {name: values[1:] for name, values in seconds.items()}  # the first round warms up
+    fastest = {
+        part: min((name for name in candidates if name.startswith(part)), key=lambda n: statistics.median(counted[n]))
+        for part in ("turns", "products", "adam", "streaming")
+    }
+    floor = [p + a for p, a in zip(counted[fastest["products"]], counted[fastest["adam"]])]
+    in_turn, step = counted[fastest["turns"]], counted["step"]
+    of_single = [seeds * s / one for s, one in zip(step, counted["single"])] if seeds > 1 else []
+    flops, moved = costs.step_flops(config), costs.step_bytes(config)
+    products, stream = (statistics.median(counted[name]) for name in (fastest["products"], fastest["streaming"]))
+    return {
+        "steps": steps,
+        "step_seconds": summarize(step),
+        "images_per_second": batch / statistics.median(step),
+        "step_over_floor": summarize([s / f for s, f in zip(step, floor)]),
+        "step_over_turns": summarize([s / f for s, f in zip(step, in_turn)]),
+        "fastest": {part: name.split()[1] for part, name in fastest.items()},
+        "part_seconds": {name: statistics.median(values) for name, values in counted.items()},
+        "model_flops": flops,
+        "framework_flops": load_microbenchmarks(half).counted_flops(config),
+        "model_bytes": moved,
+        "ceilings": {"flops_per_second": flops / products, "bytes_per_second": 12 * elements / stream},
+        "of_product_ceiling": products / statistics.median(step),
+        "of_streaming_ceiling": moved / statistics.median(step) / (12 * elements / stream),
+        "rounds": {"step_seconds": step, "floor_seconds": floor, "turns_seconds": in_turn},
+    } | ({"ensemble_cost": summarize(of_single)} if of_single else {})
+
+
+def _epochs(half: Half, config: Config, case: Case, steps: int, rounds: int) -> dict[str, Any]:
+    """Whole epochs, their random numbers and the reading back of their losses included."""
+    images = half.place_images(synthetic_images(config, steps * case.batch_size), config)
+    state, program, seconds = _state(half, config, case.ensemble), None, []
+    for epoch in range(rounds + 1):
+        start = time.perf_counter()
+        draws = half.state_draws(state, epoch, len(images))
+        waited = time.perf_counter()
+        program = program or half.compile_epoch(state, images, draws)
+        compiled = time.perf_counter() - waited
+        state, terms = program(state, images, draws)
+        _ = [half.to_numpy(term) for term in terms]
+        seconds.append(time.perf_counter() - start - compiled)
+    trained = steps * case.batch_size * case.ensemble
+    return {
+        "epoch_seconds": summarize(seconds[1:]),
+        "images_per_second": trained / statistics.median(seconds[1:]),
+        "rounds": {"epoch_seconds": seconds[1:]},
+        "steps": steps,
+    }
+
+
+def _test_loss(half: Half, config: Config, case: Case, imported: float) -> dict[str, Any]:
+    """Test loss after every epoch against the seconds of training so far, the start included."""
+    dataset = datasets.load(case.dataset, data_dir=case.data_dir)
+    config = dataclasses.replace(config, image_shape=dataset.image_shape)
+    start = time.perf_counter()
+    images, state, program = half.place_images(dataset.train.images, config), half.create_state(config), None
+    elapsed, curve = imported + time.perf_counter() - start, []
+    for epoch in range(case.epochs):
+        start = time.perf_counter()
+        draws = half.state_draws(state, epoch, len(images))
+        program = program or half.compile_epoch(state, images, draws)
+        state, terms = program(state, images, draws)
+        half.to_numpy(terms.total)
+        elapsed += time.perf_counter() - start
+        curve.append([elapsed, float(half.evaluate(state.model, dataset.test.images, config).total.mean())])
+    return {"test_loss_by_seconds": curve, "test_loss_nats": curve[-1][1]}

@@ -1,0 +1,147 @@
+"""What every script does around its work: typed flags in, one line for bad input, JSON as the last line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, Protocol, TextIO
+
+import tyro
+
+from vae_common import stopping
+from vae_common.config import PRESETS
+from vae_common.errors import InputError, one_line
+from vae_common.runs.epoch_records import NonFiniteLoss
+
+
+class Command(Protocol):
+    """A command's module; `status(result)`, where it has one, is its exit status."""
+
+    @property
+    def Arguments(self) -> Any: ...
+    @property
+    def main(self) -> Callable[..., dict[str, Any]]: ...
+
+
+def run_command(command: Command) -> NoReturn:
+    """Parses the flags, runs the command, prints its result as one line of JSON, exits with its status.
+
+    Exit status 2 and one line on standard error for bad input, 1 for a training that failed, 141 where nobody reads the
+    output any more, 128 + its number for a signal (see stopping.py).
+    """
+    stopping.install()
+    quieten()
+    try:
+        sys.exit(outcome(command, sys.argv[1:]))
+    except BrokenPipeError:  # also of what the interpreter would flush at its end
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
+
+
+def called(name: str) -> list[str]:
+    """How this command was called, without its flags: by the installed `twin-vae`, or as a script of a checkout."""
+    return ["twin-vae", name] if sys.argv[0].startswith("twin-vae") else ["python", "-m", f"scripts.{name}"]
+
+
+def quieten() -> None:
+    """Keeps what libraries say of themselves off a command's standard error; what matters is raised, not logged.
+
+    XLA's compiler, for one, writes two lines whenever a program that it kept is loaded on a processor with AVX-512: of
+    a hint to itself, not of an instruction. Before JAX is imported.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in ("jax._src.xla_bridge", "jax._src.compilation_cache", "jax._src.compiler"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    streams: tuple[TextIO, ...] = (sys.stdout, sys.stderr)
+    for stream in streams:  # a terminal may know ASCII only
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def outcome(command: Command, flags: Sequence[str]) -> int:
+    """Runs the command with these flags and returns its exit status; its result and errors are printed."""
+    try:
+        result = command.main(parse(command.Arguments, flags))
+        print(json.dumps(result), flush=True)
+        status: Callable[[dict[str, Any]], int] = getattr(command, "status", lambda result: 0)
+        return status(result)
+    except BrokenPipeError:
+        raise
+    except (InputError, OSError, MemoryError, NonFiniteLoss, RuntimeError, KeyboardInterrupt) as error:
+        said, failed = _told(error)
+        with contextlib.suppress(OSError):  # nobody may be able to hear it
+            print(f"error: {one_line(said)}", file=sys.stderr, flush=True)
+        return failed
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """What is said of an error that is a user's to mend, and the exit status; any other is raised again."""
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, OSError):
+        mend = "check the path, its permissions and the space on the disk"
+        return f"{error.filename or 'files'}: {error.strerror or error}; {mend}", 2
+    if isinstance(error, NonFiniteLoss):
+        return str(error), 1
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; what was saved can be resumed or deleted", 130
+    full = r"out of memory|can't allocate memory|RESOURCE_EXHAUSTED"  # what either framework raises of its allocations
+    if isinstance(error, MemoryError) or re.search(full, str(error), re.IGNORECASE):
+        return f"memory: {one_line(str(error) or 'not enough', 200)}; expected a smaller network, batch or set", 2
+    if "No space left on device" in str(error):  # a compiler's cache
+        return f"a disk is full ({one_line(error, 200)}); make space, or use --no-program-cache", 2
+    raise error
+
+
+def parse(arguments: Any, flags: Sequence[str]) -> Any:
+    """The script's arguments; raises InputError with tyro's explanation in one line.
+
+    Where they have an `experiment`, its --preset decides what the flags that are not given stand for.
+    """
+    default: Any = arguments()
+    if hasattr(default, "experiment"):
+        name = given(flags).get("--preset") or default.experiment.preset
+        preset = PRESETS.get(name, PRESETS["default"])  # tyro refuses an unknown name itself
+        parts = [f.name for f in dataclasses.fields(default.experiment) if hasattr(preset, f.name)]
+        experiment = dataclasses.replace(default.experiment, **{part: getattr(preset, part) for part in parts})
+        default = dataclasses.replace(default, experiment=experiment)
+    explanation = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(explanation):
+            return tyro.cli(arguments, args=list(flags), default=default)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise InputError(_one_line(explanation.getvalue())) from None
+
+
+def given(flags: Sequence[str]) -> dict[str, str | None]:
+    """What each flag was given on the command line, by its name with hyphens; of a repeated one the last counts."""
+    found: dict[str, str | None] = {}
+    for i, item in enumerate(flags):
+        name, equals, value = item.partition("=")
+        if name.startswith("--"):
+            found[name.replace("_", "-")] = value if equals else next(iter(flags[i + 1 : i + 2]), None)
+    return found
+
+
+def require_only(flag: str, allowed: Sequence[str], flags: Sequence[str]) -> None:
+    """Raises InputError where another flag is given beside this one than those that are allowed."""
+    other = [name for name in given(flags) if name != flag and name not in allowed]
+    if other:
+        received = one_line(", ".join(other), 200)
+        raise InputError(f"{flag.removeprefix('--')}: received {received}, expected at most {', '.join(allowed)}")
+
+
+def _one_line(box: str) -> str:
+    """tyro's framed explanation without its frame."""
+    words = (line.strip("│ ") for line in box.splitlines() if line.startswith("│") and "────" not in line)
+    return re.sub(r" (Argument helptext|For full helptext).*", "", " ".join(" ".join(words).split()))

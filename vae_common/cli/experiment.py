@@ -1,0 +1,75 @@
+"""The flags of every script that trains, and how its data are found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+import tyro
+
+from vae_common.backend import Halves
+from vae_common.config import PRESETS, Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
+from vae_common.config.registry import MODELS
+
+if TYPE_CHECKING:
+    from vae_common.data.datasets import Dataset
+
+    ModelName: TypeAlias = str
+    Preset: TypeAlias = str
+else:  # the registries decide
+    ModelName, Preset = Literal[tuple(MODELS)], Literal[tuple(PRESETS)]
+Flat = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The fields of the config's parts, as flags."""
+
+    preset: Preset = "default"
+    """Where the other flags start from."""
+    network: Annotated[NetworkConfig, Flat] = field(default_factory=NetworkConfig)
+    loss: Annotated[LossConfig, Flat] = field(default_factory=LossConfig)
+    data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
+    training: Annotated[TrainingConfig, Flat] = field(default_factory=TrainingConfig)
+    optimizer: Annotated[OptimizerConfig, Flat] = field(default_factory=OptimizerConfig)
+    program_cache: bool = True
+    """Keeps compiled programs in the user's cache folder, so that the next start is quicker."""
+
+    def load(
+        self, halves: Halves, model: str = "vae", seed: int = 0, seeds_together: int = 1
+    ) -> tuple[Config, Dataset]:
+        """The config of that model and seed for this data, and the data.
+
+        Raises InputError for whatever would stop a training later: nothing has been written yet.
+        """
+        from vae_common.runs.trainer import require_trainable
+
+        dataset = load_dataset(self.data)
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(Config) if hasattr(self, f.name)}
+        config = Config(model=model, seed=seed, image_shape=dataset.image_shape, **parts)
+        for half in halves.values():
+            require_trainable(half, config, dataset, seeds_together)
+        return config, dataset
+
+
+def load_dataset(data: DataConfig) -> Dataset:
+    """The config's set, its validation split held out."""
+    from vae_common.data import datasets
+
+    dataset = datasets.load(
+        data.dataset,
+        data_dir=data.data_dir,
+        manual_dir=data.manual_dir,
+        progress=True,
+        value_range=data.value_range,
+        image_size=data.image_size,
+        fit=data.fit,
+        test_share=data.test_share,
+    )
+    return dataset.named(data.class_names).hold_out(data.validation_size)
+
+
+def moved(data: DataConfig, dataset: str | None, data_dir: str | None, manual_dir: str | None = None) -> DataConfig:
+    """A run's data where they are now, if they are not where they were."""
+    given: dict[str, Any] = {"dataset": dataset, "data_dir": data_dir, "manual_dir": manual_dir}
+    return replace(data, **{name: value for name, value in given.items() if value is not None})

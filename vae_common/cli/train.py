@@ -1,0 +1,76 @@
+"""Trains one model in one half.
+
+python -m scripts.train --framework torch --model vae --dataset mnist
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from vae_common import stopping
+from vae_common.backend import Framework, load_halves
+from vae_common.cli.command_line import called, given, require_only
+from vae_common.cli.experiment import Experiment, Flat, ModelName, load_dataset
+from vae_common.config.checks import require_count
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Trains one model in one half."""
+
+    framework: Framework | None = None
+    """The half; by default jax, or the one that wrote the run to resume."""
+    model: ModelName = "vae"
+    seed: int = 0
+    """Decides weights, batch order and noise."""
+    output: Path | None = None
+    """The run's folder; by default a new one under runs/."""
+    checkpoint_every: int = 1
+    """Epochs between checkpoints."""
+    resume: Path | None = None
+    """A run's folder to go on with, in either half; its own config counts, but for --epochs, --device, --execution, and
+    for --dataset, --data-dir, --manual-dir where its data have moved."""
+    experiment: Annotated[Experiment, Flat] = field(default_factory=Experiment)
+
+
+RUN = ("--framework", "--checkpoint-every", "--program-cache", "--no-program-cache")
+PLACES = ("dataset", "data_dir", "manual_dir")
+BESIDE_RESUME = (*RUN, "--epochs", "--device", "--execution", "--dataset", "--data-dir", "--manual-dir")
+
+
+def main(arguments: Arguments) -> dict[str, Any]:
+    from vae_common.runs import trainer
+    from vae_common.runs.folder import Run, new_folder
+    from vae_common.runs.resume import resumed_config
+
+    require_count("checkpoint_every", arguments.checkpoint_every, 1)
+    experiment, every = arguments.experiment, arguments.checkpoint_every
+    command = [*called("train"), *sys.argv[1:]]
+    point = None
+    if arguments.resume is not None:
+        require_only("--resume", BESIDE_RESUME, sys.argv[1:])
+        point = Run(arguments.resume).resume_point()
+    framework = arguments.framework or (point.framework if point else "jax")
+    half = load_halves(framework, program_cache=experiment.program_cache)[framework]
+    if point and arguments.resume:
+        asked: dict[str, Any] = {
+            name: getattr(experiment.training, name)
+            for name in ("epochs", "device", "execution")
+            if f"--{name}" in given(sys.argv[1:])
+        }
+        there = {name: getattr(experiment.data, name) for name in PLACES}
+        now = {name: value for name, value in there.items() if f"--{name.replace('_', '-')}" in given(sys.argv[1:])}
+        config = resumed_config(point, replace(point.config.data, **now), **asked)
+        folder, dataset = arguments.resume, load_dataset(config.data)
+        trainer.require_trainable(half, config, dataset)
+    else:
+        config, dataset = experiment.load({framework: half}, arguments.model, arguments.seed)
+        name = f"{framework}-{config.model}-{dataset.name.replace('/', '-')}-seed{config.seed}"
+        folder = new_folder(arguments.output, name)
+    how = f"{' '.join(called('train'))} --resume {shlex.quote(str(folder))}"
+    with stopping.mend(lambda: how if Run(folder).is_begun else "the same command again"):
+        return trainer.train(half, config, dataset, folder, command=command, checkpoint_every=every, resume=point)

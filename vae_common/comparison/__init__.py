@@ -1,0 +1,1 @@
+"""Both halves' finished runs laid side by side: claims, verdicts, the report."""

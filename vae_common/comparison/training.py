@@ -1,0 +1,116 @@
+"""The runs that a comparison is made of: trained here, or finished ones paired by model and seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vae_common.backend import Halves
+from vae_common.comparison.options import ClaimOptions
+from vae_common.comparison.over_seeds import read_pilot
+from vae_common.comparison.plan import Plan
+from vae_common.config import Config
+from vae_common.config.checks import require_each_once
+from vae_common.conformance import signatures
+from vae_common.data import datasets
+from vae_common.errors import InputError
+from vae_common.runs import checkpoints, trainer
+from vae_common.runs.folder import Run
+
+CHECKPOINT_EVERY = 10
+Group = dict[int, dict[str, Path]]
+"""Seed -> framework -> a finished run's folder, all of one model."""
+
+
+def checked(halves: Halves, plan: Plan, dataset: datasets.Dataset) -> Plan:
+    """The plan with the config that every model and seed is trained with; nothing is written.
+
+    Raises InputError where models or seeds are none, repeated, not valid, or too few for what is to be checked,
+    where a model's halves differ in their signatures, and for whatever would stop a training.
+    """
+    require_each_once(models=plan.models, seeds=plan.seeds)
+    config, wanted = plan.config, plan.claims
+    for model in plan.models:
+        for seed in plan.all_seeds:
+            dataclasses.replace(config, model=model, seed=seed)
+        own = dataclasses.replace(config, model=model)
+        for half in halves.values():
+            trainer.require_trainable(half, own, dataset, len(plan.seeds) if plan.ensemble else 1)
+        if len(halves) > 1:
+            signatures.require_same_signatures(halves, own)
+    wanted.require_seeds(len(plan.seeds))
+    if wanted.disjoint:
+        config = dataclasses.replace(config, training=dataclasses.replace(config.training, randomness="native"))
+    wanted.require_randomness(config.training.randomness)
+    if wanted.pilot:
+        for model in plan.models:
+            own = dataclasses.replace(config, model=model)
+            read_pilot(wanted.pilot, own, plan.all_seeds, dataset.fingerprint)
+    return dataclasses.replace(plan, config=config)
+
+
+def train_all(
+    halves: Halves, plan: Plan, dataset: datasets.Dataset, folder: Path, command: Sequence[str]
+) -> dict[str, Group]:
+    """Trains every model and seed in both halves, under `folder`; the halves take turns.
+
+    Where nothing may be shared the second half's seeds are as many others; its runs are grouped under the first half's
+    seeds all the same. What has been trained there already is not trained again.
+    """
+    groups: dict[str, Group] = {}
+    for model in plan.models:
+        for together in [list(plan.seeds)] if plan.ensemble else [[seed] for seed in plan.seeds]:
+            for place, (framework, half) in enumerate(halves.items()):
+                own = [dataclasses.replace(plan.config, model=model, seed=s + place * plan.shift) for s in together]
+                targets = [folder / "runs" / f"{framework}-{model}-seed{config.seed}" for config in own]
+                for seed, target in zip(together, targets):
+                    groups.setdefault(model, {}).setdefault(seed, {})[framework] = target
+                options: dict[str, Any] = {"command": command, "checkpoint_every": CHECKPOINT_EVERY}
+                trainer.complete(half, own, dataset, targets, together=plan.ensemble, **options)
+    return groups
+
+
+def group_runs(
+    folders: Sequence[Path], frameworks: Sequence[str], wanted: ClaimOptions
+) -> tuple[checkpoints.Checkpoint, dict[str, Group]]:
+    """Pairs finished runs by model and seed; returns one of their checkpoints too.
+
+    Where the halves' seeds have to be disjoint, runs are paired in the order of their seeds, under the
+    first half's.
+
+    Raises:
+        InputError: where a run has no partner, where two runs differ in more than model, seed and device,
+            or where seeds and randomness are not of the kind that is to be checked. (Whether they saw the same data
+            is for who has the data to say: `runs.require_data`.)
+    """
+    found: dict[str, dict[str, dict[int, Path]]] = {}
+    common: tuple[Config, Path] | None = None
+    for folder in folders:
+        summary, checkpoint = Run(folder).summary(), Run(folder).checkpoint()
+        config = checkpoint.config
+        comparable = dataclasses.replace(config.comparable, model="ae")
+        if common is not None and comparable != common[0]:
+            raise InputError(f"runs: {common[1]} and {folder} differ in more than model, seed and device")
+        common = common or (comparable, folder)
+        of_half = found.setdefault(config.model, {name: {} for name in frameworks})[summary["framework"]]
+        if config.seed in of_half:
+            raise InputError(f"runs: {folder} and {of_half[config.seed]} are the same half, model and seed")
+        of_half[config.seed] = folder
+    if common is None:
+        raise InputError("runs: received none, expected finished runs' folders")
+    wanted.require_randomness(common[0].training.randomness)
+    groups = {}
+    for model, halves in found.items():
+        seeds = {name: sorted(of_half) for name, of_half in halves.items()}
+        told = "; ".join(f"{name} has seeds {of_half}" for name, of_half in seeds.items())
+        if wanted.disjoint:
+            if len({len(of_half) for of_half in seeds.values()}) > 1 or set.intersection(*map(set, seeds.values())):
+                raise InputError(f"runs: of {model}, {told}; expected as many of each half, and none in common")
+        elif len({tuple(of_half) for of_half in seeds.values()}) > 1:
+            raise InputError(f"runs: of {model}, {told}; expected the same")
+        wanted.require_seeds(len(seeds[frameworks[0]]))
+        rows = zip(*seeds.values())
+        groups[model] = {row[0]: {name: halves[name][seed] for name, seed in zip(frameworks, row)} for row in rows}
+    return checkpoint, groups

@@ -1,0 +1,157 @@
+"""The tiers of checks between the halves and the reference, from a name's spelling to a whole step.
+
+    T0  names, shapes, dtypes, initial weights; order, noise and binarization of an epoch: exact
+    T1  preparing images, activations, loss terms, saturated logits too
+    T2  forward pass: loss terms, mean, log_std, latents, logits; inference on more than one batch
+    T3  gradient of each tensor
+    T4a Adam from identical gradients and moments, t = 1, 2, 10, 1000, 100000
+    T4b one whole step
+    T5  many steps from the same seed: in lockstep (see comparison.py), and by `train_epoch`
+
+T1 to T4 hold each half against `reference` too, so a formula that is wrong in both is caught, and a
+majority says which half is wrong. They start from injected equal states: cold (initial weights), warm
+(after 20 steps, because a cold start hides faults) and extreme (posteriors and logits far out, where a
+clamp, a floor or a clip would show).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import combinations
+
+import numpy as np
+
+from vae_common import randomness, reference
+from vae_common.backend import Half, Halves
+from vae_common.config import Config
+from vae_common.conformance.engine.checks import (
+    Check,
+    array_checks,
+    chaotic_update_checks,
+    difference,
+    rounded_update_checks,
+    update_checks,
+)
+from vae_common.conformance.oracle import oracle_for
+from vae_common.conformance.outputs import (
+    ADAM_STEPS,
+    Quantities,
+    half_inference,
+    half_outputs,
+    half_updates,
+    reference_inference,
+    reference_outputs,
+    reference_updates,
+)
+from vae_common.conformance.states import InjectedState, TrainingData
+from vae_common.conformance.tolerances import TOLERANCES, lockstep_tolerances
+from vae_common.contracts import Terms
+from vae_common.reference import training as reference_training
+
+TIERS = ("T0", "T1", "T2", "T3", "T4a", "T4b", "T5")
+
+
+def input_checks(halves: Halves, config: Config, data: TrainingData) -> Iterator[Check]:
+    """T0: the models' shapes and dtypes, their initial weights, and the draws of two epochs."""
+    dtype, oracle, count = config.training.dtype, oracle_for(halves, config), len(data.images)
+    weights = randomness.initial_weights(oracle.shapes, config.seed, config.network.initializer)
+    for name, half in halves.items():
+        model, against = half.create_model(config), f"{name} against {oracle.name}"
+        found = {k: np.array(v, np.int64) for k, v in half.parameter_shapes(model).items()}
+        expected = {k: np.array(v, np.int64) for k, v in oracle.shapes.items()}
+        yield from array_checks("T0", f"shape: {against}", found, expected, 0)
+        arrays = half.to_arrays(model)
+        wrong = float(sum(array.dtype != dtype for array in arrays.values()) or half.parameter_dtype(model) != dtype)
+        yield Check("T0", "dtype", name, wrong, 0)
+        exact = {k: w.astype(dtype) for k, w in weights.items()}
+        yield from array_checks("T0", f"initial: {against}", arrays, exact, 0)
+        for epoch in (0, 1):
+            expected_draws = randomness.epoch_draws(config, epoch, count)
+            expected_draws = expected_draws._replace(noise=expected_draws.noise.astype(dtype))
+            draws = half.epoch_draws(config, epoch, count)
+            for kind, a, b in zip(draws._fields, draws, expected_draws):
+                if b is not None and b.size:
+                    gap = np.inf if a is None else difference(half.to_numpy(a), b)
+                    yield Check("T0", kind, f"epoch {epoch}: {against}", gap, 0)
+
+
+def state_checks(halves: Halves, config: Config, injected: InjectedState) -> Iterator[Check]:
+    """T2 to T4b from one injected state: every half against the reference, and the halves themselves."""
+    dtype, rate = config.training.dtype, config.training.learning_rate
+    limits = TOLERANCES[dtype]
+    for x, y, where in _pairs(halves, config, injected, half_outputs, reference_outputs):
+        yield from array_checks("T0", f"injected, {where}", x["injected"], y["injected"], 0)
+        for kind in ("loss", "kl", "tensor"):
+            yield from array_checks("T2", where, x[kind], y[kind], limits[kind])
+        yield from array_checks("T2", where, x["evaluation"], y["evaluation"], limits["tensor"])
+        yield from array_checks("T3", where, x["gradient"], y["gradient"], limits["gradient"])
+    if not injected.updates:
+        return
+    for x, y, where in _pairs(halves, config, injected, half_updates, reference_updates):
+        for t in ADAM_STEPS:
+            at = f"t={t}, {where}"
+            if dtype == "float64":
+                yield from array_checks("T4a", at, x[f"adam {t}"], y[f"adam {t}"], limits["adam"], rate)
+            else:
+                yield from rounded_update_checks("T4a", at, x[f"adam {t}"], y[f"adam {t}"], rate)
+            yield from array_checks("T4a", at, x[f"moments {t}"], y[f"moments {t}"], limits["tensor"])
+        yield from array_checks("T4b", where, x["terms"], y["terms"], limits["kl"])
+        if config.optimizer.average:
+            yield from array_checks("T4b", f"average, {where}", x["average"], y["average"], limits["tensor"])
+        if dtype == "float64":
+            yield from array_checks("T4b", where, x["step"], y["step"], limits["step"], rate)
+        else:
+            yield from chaotic_update_checks("T4b", where, x["step"], y["step"], injected.weights, limits["step"], rate)
+
+
+def inference_checks(halves: Halves, config: Config, injected: InjectedState) -> Iterator[Check]:
+    """T2: what users call, on more images than one batch of it, each half against the reference."""
+    tolerance = TOLERANCES[config.training.dtype]["tensor"]
+    found = {name: half_inference(half, config, injected) for name, half in halves.items()}
+    if reference.knows(config):
+        count = next(iter(halves.values())).INFERENCE_BATCH + 7
+        found["reference"] = reference_inference(config, injected, count)
+    *others, last = found
+    for name in others:
+        yield from array_checks("T2", f"inference: {name} against {last}", found[name], found[last], tolerance)
+
+
+def epoch_checks(halves: Halves, config: Config, data: TrainingData, steps: int) -> Iterator[Check]:
+    """T5: `train_epoch` over whole epochs, at least that many steps, each half against the reference."""
+    images, labels = data
+    epochs = -(-steps // randomness.steps_per_epoch(len(images), config.training.batch_size))
+    oracle = oracle_for(halves, config)
+    initial = reference_training.initial(config, oracle.shapes, images)[0]
+    expected, weights = reference_training.train(
+        config, oracle.shapes, images, epochs, labels, oracle.terms_and_gradients
+    )
+    limits = lockstep_tolerances(config.training.dtype, len(expected.total))
+    for name, half in halves.items():
+        where = f"{len(expected.total)} steps by train_epoch: {name} against {oracle.name}"
+        state, placed, taken = half.create_state(config, images), half.place_images(images, config), []
+        own = None if labels is None else half.place_labels(labels, config)
+        for epoch in range(epochs):
+            state, terms = half.train_epoch(state, placed, half.epoch_draws(config, epoch, len(images)), own)
+            taken.append([half.to_numpy(term) for term in terms])
+        for term, found, by_hand in zip(Terms._fields, np.concatenate(taken, axis=1), expected):
+            apart = [difference(a, b) for a, b in zip(found, by_hand)]
+            worst = int(np.argmax(apart / limits[term]))
+            yield Check("T5", term, where, apart[worst], float(limits[term][worst]), worst + 1)
+        if config.training.dtype == "float64":
+            found, most = half.to_arrays(state.model), TOLERANCES["float64"]["epoch_update"]
+            yield from update_checks("T5", where, found, weights, initial, most)
+
+
+def _pairs(
+    halves: Halves,
+    config: Config,
+    injected: InjectedState,
+    of_half: Callable[[Config, InjectedState, Half], Quantities],
+    of_reference: Callable[[Config, InjectedState], Quantities],
+) -> Iterator[tuple[Quantities, Quantities, str]]:
+    """Every two of the halves and the reference, if it knows the model: their results, and a label."""
+    results = {name: of_half(config, injected, half) for name, half in halves.items()}
+    if reference.knows(config):
+        results["reference"] = of_reference(config, injected)
+    for a, b in combinations(results, 2):
+        yield results[a], results[b], f"{injected.label}: {a} against {b}"

@@ -1,0 +1,153 @@
+"""What the halves and the reference make of a injected: the numbers that the tiers compare."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vae_common import randomness, reference
+from vae_common.backend import Half
+from vae_common.config import Config
+from vae_common.conformance.oracle import inject
+from vae_common.conformance.states import InjectedState, adam_state
+from vae_common.contracts import Outputs, Terms
+from vae_common.data.pixels import unit
+from vae_common.reference import training as reference_training
+from vae_common.runs.checkpoints import AVERAGE, FIRST, SECOND, STEP, Arrays, moments_of, part_of, weights_of
+
+Quantities = dict[str, Any]
+"""By kind of quantity, arrays by name."""
+ADAM_STEPS = (1, 2, 10, 1000, 100_000)
+
+
+def half_outputs(config: Config, injected: InjectedState, half: Half) -> Quantities:
+    """What one half makes of a injected in a forward and a backward pass."""
+    state, batch = inject(half, config, injected.arrays), _batch(half, config, injected)
+    outputs = half.forward(state.model, injected.images, injected.noise, injected.labels)
+    evaluated = half.evaluate(state.evaluated, injected.images, _on_grey(config), injected.labels)
+    gradients, terms = half.gradients(state, *batch)
+    means = {name: half.to_numpy(term) for name, term in terms._asdict().items()}
+    return _by_kind(outputs, means, evaluated, gradients) | {"injected": half.state_to_arrays(state)}
+
+
+def reference_outputs(config: Config, injected: InjectedState) -> Quantities:
+    """What the reference makes of it."""
+    images, weights, labels = unit(injected.images), injected.weights, injected.labels
+    outputs = reference.forward(config, weights, images, injected.noise, labels)
+    terms, gradients = reference.terms_and_gradients(config, weights, images, injected.noise, labels, injected.step)
+    means = {name: np.float64(term) for name, term in terms._asdict().items()}
+    draws = randomness.evaluation_noise(len(images), config.noise_dim)
+    averages = part_of(injected.arrays, AVERAGE) or weights
+    evaluated = reference.loss_terms(config.loss, reference.forward(config, averages, images, draws, labels), images)
+    return _by_kind(outputs, means, evaluated, gradients) | {"injected": injected.arrays}
+
+
+def half_updates(config: Config, injected: InjectedState, half: Half) -> Quantities:
+    """Adam's updates from made-up gradients, and one whole step from the injected."""
+    results: dict[str, Mapping[str, Any]] = {}
+    for t in ADAM_STEPS:
+        start, gradient = adam_state(injected, t)
+        typed = {name: g.astype(config.training.dtype) for name, g in gradient.items()}
+        arrays = half.state_to_arrays(half.apply_gradients(inject(half, config, start), typed))
+        results |= {f"adam {t}": weights_of(arrays), f"moments {t}": moments_of(arrays)}
+    after, terms = half.train_step(inject(half, config, injected.arrays), *_batch(half, config, injected))
+    means = {name: half.to_numpy(term) for name, term in terms._asdict().items()}
+    arrays = half.state_to_arrays(after)
+    return results | {"step": weights_of(arrays), "terms": means, "average": part_of(arrays, AVERAGE)}
+
+
+def reference_updates(config: Config, injected: InjectedState) -> Quantities:
+    """The reference's updates from the same."""
+    weights = injected.weights
+    results: dict[str, Any] = {}
+    for t in ADAM_STEPS:
+        start, gradient = adam_state(injected, t)
+        updated = reference_training.adam(config, weights, gradient, part_of(start, FIRST), part_of(start, SECOND), t)
+        moments = {FIRST + k: v for k, v in updated[1].items()} | {SECOND + k: v for k, v in updated[2].items()}
+        results |= {f"adam {t}": updated[0], f"moments {t}": moments | {STEP: np.array(t, np.int64)}}
+    passed = reference_outputs(config, injected)
+    first, second = part_of(injected.arrays, FIRST), part_of(injected.arrays, SECOND)
+    stepped = reference_training.adam(config, weights, passed["gradient"], first, second, injected.step + 1)[0]
+    average = reference_training.averaged(config, part_of(injected.arrays, AVERAGE), stepped)
+    return results | {"step": stepped, "terms": passed["loss"] | passed["kl"], "average": average}
+
+
+def half_inference(half: Half, config: Config, injected: InjectedState) -> dict[str, Any]:
+    """What one half's inference gives, on more images than one batch of it has."""
+    count = half.INFERENCE_BATCH + 7
+    model = inject(half, config, injected.arrays).model
+    images, labels, latents = _many(config, injected, count)
+    posterior = half.encode(model, images, labels)
+    ends, some = (None, None) if labels is None else ((int(labels[0]), int(labels[1])), labels[:5])
+    found = {
+        "encoded mean": posterior.mean,
+        "encoded log_std": posterior.log_std,
+        "decoded": half.decode(model, latents, labels),
+        "reconstructed": half.reconstruct(model, images, labels),
+        "sampled": half.sample(model, 5, 1, some),
+        "interpolated": half.interpolate(model, images[0], images[1], 4, ends),
+        **half.evaluate(model, images, _on_grey(config), labels)._asdict(),
+    }
+    return {name: array for name, array in found.items() if array is not None}
+
+
+def reference_inference(config: Config, injected: InjectedState, count: int) -> dict[str, Any]:
+    """What the reference gives, on as many images."""
+    weights = injected.weights
+    images, labels, latents = _many(config, injected, count)
+    noise = randomness.evaluation_noise(count, config.noise_dim)
+    outputs = reference.forward(config, weights, unit(images), noise, labels)
+    (start, end), fractions = outputs.posterior.mean[:2], np.linspace(0, 1, 4)[:, None]
+    first, some = (None, None) if labels is None else (np.repeat(labels[:1], 4), labels[:5])
+    found = {
+        "encoded mean": outputs.posterior.mean,
+        "encoded log_std": outputs.posterior.log_std,
+        "decoded": reference.decode(config, weights, latents, labels),
+        "reconstructed": reference.decode(config, weights, outputs.posterior.mean, labels),
+        "sampled": reference.sample(config, weights, randomness.prior_samples(1, 5, config.prior_dim), some),
+        "interpolated": reference.decode(config, weights, start + fractions * (end - start), first),
+        **reference.loss_terms(config.loss, outputs, unit(images))._asdict(),
+    }
+    return {name: array for name, array in found.items() if array is not None}
+
+
+def _on_grey(config: Config) -> Config:
+    """The config as it evaluates grey images, which a binarized experiment refuses: they have more values."""
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, binarization="none"))
+
+
+def _many(config: Config, injected: InjectedState, count: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    images = np.resize(injected.images, (count, *config.image_shape))
+    labels = None if injected.labels is None else np.resize(injected.labels, count)
+    return images, labels, randomness.prior_samples(1, count, config.network.latent_dim)
+
+
+def _batch(half: Half, config: Config, injected: InjectedState) -> tuple[Any, Any, Any]:
+    """The injected's images, noise and labels as `train_step` takes them."""
+    device = half.select_device(config.training.device)
+    with half.precision(config.training.dtype):
+        noise = half.to_device(injected.noise.astype(config.training.dtype), device)
+        return half.prepare_images(half.to_device(injected.images, device), None, noise.dtype), noise, injected.labels
+
+
+def _by_kind(outputs: Outputs, terms: Mapping[str, Any], evaluated: Terms, gradients: Arrays) -> Quantities:
+    tensors = {"logits": outputs.logits, "latents": outputs.latents, **outputs.posterior._asdict()}
+    if outputs.log_scale is not None:
+        tensors["log_scale"] = outputs.log_scale
+    if outputs.prior is not None:
+        tensors |= {f"prior {name}": array for name, array in outputs.prior._asdict().items()}
+    if outputs.upper is not None:
+        tensors |= {"upper latents": outputs.upper.latents}
+        tensors |= {f"upper {name}": array for name, array in outputs.upper.posterior._asdict().items()}
+    if outputs.codes is not None:
+        tensors |= {f"code {name}": array for name, array in outputs.codes._asdict().items()}
+    return {
+        "loss": {name: terms[name] for name in ("total", "reconstruction")},
+        "kl": {"kl": terms["kl"]},
+        "tensor": {name: a for name, a in tensors.items() if a is not None},
+        "evaluation": {f"evaluated {name}": value for name, value in evaluated._asdict().items()},
+        "gradient": gradients,
+    }
