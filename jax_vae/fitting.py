@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,6 @@ import numpy as np
 
 from vae_common import randomness
 from vae_common.contracts import Terms
-from vae_common.data.datasets import Dataset, seen_by, training_images
 from vae_common.runs.epoch_records import EpochRecord, NonFiniteLoss, epoch_record
 
 from .batches import place_images, place_labels
@@ -20,6 +20,9 @@ from .ensembles import state_draws, unstack_states
 from .execution import compile_epoch
 from .inference import evaluate
 from .state import State, lost_part
+
+if TYPE_CHECKING:
+    from vae_common.data.datasets import Dataset
 
 
 def fit(
@@ -42,6 +45,8 @@ def fit(
         NonFiniteLoss: where a loss, or the state after an epoch, is not finite, with epoch and step; its `state` is the
             one before that epoch.
     """
+    from vae_common.data.datasets import seen_by, training_images  # who only uses a model does not wait for it
+
     config = state.config
     dataset.require_shape(config.image_shape)
     dataset.require_labels(config.network.classes)

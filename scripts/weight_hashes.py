@@ -7,13 +7,13 @@ Hashes are of one machine, its instruction set and its versions: compare those t
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import typing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vae_common import files
 from vae_common.backend import Framework, load_halves
 from vae_common.cli.command_line import run_command
 from vae_common.config import (
@@ -25,7 +25,7 @@ from vae_common.config import (
     OptimizerConfig,
     TrainingConfig,
 )
-from vae_common.config.parts import Activation, Reconstruction
+from vae_common.config.parts import Activation, Binarization, Reconstruction
 from vae_common.config.registry import MODELS
 from vae_common.data import datasets
 
@@ -56,8 +56,8 @@ def configs() -> dict[str, Config]:
         found[f"convolutions, {name}"] = Config(
             network=NetworkConfig(channels=(4, 8), hidden=(16,), activation=name, classes=10)
         )
-    for name in ("threshold", "static", "dynamic"):
-        found[name] = Config(network=small, data=DataConfig(binarization=name))
+    for binarization in typing.get_args(Binarization):
+        found[binarization] = Config(network=small, data=DataConfig(binarization=binarization))
     native = TrainingConfig(randomness="native")
     found["native"] = Config(network=small, training=native, data=DataConfig(binarization="dynamic"))
     cosine = OptimizerConfig(schedule="cosine", warmup_steps=5, clip_norm=1.0, average=0.9, second_moment_start=0.1)
@@ -88,7 +88,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
                     digest.update(key.encode() + arrays[key].tobytes())
                 hashes[f"{name}, {precision}, {framework}"] = digest.hexdigest()[:16]
     if arguments.output is not None:
-        arguments.output.write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
+        files.write_json(arguments.output, hashes)
     return hashes
 
 

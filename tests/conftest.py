@@ -35,11 +35,14 @@ import torch_vae
 from vae_common.cli import command_line
 from vae_common.config import Config, NetworkConfig, TrainingConfig
 from vae_common.data import datasets
+from vae_common.figures import of_models
+from vae_common.figures.options import FigureOptions
 from vae_common.runs import checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
 HALVES = {"jax": jax_vae, "torch": torch_vae}
 MOST_MAPS = 30_000
+CHECKOUT_ONLY = ("compile_for_tpu",)
 QUICK = ("--epochs", "2", "--hidden", "32")
 
 
@@ -109,6 +112,17 @@ def npz(folder, name="a.npz", **changes):
     return name
 
 
+def rendered(halves, config, dataset, folder, options=FigureOptions(), histories=((),)):
+    """The figures of untrained models, one for each half: name -> file."""
+    seen = datasets.seen_by(config, dataset, "test")
+    trained = {}
+    for name, half in halves.items():
+        model = half.create_model(config)
+        means = half.encode(model, seen.images, seen.labels).mean
+        trained[name] = of_models.TrainedModel(half, model, histories, means)
+    return of_models.render(trained, config, dataset, seen, folder, options)
+
+
 def random_batch(config: Config, batch: int = 7, seed: int = 0):
     """Images in [0, 1] and noise, float64."""
     draw = np.random.default_rng(seed)
@@ -171,7 +185,8 @@ def command(monkeypatch, capsys):
     """Runs a script in this process, in a folder of its own: `command("train", "--epochs", 1, cwd=tmp_path)`."""
 
     def run(name, *flags, cwd):
-        module = importlib.import_module(f"vae_common.cli.{name}")
+        home = "scripts" if name in CHECKOUT_ONLY else "vae_common.cli"
+        module = importlib.import_module(f"{home}.{name}")
         words = [str(flag) for flag in flags]
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, "argv", [name, *words])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tests.conftest import HALVES, small_config
+from tests.conftest import HALVES, rendered, small_config
 from vae_common.config import NetworkConfig
-from vae_common.figures import of_models, plotting
+from vae_common.figures import plotting
 from vae_common.figures.options import FigureOptions
 from vae_common.figures.planes import data_window
 
@@ -25,12 +25,9 @@ def drawn(monkeypatch, small, folder, model="vae", latent_dim=2, options=FigureO
         return path
 
     monkeypatch.setattr(plotting, "save", keep)
-    trained = {
-        name: of_models.TrainedModel(half, half.create_model(config), [[]])
-        for name, half in zip(NAMES, halves.values())
-    }
-    of_models.render(trained, config, small, folder, options)
-    return kept, {name: t.half.encode(t.model, small.test.images).mean for name, t in trained.items()}
+    named = dict(zip(NAMES, halves.values()))
+    rendered(named, config, small, folder, options)
+    return kept, {name: half.encode(half.create_model(config), small.test.images).mean for name, half in named.items()}
 
 
 def extents(figure):

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import HALVES, ROOT, contents, small_config
 from vae_common import files
-from vae_common.comparison import compare
+from vae_common.comparison.options import ClaimOptions
 from vae_common.comparison.plan import PLAN, Plan
 from vae_common.data import datasets, sources
 from vae_common.errors import InputError
@@ -53,13 +53,13 @@ def test_an_evaluation_overwrites_evaluations_only(run, refused, command, target
     np.savez(run / "data.npz", a=1)
     (run / "folder").mkdir()
     (run / "notes.json").write_text('{"a": 1}')
-    refused("evaluate", "--run", "run", "--draws", 0, "--output", target, cwd=run, said="is no evaluation")
+    refused("evaluate", "--run", "run", "--samples", 0, "--output", target, cwd=run, said="is no evaluation")
     for _ in range(2):  # its own it may
-        assert command("evaluate", "--run", "run", "--draws", 0, "--output", "e.json", cwd=run).status == 0
+        assert command("evaluate", "--run", "run", "--samples", 0, "--output", "e.json", cwd=run).status == 0
     earlier = json.loads((run / "e.json").read_text())
     assert earlier.pop("kind") == "evaluation"
     (run / "old.json").write_text(json.dumps(earlier))  # as an earlier version wrote it
-    assert command("evaluate", "--run", "run", "--draws", 0, "--output", "old.json", cwd=run).status == 0
+    assert command("evaluate", "--run", "run", "--samples", 0, "--output", "old.json", cwd=run).status == 0
 
 
 def test_a_sweep_writes_into_sweeps_only(run, refused, command):
@@ -200,7 +200,7 @@ def test_a_full_disk_loses_nothing_of_a_finished_run(half, small, tmp_path, monk
 
 def test_everything_is_written_through_files():
     """No other module writes: so all of it is whole or not there."""
-    for path in [*(ROOT / "vae_common").glob("*.py"), *(ROOT / "scripts").glob("*.py"), *ROOT.glob("*_vae/*.py")]:
+    for path in [*(ROOT / "vae_common").rglob("*.py"), *(ROOT / "scripts").glob("*.py"), *ROOT.glob("*_vae/*.py")]:
         if path.name in ("files.py", "sources.py", "stopping.py"):  # the second has a temporary file for messages
             continue
         calls = r"write_text\(|write_bytes\(|(?<![\w.])open\(|\.save\(path|savefig\(path"
@@ -256,7 +256,7 @@ def test_a_damaged_plan_is_one_line(tmp_path, refused, damage):
     (tmp_path / "c").mkdir()
     dataset = datasets.load("digits")
     config = small_config(image_shape=dataset.image_shape)
-    options = compare.claims.ClaimOptions(), FigureOptions()
+    options = ClaimOptions(), FigureOptions()
     Plan(config, ("vae",), (0,), False, *options).write(tmp_path / "c", dataset, [])
     path = tmp_path / "c" / PLAN
     text = damage if isinstance(damage, str) else json.dumps(damage(json.loads(path.read_text())))

@@ -56,7 +56,7 @@ FLAGS = {
     "--interpolate": ["0 1", "0 99", "-1 0", "x"],
     "--unknown": ["1"],
     "--epochs": ["0", "1", "-1", "x", "1.5", "2147483648"],
-    "--draws": ["0", "3", "-1", "x", "9999999999"],
+    "--samples": ["0", "3", "-1", "x", "9999999999"],
     "--steps": ["2", "1", "-1", "x", "9999999999"],
     "--grid-side": ["2", "0", "x", "9999999999"],
 }
@@ -69,7 +69,7 @@ SCRIPTS = {
     "train": ("--dataset", "a.npz", "--epochs", "1", "--hidden", "4", "--batch-size", "6"),
     "sweep": ("--dataset", "a.npz", "--epochs", "1", "--hidden", "4", "--batch-size", "6", "--frameworks", "torch"),
     "compare": ("--dataset", "a.npz", "--epochs", "1", "--hidden", "4", "--batch-size", "6", "--models", "vae"),
-    "evaluate": ("--run", "run", "--draws", "3"),
+    "evaluate": ("--run", "run", "--samples", "3"),
     "plot": ("--run", "run", "--steps", "2", "--grid-side", "2"),
 }
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, small_config
-from vae_common import randomness
+from vae_common import randomness, reference
 from vae_common.config import Config, DataConfig, LossConfig, TrainingConfig
 from vae_common.config.registry import MODELS
 from vae_common.data.datasets import training_images
@@ -76,7 +76,7 @@ def test_train_epoch_is_train_step_repeated_and_the_reference(half, small, model
     placed = half.place_images(small.train.images, config)
     for step, order in enumerate(draws.order):
         images = small.train.images[order] / 255
-        expected, gradients = model.terms_and_gradients(config, weights, images, draws.noise[step])
+        expected, gradients = reference.terms_and_gradients(config, weights, images, draws.noise[step])
         weights, first, second = reference_training.adam(config, weights, gradients, first, second, step + 1)
         with half.precision("float64"):
             batch = half.prepare_images(placed[on_device.order[step]], None, on_device.noise.dtype)

@@ -15,14 +15,15 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from tests.conftest import HALVES, ROOT, npz, small_config
+from tests.conftest import HALVES, ROOT, npz, rendered, small_config
 from tests.conftest import SMALL_IMAGES as IMAGES
 from vae_common.comparison import compare
+from vae_common.comparison.options import ClaimOptions
 from vae_common.comparison.training import group_runs
 from vae_common.config import Config, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
 from vae_common.data import datasets
 from vae_common.errors import InputError, one_line
-from vae_common.figures import of_models, plotting
+from vae_common.figures import plotting
 from vae_common.figures.options import FigureOptions
 from vae_common.runs import trainer
 from vae_common.runs.epoch_records import TERMS
@@ -320,9 +321,8 @@ def test_names_in_figures(half, small, tmp_path, name):
     renamed = dataclasses.replace(small, name=name, class_names=(name,) * 10)
     config = small_config()
     history = [{"epoch": 1, "train": dict.fromkeys(TERMS, 1.0), "test": dict.fromkeys(TERMS, 1.0)}]
-    trained = of_models.TrainedModel(half, half.create_model(config), [history])
     options = FigureOptions(steps=2, grid_side=2)
-    assert len(of_models.render({"A": trained}, config, renamed, tmp_path, options)) == 6
+    assert len(rendered({"A": half}, config, renamed, tmp_path, options, [history])) == 6
 
 
 def test_a_dollar_stays_a_dollar():
@@ -381,7 +381,7 @@ def test_an_environment_of_an_earlier_version(small, tmp_path):
     summary = json.loads(path.read_text())
     del summary["environment"]["flags"], summary["environment"]["versions"], summary["data"]
     path.write_text(json.dumps(summary))
-    options = compare.claims.ClaimOptions()
+    options = ClaimOptions()
     _, groups = group_runs([tmp_path / name for name in HALVES], list(HALVES), options)
     found = compare.compare(HALVES, groups, small, tmp_path, FigureOptions(steps=2, grid_side=2), [], options)
     assert found["environment"]["torch"]["versions"]

@@ -65,8 +65,8 @@ EARLY = [
     ("benchmark", "--frameworks", "torch", "--executions", "graph"),
     ("benchmark", "--frameworks", "torch", "--hidden", 2_000_000_000),
     ("benchmark", "--precision", "tf32"),
-    ("paper_table", "--draws", 0),
-    ("paper_table", "--draws", 10**9),
+    ("paper_table", "--samples", 0),
+    ("paper_table", "--samples", 10**9),
     ("paper_table", "--stages", 8),
     ("paper_table", "--seeds", -1),
     ("compile_for_tpu", "--output", "untested.npz"),
@@ -88,7 +88,7 @@ def test_a_figure_that_would_never_end(refused, small, tmp_path, flag, value):
     trainer.train(HALVES["torch"], small_config(), datasets.load("digits"), tmp_path / "r")
     values = value if isinstance(value, tuple) else (value,)
     refused("plot", "--run", "r", flag, *values, cwd=tmp_path)
-    refused("evaluate", "--run", "r", "--draws", 10**9, cwd=tmp_path, said="draws: received")
+    refused("evaluate", "--run", "r", "--samples", 10**9, cwd=tmp_path, said="samples: received")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_what_is_estimated_is_not_more_than_what_is_taken(half, small):
 
 def test_a_limit_on_memory_is_seen(tmp_path):
     """As clusters set it; the process is not killed by it."""
-    code = "from vae_common import memory; print(memory.available())"
+    code = "from vae_common.data import memory; print(memory.available())"
     shell = f"ulimit -v 4000000; {sys.executable} -c '{code}'"
     result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=ROOT, check=True)
     assert 10**9 < int(result.stdout) < 4_000_000 * 1024

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, small_config
+from tests.conftest import HALVES, rendered, small_config
 from vae_common import randomness
 from vae_common.cli.command_line import parse
 from vae_common.cli.train import Arguments
@@ -147,9 +147,7 @@ def test_the_scatter_of_a_sorted_set_has_every_class(half, small, tmp_path, monk
     )
     config = small_config()
     history = [{"epoch": 1, "train": dict.fromkeys(TERMS, 1.0), "test": dict.fromkeys(TERMS, 1.0)}]
-    of_models.render(
-        {"A": of_models.TrainedModel(half, half.create_model(config), [history])}, config, dataset, tmp_path
-    )
+    rendered({"A": half}, config, dataset, tmp_path, histories=[history])
     assert len(shown["classes"]) == 40
     assert len(set(shown["classes"].tolist())) >= 8
 
@@ -214,7 +212,7 @@ def test_every_command_sees_changed_labels(command, refused, tmp_path, small):
     write((small.test.labels + 1) % 10)
     for flags in (
         ("train", "--resume", "jax", "--epochs", 2),
-        ("evaluate", "--run", "jax", "--draws", 0),
+        ("evaluate", "--run", "jax", "--samples", 0),
         ("plot", "--run", "torch"),
         ("compare", "--runs", "jax", "torch"),
         ("sweep", "--frameworks", "torch", "--output", "s", *quick),

@@ -87,7 +87,7 @@ def test_evaluation_of_either_halfs_run_in_either_half(tmp_path):
     script("train", "--framework", "jax", *flags, cwd=tmp_path)
     results = [
         script(
-            "evaluate", "--run", "run", "--draws", "60", "--framework", half, "--output", f"{half}.json", cwd=tmp_path
+            "evaluate", "--run", "run", "--samples", "60", "--framework", half, "--output", f"{half}.json", cwd=tmp_path
         )
         for half in ("jax", "torch")
     ]
@@ -97,7 +97,7 @@ def test_evaluation_of_either_halfs_run_in_either_half(tmp_path):
     assert a["is_likelihood"]
     assert 0 < a["nll_monte_carlo_error"] < a["nll_standard_error"]
     assert json.loads((tmp_path / "torch.json").read_text()) == b
-    assert "draws: received -1" in script("evaluate", "--run", "run", "--draws", "-1", cwd=tmp_path, status=2)
+    assert "samples: received -1" in script("evaluate", "--run", "run", "--samples", "-1", cwd=tmp_path, status=2)
     held_out = script("evaluate", "--run", "run", "--split", "validation", cwd=tmp_path, status=2)
     assert "split: received validation, but the run held none out" in held_out
 
@@ -119,7 +119,7 @@ def test_the_papers_table_in_small(tmp_path, digits):
     train = datasets.Split(digits.train.images[:440], digits.train.labels[:440])
     test = datasets.Split(digits.test.images[:20], digits.test.labels[:20])
     datasets._write_cache(datasets.cache_path("mnist", tmp_path / "data"), replace(digits, train=train, test=test))
-    flags = ("--rows", "k1", "iwae-k5", "--draws", "20", "--output", "t")
+    flags = ("--rows", "k1", "iwae-k5", "--samples", "20", "--output", "t")
     assert script("paper_table", "--stages", "1", *flags, cwd=tmp_path)["passes"] == 4
     table = json.loads((tmp_path / "t/paper/table.json").read_text())
     by_row = {(entry["objective"], entry["samples"]): entry for entry in table["entries"]}
@@ -141,7 +141,7 @@ def test_the_papers_rows_of_several_seeds(tmp_path, half, small):
     assert row((1,), 20, "alone", stages=1)[name] is None  # not as far as the table yet
     together, alone = row((0, 1), 20, "together"), row((1,), 20, "alone")
     assert together[f"{name}_evaluations"][1]["nll_nats"] == pytest.approx(alone[name], rel=1e-5)
-    assert row((0, 1), 30, "together")[f"{name}_evaluations"][0]["draws"] == 30
+    assert row((0, 1), 30, "together")[f"{name}_evaluations"][0]["samples"] == 30
     assert paper_table.table(tmp_path / "together", (0, 1), 1, 20)["entries"][0][name] is None
     assert together["difference"] is None
     there = {1: paper_table.run_folder(tmp_path / "alone", name, "k1", 1)}

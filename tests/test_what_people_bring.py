@@ -358,7 +358,7 @@ def test_data_that_moved(command, refused, tmp_path):
     for flags in (("evaluate", "--run", "r"), ("plot", "--run", "r"), ("train", "--resume", "r")):
         refused(*flags, cwd=tmp_path, said="does not exist")
         moved = ("--dataset", "there/b.npz", "--data-dir", "there")
-        more = {"evaluate": ("--draws", 0), "plot": ("--steps", 2, "--grid-side", 2)}.get(flags[0], ("--epochs", 2))
+        more = {"evaluate": ("--samples", 0), "plot": ("--steps", 2, "--grid-side", 2)}.get(flags[0], ("--epochs", 2))
         assert command(*flags, *moved, *more, cwd=tmp_path).status == 0
     npz(tmp_path, "c.npz", test_labels=SMALL_LABELS[:6] * 0)
     refused("train", "--resume", "r", "--dataset", "c.npz", "--epochs", 3, cwd=tmp_path, said="other images, labels")
@@ -388,7 +388,7 @@ def test_a_framework_that_is_not_installed(command, refused, tmp_path, monkeypat
     quick = ("--epochs", 1, "--hidden", 4, "--batch-size", 8, "--dataset", "a.npz", "--output", "r")
     assert command("train", "--framework", name, *quick, cwd=tmp_path).status == 0
     monkeypatch.setattr(backend, "missing", lambda framework: ["the package"] if framework == name else [])
-    for flags in (("evaluate", "--run", "r", "--draws", 0), ("plot", "--run", "r", "--steps", 2, "--grid-side", 2)):
+    for flags in (("evaluate", "--run", "r", "--samples", 0), ("plot", "--run", "r", "--steps", 2, "--grid-side", 2)):
         done = command(*flags, cwd=tmp_path)
         assert done.status == 0, done.err
         assert f"notice: the package is not installed; {other} does the work of {name}" in done.err

@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 EVERY = 30.0
 """Seconds between lines where standard error is no terminal."""
 
@@ -25,6 +23,8 @@ class Progress:
         terminal = sys.stderr is not None and sys.stderr.isatty()
         self.bar: Any = None
         if terminal:
+            from tqdm import tqdm
+
             self.bar = tqdm(desc=what, total=total, initial=done, unit=unit, file=sys.stderr)
 
     def __enter__(self) -> Progress:

@@ -2,7 +2,7 @@
 
 Eight stages i = 0 to 7 of 3^i passes each with learning rate 1e-3 * 10^(-i/7), rounded as the authors round it. A row
 is one objective and number of samples k; VAE and IWAE with k = 1 are the same model, trained once. Each run is a folder
-of runs.py that goes on from its last checkpoint; what a stage's model is worth is written beside it once known.
+of runs/folder.py that goes on from its last checkpoint; what a stage's model is worth is written beside it once known.
 
 As in the authors' code (github.com/yburda/iwae) the gradient is the sum over the batch, not its mean: that decides
 what an eps of 1e-4 does. The VAE's KL is estimated from its samples, as there. Unlike there, Adam's eps is added after

@@ -1,7 +1,7 @@
 """A sweep: every combination of some config fields' values, with every seed, in some halves.
 
-Each run is a folder of runs.py; what has finished is skipped, what was stopped goes on. Its table and figure are made
-of the runs' summaries.
+Each run is a folder of runs/folder.py; what has finished is skipped, what was stopped goes on. Its table and figure
+are made of the runs' summaries.
 """
 
 from __future__ import annotations

@@ -1,0 +1,94 @@
+"""What a trained model is worth on held-out images: bounds, likelihood, rate and distortion, latent structure."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from vae_common import files
+from vae_common.backend import Half, name_of
+from vae_common.config.registry import MODELS
+from vae_common.data import datasets
+from vae_common.errors import InputError
+from vae_common.metrics import descriptors
+from vae_common.progress import Progress
+from vae_common.runs import checkpoints
+from vae_common.runs.folder import load_model
+
+KIND = "evaluation"
+MOST_SAMPLES = 1_000_000
+
+
+def evaluate(
+    half: Half,
+    checkpoint: checkpoints.Checkpoint,
+    dataset: datasets.Dataset,
+    samples: int = 5000,
+    split: str = "test",
+) -> dict[str, Any]:
+    """Evaluates a checkpoint, whichever half wrote it, in the given half.
+
+    Rate is the mean KL in nats (the exact one, where training had the tutorial's formula), distortion the mean
+    reconstruction in its own unit (Alemi et al. 2018). Where the reconstruction is a likelihood and the model draws
+    latents: `nll_nats`, its standard error over images, and the error that the draws leave in it. Elsewhere `nll_nats`
+    is None and `nll_refused` says why; so with 0 `samples`.
+    """
+    config, model = checkpoint.config, load_model(half, checkpoint)
+    seen = datasets.seen_by(config, dataset, split)
+    images, labels = seen.images, seen.labels
+    own = getattr(dataset, split).labels
+    true_kl = "gaussian" if config.loss.kl == "tutorial" else config.loss.kl
+    asked = dataclasses.replace(config, loss=dataclasses.replace(config.loss, kl=true_kl))
+    terms, has_rate = half.evaluate(model, images, asked, labels), MODELS[config.model].latents != "none"
+    bound = float(np.mean(terms.reconstruction + terms.kl)) if config.is_likelihood and has_rate else None
+    posterior = half.encode(model, images, labels)
+    found: dict[str, Any] = {
+        files.KIND: KIND,
+        "framework": name_of(half),
+        "model": config.model,
+        "seed": config.seed,
+        "epoch": checkpoint.epoch,
+        "dataset": dataset.name,
+        "data": dataset.fingerprint,
+        "split": split,
+        "images": len(images),
+        "reconstruction_unit": config.reconstruction_unit,
+        "is_likelihood": config.is_likelihood,
+        "negative_elbo_nats": bound,
+        "distortion": float(terms.reconstruction.mean()),
+        "rate_nats": float(terms.kl.mean()) if has_rate else None,
+        "latents": descriptors.describe(posterior.mean, posterior.log_std, own, images),
+        "samples": samples,
+    }
+    if MODELS[config.model].latents == "quantized":
+        found["codebook"] = codebook_use(half, model, images, labels, config.network.codes)
+    return found | _likelihood(half, model, images, config, samples, labels)
+
+
+def _likelihood(half: Half, model: Any, images: Any, config: Any, samples: int, labels: Any) -> dict[str, Any]:
+    try:
+        config.require_marginal()
+    except InputError as error:
+        return {"nll_nats": None, "nll_refused": str(error)}
+    if not samples:
+        return {"nll_nats": None, "nll_refused": "samples: received 0"}
+    with Progress(f"likelihood from {samples} samples", len(images), "image") as progress:
+        marginal = half.log_marginal(model, images, config, samples, labels, progress.update)
+    count = len(images)
+    return {
+        "nll_nats": float(-marginal.log_likelihood.mean()),
+        "nll_standard_error": float(marginal.log_likelihood.std(ddof=1) / count**0.5) if count > 1 else None,
+        "nll_monte_carlo_error": float((marginal.error**2).sum() ** 0.5 / count) if samples > 1 else None,
+    }
+
+
+def codebook_use(half: Half, model: Any, images: Any, labels: Any, codes: int) -> dict[str, Any]:
+    """How many of a codebook's vectors the images use, and the perplexity (exponential of the entropy) of that use."""
+    quantized = half.forward(model, images, np.zeros((len(images), 0)), labels).codes
+    assert quantized is not None
+    indices = quantized.indices
+    share = np.bincount(indices.ravel(), minlength=codes) / indices.size
+    used = share[share > 0]
+    return {"codes": codes, "used": len(used), "perplexity": float(np.exp(-(used * np.log(used)).sum()))}
