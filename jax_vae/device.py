@@ -7,7 +7,7 @@ import functools
 import os
 import platform
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,9 @@ import numpy as np
 from vae_common.config import Config
 from vae_common.config.parts import PRECISIONS
 from vae_common.errors import InputError, one_line, require
+
+Array: TypeAlias = jax.Array
+"""An array of this half."""
 
 # jaxlib 0.10.2 computes some fused sums wrongly on a CPU (jax issue 39103); without its new fusions it does not.
 _WRONG, _CURE = "0.10.2", "--xla_cpu_experimental_ynn_fusion_type="

@@ -16,7 +16,7 @@ from vae_common.data.batches import require_epoch
 from vae_common.randomness import Draws
 
 from .batches import draws_at, prepare_images
-from .device import device_for, execution_for, precision
+from .device import Array, device_for, execution_for, precision
 from .state import State
 from .step import one_step
 
@@ -24,7 +24,7 @@ EpochProgram = Callable[..., tuple[State, Terms]]
 """(state, images, draws[, labels]), as `train_epoch`."""
 
 
-def train_epoch(state: State, images, draws: Draws, labels=None) -> tuple[State, Terms]:
+def train_epoch(state: State, images: Array, draws: Draws, labels: Array | None = None) -> tuple[State, Terms]:
     """One pass over resident images, as the config's `execution` says: one scan over its steps, unless `eager`.
 
     Args:
@@ -41,19 +41,19 @@ def train_epoch(state: State, images, draws: Draws, labels=None) -> tuple[State,
         return _program(state)(state, images, draws, labels)
 
 
-def compile_epoch(state: State, images, draws: Draws, labels=None) -> EpochProgram:
+def compile_epoch(state: State, images: Array, draws: Draws, labels: Array | None = None) -> EpochProgram:
     """`train_epoch` for arguments of these shapes, compiled ahead of time; nothing is run or consumed.
 
     With `execution` other than `eager` any argument may be made of `jax.ShapeDtypeStruct`, and the result has the
     `jax.stages.Compiled` as its `compiled`.
     """
     require_epoch(state.config, len(state.seeds), images, draws, labels)
-    program, labels = _program(state), [] if labels is None else [labels]
+    program, given = _program(state), [] if labels is None else [labels]
     if program is _eager_epoch:
         return train_epoch  # its step is compiled where it is first called
     arithmetic = state.config.training.precision
     with precision(arithmetic):
-        compiled = program.lower(state, images, draws, *labels).compile(compiler_options=_options(state))
+        compiled = program.lower(state, images, draws, *given).compile(compiler_options=_options(state))
 
     def run(*arguments):
         with precision(arithmetic):
@@ -69,7 +69,7 @@ def _options(state):
     return {"xla_cpu_copy_insertion_use_region_analysis": True} if on_cpu else {}
 
 
-def batch_step(state, images, draw, labels=None):
+def batch_step(state: State, images: Array, draw: Draws, labels: Array | None = None) -> tuple[State, Terms]:
     """One step on the batch that these draws, one entry of an epoch's, take from the resident images."""
 
     def step(state, draw):
@@ -80,7 +80,7 @@ def batch_step(state, images, draw, labels=None):
     return jax.vmap(step)(state, draw) if state.seeds else step(state, draw)
 
 
-def epoch_steps(state, images, draws, labels=None):
+def epoch_steps(state: State, images: Array, draws: Draws, labels: Array | None = None) -> tuple[State, Terms]:
     """An epoch as one scan over its steps."""
     # Rows, and that before the scan: a TPU would lay out all small images anew at every step.
     rows = jax.lax.optimization_barrier(images.reshape(len(images), -1))

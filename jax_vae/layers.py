@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
@@ -14,7 +14,9 @@ from flax import nnx
 from vae_common.config import Config
 from vae_common.contracts import Outputs, Posterior, per_draw
 
-ACTIVATIONS = {
+from .device import Array
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "tanh": jnp.tanh,
     "softplus": jax.nn.softplus,
@@ -41,7 +43,7 @@ def deconvolution(inputs: int, outputs: int) -> nnx.ConvTranspose:
     return nnx.ConvTranspose(inputs, outputs, KERNEL, strides=STRIDE, transpose_kernel=True, rngs=nnx.Rngs(0))
 
 
-def affine(features, layers: Sequence[Any], products: str | None):
+def affine(features: Array, layers: Sequence[Any], products: str | None) -> Array:
     """One matrix product for layers that read the same features; their outputs side by side.
 
     Not the layers' own call: several narrow products take longer than one, and where `products` is a dtype,
@@ -55,25 +57,25 @@ def affine(features, layers: Sequence[Any], products: str | None):
     return features @ kernel + bias
 
 
-def convolve(features, layer, products: str | None):
+def convolve(features: Array, layer: Any, products: str | None) -> Array:
     """A convolution of features (batch, height, width, channels)."""
     features, kernel, bias = rounded(products, features, layer.kernel[...], layer.bias[...])
     return jax.lax.conv_general_dilated(features, kernel, STRIDE, PADDING, dimension_numbers=LAYOUT) + bias
 
 
-def deconvolve(features, layer, products: str | None):
+def deconvolve(features: Array, layer: Any, products: str | None) -> Array:
     """A transposed convolution of features (batch, height, width, channels)."""
     features, kernel, bias = rounded(products, features, layer.kernel[...], layer.bias[...])
     transposed = partial(jax.lax.conv_transpose, dimension_numbers=LAYOUT, transpose_kernel=True)
     return transposed(features, kernel, STRIDE, "SAME") + bias
 
 
-def rounded(products: str | None, *arrays):
+def rounded(products: str | None, *arrays: Array) -> tuple[Array, ...]:
     """The arrays in the dtype of the matrix products, where that is not their own."""
     return arrays if products is None else tuple(array.astype(products) for array in arrays)
 
 
-def with_labels(features, labels, classes: int):
+def with_labels(features: Array, labels: Any, classes: int) -> Array:
     """Features (batch[, samples], n) with the one-hot labels behind them, if the model is given any."""
     if not classes:
         return features
@@ -83,7 +85,7 @@ def with_labels(features, labels, classes: int):
     return jnp.concatenate([features, one_hot], -1)
 
 
-def reparameterize(posterior: Posterior, noise):
+def reparameterize(posterior: Posterior, noise: Array) -> Array:
     """Draws mean + sigma * noise: (batch, n), or (batch, samples, n) where the noise has samples."""
     return per_draw(posterior.mean, noise) + per_draw(jnp.exp(posterior.log_std), noise) * noise
 
@@ -100,7 +102,7 @@ class Dense(nnx.Module):
         for head, width in heads.items():
             setattr(self, head, linear(widths[-1], width))
 
-    def __call__(self, features):
+    def __call__(self, features: Array) -> Any:
         dtype = features.dtype
         for layer in self.hidden:
             features = self.activation(affine(features, [layer], self.products))
@@ -127,7 +129,7 @@ class Encoder(Dense):
         self.image_shape, self.flat = config.image_shape, flat
         self.classes = network.classes
 
-    def __call__(self, images, labels=None):
+    def __call__(self, images: Array, labels: Array | None = None) -> tuple[Array, ...]:
         features = images.reshape(-1, *self.image_shape)
         for layer in self.convolutions:
             features = self.activation(convolve(features, layer, self.products))
@@ -154,7 +156,7 @@ class Decoder(Dense):
         self.image_shape = config.image_shape
         self.classes = network.classes
 
-    def __call__(self, latents, labels=None):
+    def __call__(self, latents: Array, labels: Array | None = None) -> Array:
         (features,) = super().__call__(with_labels(latents, labels, self.classes))
         if self.heads == ("grid",):
             features = features.reshape(-1, *self.grid_shape)
@@ -181,19 +183,19 @@ class Autoencoder(nnx.Module):
         self.reconstruction = config.loss.reconstruction
         self.log_variance_head = config.network.posterior_head == "log_variance"
 
-    def decode(self, latents, labels=None):
+    def decode(self, latents: Array, labels: Array | None = None) -> Array:
         """Logits of the pixels, shape (batch[, samples], height, width, channels)."""
         return self.decoder(latents, labels)
 
-    def gaussian(self, mean, spread) -> Posterior:
+    def gaussian(self, mean: Array, spread: Array) -> Posterior:
         """The distribution that a layer's two heads give; `spread` is log sigma, or log sigma^2, as configured."""
         return Posterior(mean, spread / 2 if self.log_variance_head else spread)
 
-    def generate(self, noise):
+    def generate(self, noise: Array) -> Array:
         """Latents from the prior, (N, latent_dim), made of standard-normal noise (N, prior_dim)."""
         return noise
 
-    def outputs(self, posterior: Posterior, latents, labels=None, **more) -> Outputs:
+    def outputs(self, posterior: Posterior, latents: Array, labels: Array | None = None, **more: Any) -> Outputs:
         """What a forward pass gives, from the latents on."""
         log_scale = None
         if hasattr(self.decoder, "log_scale"):

@@ -13,6 +13,8 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 
+from .device import Array
+
 PIXELS = (-3, -2, -1)
 LEVEL = 1 / 255  # between neighbouring 8-bit values
 
@@ -26,7 +28,7 @@ def _series():
     return [float(number / (n * math.factorial(n))) for n, number in numbers if n and n % 2 == 0]
 
 
-def bernoulli(logits, images, log_scale=None):
+def bernoulli(logits: Array, images: Array, log_scale: Array | None = None) -> Array:
     """Bernoulli pixels (Kingma and Welling 2014, appendix C.1).
 
     Computed from logits, so it stays finite where a probability rounds to 0 or 1. On grey pixels it
@@ -35,18 +37,18 @@ def bernoulli(logits, images, log_scale=None):
     return (logits * (1 - images) - jax.nn.log_sigmoid(logits)).sum(PIXELS)
 
 
-def squared_error(logits, images, log_scale=None):
+def squared_error(logits: Array, images: Array, log_scale: Array | None = None) -> Array:
     """The tutorial's reconstruction: a Gaussian NLL with variance 1/2, less its constant."""
     return ((images - jax.nn.sigmoid(logits)) ** 2).sum(PIXELS)
 
 
-def gaussian(logits, images, log_scale):
+def gaussian(logits: Array, images: Array, log_scale: Array) -> Array:
     """Gaussian pixels around the sigmoid of the logits, with standard deviation exp(log_scale)."""
     errors = (images - jax.nn.sigmoid(logits)) / jnp.exp(log_scale)
     return (errors**2 / 2 + log_scale + math.log(2 * math.pi) / 2).sum(PIXELS)
 
 
-def optimal_gaussian(logits, images, log_scale=None):
+def optimal_gaussian(logits: Array, images: Array, log_scale: Array | None = None) -> Array:
     """`gaussian` at the standard deviation that is best for each image (Rybkin et al. 2021, section 4.2, per image).
 
     No density: its scale depends on what it is asked about. It bounds that of every fixed scale from below.
@@ -55,7 +57,7 @@ def optimal_gaussian(logits, images, log_scale=None):
     return gaussian(logits, images, jnp.log(mean_square) / 2)
 
 
-def continuous_bernoulli(logits, images, log_scale=None):
+def continuous_bernoulli(logits: Array, images: Array, log_scale: Array | None = None) -> Array:
     """Density on [0, 1] proportional to exp(x logit) (Loaiza-Ganem and Cunningham 2019, eq. 7-9).
 
     Its normaliser is log((e^logit - 1) / logit) = logit / 2 + log(sinh(logit / 2) / (logit / 2)).
@@ -71,7 +73,7 @@ def continuous_bernoulli(logits, images, log_scale=None):
     return (logits * (0.5 - images) + jnp.where(near, series, closed)).sum(PIXELS)
 
 
-def discretized_logistic(logits, images, log_scale):
+def discretized_logistic(logits: Array, images: Array, log_scale: Array) -> Array:
     """Probability that a logistic around the sigmoid of the logits gives to each 8-bit value (Kingma et al. 2016,
     eq. 26, with the outer bins reaching to infinity as in Salimans et al. 2017).
 
@@ -98,7 +100,7 @@ LIKELIHOODS = {
 }
 
 
-def pixel_means(logits, reconstruction: str = "bernoulli"):
+def pixel_means(logits: Array, reconstruction: str = "bernoulli") -> Array:
     """Each pixel's mean, in (0, 1), under the likelihood of that name: the sigmoid of its logit, but for the
     continuous Bernoulli. (Of the discretized logistic its location, which is not quite its mean.) Any shape."""
     if reconstruction != "continuous_bernoulli":

@@ -11,10 +11,13 @@ import jax.numpy as jnp
 from vae_common.config import Config
 from vae_common.contracts import Posterior, Terms, per_draw
 
+from .device import Array
 from .losses import latent_kls, log_weights, loss_terms
 
 
-def batch_loss(model: Any, config: Config, images, noise, labels, step) -> tuple[Any, Terms]:
+def batch_loss(
+    model: Any, config: Config, images: Array, noise: Array, labels: Array | None, step: Array
+) -> tuple[Any, Terms]:
     """The number to differentiate, and the batch's mean terms; `total` is the objective's value.
 
     Args:

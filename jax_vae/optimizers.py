@@ -11,6 +11,8 @@ import optax
 
 from vae_common.config import Config
 
+from .device import Array
+
 
 def adam(config: Config) -> optax.GradientTransformation:
     """Adam with the config's settings; its state holds `count`, `mu` and `nu`."""
@@ -29,7 +31,7 @@ def adam(config: Config) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def learning_rate(config: Config, step) -> Any:
+def learning_rate(config: Config, step: Array) -> Any:
     """The step size of the update after that many (a scalar array): a number if it is constant, else an array."""
     settings = config.optimizer
     rate: Any = config.training.learning_rate

@@ -7,7 +7,7 @@ the same attribute names in both halves, so this bridge is generic and knows no 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -32,7 +32,7 @@ def parameter_dtype(model: nnx.Module) -> str:
     return next(iter(_named(model).values()))[0].dtype.name
 
 
-def dtype_of(model):
+def dtype_of(model: Any) -> Any:
     """The parameters' dtype as the framework names it."""
     return jax.tree.leaves(model)[0].dtype
 

@@ -17,7 +17,7 @@ from vae_common.config import Config
 from vae_common.data.batches import require_resident
 from vae_common.runs.checkpoints import AVERAGE, FIRST, SECOND, STEP, check_state, part_of, weights_of
 
-from .device import device_for, precision, to_numpy
+from .device import Array, device_for, precision, to_numpy
 from .models import Autoencoder, create_model, empty_model
 from .optimizers import adam
 from .parameters import load_arrays, parameter_shapes, to_arrays
@@ -64,7 +64,7 @@ def create_state(config: Config, images: np.ndarray | None = None) -> State:
         return State(model, adam(config).init(model), config, average)
 
 
-def update_count(state):
+def update_count(state: State) -> Array:
     """Updates so far, a scalar array on the device (of a stacked state one for each seed, all equal)."""
     return state.optimizer.count
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ from .parameters import load_arrays, to_arrays
 from .state import State, update_count
 
 
-def train_step(state: State, images, noise, labels=None) -> tuple[State, Terms]:
+def train_step(state: State, images: Any, noise: Any, labels: Any = None) -> tuple[State, Terms]:
     """One update on a batch.
 
     Args:
@@ -44,7 +45,7 @@ def train_step(state: State, images, noise, labels=None) -> tuple[State, Terms]:
         return _jitted_step(state, *on_device(state, images, noise, labels))
 
 
-def gradients(state: State, images, noise, labels=None) -> tuple[dict[str, np.ndarray], Terms]:
+def gradients(state: State, images: Any, noise: Any, labels: Any = None) -> tuple[dict[str, np.ndarray], Terms]:
     """The gradient of every parameter on a batch, as canonical arrays, and the batch's mean terms.
 
     Takes what `train_step` takes; the state is not consumed. `train_step` is this and `apply_gradients`.
@@ -61,13 +62,13 @@ def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
         return _jitted_update(state, load_arrays(state.model, arrays, dtype, device))
 
 
-def batch_gradients(state, images, noise, labels=None):
+def batch_gradients(state: State, images: Any, noise: Any, labels: Any = None) -> tuple[Any, Terms]:
     """The gradients of the batch's loss, as the framework holds them, and its mean terms."""
     step = update_count(state)
     return jax.grad(batch_loss, has_aux=True)(state.model, state.config, images, noise, labels, step)
 
 
-def updated(state, gradients):
+def updated(state: State, gradients: Any) -> State:
     """The state after Adam's update by these gradients: clipped first, averaged afterwards, as configured."""
     gradients = clipped(state.config, gradients)
     updates, optimizer = adam(state.config).update(gradients, state.optimizer, state.model)
@@ -76,7 +77,7 @@ def updated(state, gradients):
     return replace(state, model=model, optimizer=optimizer, average=average)
 
 
-def one_step(state, images, noise, labels=None):
+def one_step(state: State, images: Any, noise: Any, labels: Any = None) -> tuple[State, Terms]:
     """`train_step` on what lies on the device already."""
     gradients, means = batch_gradients(state, images, noise, labels)
     return updated(state, gradients), means

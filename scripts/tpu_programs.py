@@ -32,7 +32,9 @@ def compiled(topology: str, batch: int, precision: str) -> dict[str, Any]:
     config, steps = Case(batch_size=batch, precision=precision, device="cpu").config(), IMAGES // batch
 
     def placed(shape: tuple[int, ...], dtype: Any, *axes: str | None) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes)))
+        struct: Any = jax.ShapeDtypeStruct  # JAX leaves them untyped
+        spec: Any = PartitionSpec
+        return struct(shape, dtype, sharding=NamedSharding(mesh, spec(*axes)))
 
     state = jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), jax_vae.create_state(config))
     images = placed((IMAGES, *config.image_shape), np.uint8)

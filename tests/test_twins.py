@@ -8,6 +8,8 @@ import pytest
 import jax_vae
 import torch_vae
 from tests.conftest import ROOT
+from vae_common.backend import Half
+from vae_common.config.registry import MODELS
 
 
 def files(half: str) -> set[str]:
@@ -46,6 +48,34 @@ def test_same_signatures(name):
         return
     assert parameters(a) == parameters(b)
     assert (a.__doc__ is None) == (b.__doc__ is None)
+
+
+@pytest.mark.parametrize("name", jax_vae.__all__)
+def test_public_functions_are_annotated(name):
+    for half in (jax_vae, torch_vae):
+        value = getattr(half, name)
+        if not inspect.isfunction(value):
+            continue
+        signature = inspect.signature(value)
+        assert signature.return_annotation is not signature.empty
+        assert all(p.annotation is not p.empty for p in signature.parameters.values()), (half.__name__, name)
+
+
+def test_models_are_written_out():
+    """Every registered model is imported by name, so that editors and type checkers know it."""
+    for half in (jax_vae, torch_vae):
+        assert {entry.class_name for entry in MODELS.values()} <= set(half.__all__)
+
+
+def test_halves_satisfy_the_protocol():
+    """Names and arguments of `backend.Half`; mypy holds the types (see `typed` below)."""
+    for half in (jax_vae, torch_vae):
+        for name, member in vars(Half).items():
+            if not inspect.isfunction(member) or name.startswith("_"):
+                continue
+            theirs = list(inspect.signature(getattr(half, name)).parameters.values())
+            ours = list(inspect.signature(member).parameters.values())[1:]
+            assert [(p.name, p.default, p.kind) for p in theirs] == [(p.name, p.default, p.kind) for p in ours], name
 
 
 @pytest.mark.parametrize("name", ["AE", "VAE", "Autoencoder", "State"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -12,10 +14,10 @@ from vae_common.data.batches import require_batch, require_labels, require_resid
 from vae_common.errors import InputError
 from vae_common.randomness import Draws
 
-from .device import device_for, precision, to_device
+from .device import Array, device_for, precision, to_device
 
 
-def prepare_images(images, thresholds, dtype):
+def prepare_images(images: Array, thresholds: Array | None, dtype: Any) -> Array:
     """What the model sees of images on the device: uint8 goes to [0, 1], floats stay as they are.
 
     With `thresholds` (uint8, the images' shape) a pixel is 1 where it exceeds its own, else 0.
@@ -52,7 +54,7 @@ def draws_at(draws: Draws, step: int) -> Draws:
     return Draws._make(None if draw is None else draw[step] for draw in draws)
 
 
-def on_device(state, images, noise, labels):
+def on_device(state: Any, images: Any, noise: Any, labels: Any) -> tuple[Any, Any, Any]:
     """Copies of NumPy arrays: what runs asynchronously must not read a buffer that is overwritten meanwhile."""
     config = state.config
     if state.seeds:

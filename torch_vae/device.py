@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from vae_common.config import Config
 from vae_common.config.parts import PRECISIONS
 from vae_common.errors import InputError, require
 from vae_common.files import temporary_programs
+
+Array: TypeAlias = torch.Tensor
+"""An array of this half."""
 
 _BACKENDS: Any = torch.backends
 # Where PyTorch keeps how far float32 products may be shortened: in general, for a library, for an operation of it. Each

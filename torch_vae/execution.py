@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from vae_common.data.batches import require_epoch
 from vae_common.randomness import Draws
 
 from .batches import draws_at, prepare_images
-from .device import execution_for, precision
+from .device import Array, execution_for, precision
 from .objectives import batch_loss
 from .state import State, update_count
 from .step import batch_gradients, updated
@@ -25,7 +26,7 @@ EpochProgram = Callable[..., tuple[State, Terms]]
 """(state, images, draws[, labels]), as `train_epoch`."""
 
 
-def train_epoch(state: State, images, draws: Draws, labels=None) -> tuple[State, Terms]:
+def train_epoch(state: State, images: Array, draws: Draws, labels: Array | None = None) -> tuple[State, Terms]:
     """One pass over resident images, as the config's `execution` says; nothing is read back between the steps.
 
     Args:
@@ -41,7 +42,7 @@ def train_epoch(state: State, images, draws: Draws, labels=None) -> tuple[State,
     return _program(state, images, draws, labels)(state, images, draws, labels)
 
 
-def compile_epoch(state: State, images, draws: Draws, labels=None) -> EpochProgram:
+def compile_epoch(state: State, images: Array, draws: Draws, labels: Array | None = None) -> EpochProgram:
     """`train_epoch` for arguments of these shapes, compiled ahead of time; nothing is run or consumed.
 
     A graph is captured for this very state and these images: keep the program, and give it no others.
@@ -90,11 +91,11 @@ def _gradient_function(state):
 class _Loss(torch.nn.Module):
     """`batch_loss` as a module's call, which `functional_call` wants."""
 
-    def __init__(self, model):
+    def __init__(self, model: Any):
         super().__init__()
         self.model = model
 
-    def forward(self, *arguments):
+    def forward(self, *arguments: Any) -> Any:
         return batch_loss(self.model, *arguments)
 
 
@@ -121,13 +122,13 @@ def _compiled(function):
     return torch.compile(function, fullgraph=True, dynamic=False)
 
 
-def batch_step(state, images, draw, labels, gradients):
+def batch_step(state: State, images: Array, draw: Draws, labels: Array | None, gradients: Any) -> tuple[State, Terms]:
     """One step on the batch that these draws, one entry of an epoch's, take from the resident images."""
     computed, means = gradients(state, images, draw, labels)
     return updated(state, computed), means
 
 
-def epoch_steps(state, images, draws, labels, gradients):
+def epoch_steps(state: State, images: Array, draws: Draws, labels: Array | None, gradients: Any) -> tuple[State, Terms]:
     """An epoch step by step; nothing is read back between them."""
     steps = []
     for step in range(len(draws.order)):

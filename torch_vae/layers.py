@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from vae_common.config import Config
 from vae_common.contracts import Outputs, Posterior, per_draw
 
-ACTIVATIONS = {
+from .device import Array
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": F.relu,
     "tanh": torch.tanh,
     "softplus": partial(F.softplus, threshold=50),  # the default, 20, is off by 2e-9
@@ -40,7 +42,7 @@ def deconvolution(inputs: int, outputs: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(inputs, outputs, KERNEL, STRIDE, PADDING)
 
 
-def affine(features, layers: Sequence[Any], products: str | None):
+def affine(features: Array, layers: Sequence[Any], products: str | None) -> Array:
     """One matrix product for layers that read the same features; their outputs side by side.
 
     Not the layers' own call: several narrow products take longer than one, and where `products` is a dtype,
@@ -53,24 +55,24 @@ def affine(features, layers: Sequence[Any], products: str | None):
     return features @ weight.T + bias  # on a CPU faster than addmm, which reads a broadcast bias
 
 
-def convolve(features, layer, products: str | None):
+def convolve(features: Array, layer: Any, products: str | None) -> Array:
     """A convolution of features (batch, height, width, channels)."""
     features, weight, bias = rounded(products, features, layer.weight, layer.bias)
     return F.conv2d(features.permute(TO_NCHW), weight, bias, STRIDE, PADDING).permute(TO_NHWC)
 
 
-def deconvolve(features, layer, products: str | None):
+def deconvolve(features: Array, layer: Any, products: str | None) -> Array:
     """A transposed convolution of features (batch, height, width, channels)."""
     features, weight, bias = rounded(products, features, layer.weight, layer.bias)
     return F.conv_transpose2d(features.permute(TO_NCHW), weight, bias, STRIDE, PADDING).permute(TO_NHWC)
 
 
-def rounded(products: str | None, *arrays):
+def rounded(products: str | None, *arrays: Array) -> tuple[Array, ...]:
     """The arrays in the dtype of the matrix products, where that is not their own."""
     return arrays if products is None else tuple(array.to(getattr(torch, products)) for array in arrays)
 
 
-def with_labels(features, labels, classes: int):
+def with_labels(features: Array, labels: Any, classes: int) -> Array:
     """Features (batch[, samples], n) with the one-hot labels behind them, if the model is given any."""
     if not classes:
         return features
@@ -80,7 +82,7 @@ def with_labels(features, labels, classes: int):
     return torch.cat([features, one_hot], -1)
 
 
-def reparameterize(posterior: Posterior, noise):
+def reparameterize(posterior: Posterior, noise: Array) -> Array:
     """Draws mean + sigma * noise: (batch, n), or (batch, samples, n) where the noise has samples."""
     return per_draw(posterior.mean, noise) + per_draw(torch.exp(posterior.log_std), noise) * noise
 
@@ -98,7 +100,7 @@ class Dense(nn.Module):
         for head, width in heads.items():
             setattr(self, head, linear(widths[-1], width))
 
-    def forward(self, features):
+    def forward(self, features: Array) -> Any:
         dtype = features.dtype
         for layer in self.hidden:
             features = self.activation(affine(features, [layer], self.products))
@@ -125,7 +127,7 @@ class Encoder(Dense):
         self.image_shape, self.flat = config.image_shape, flat
         self.classes = network.classes
 
-    def forward(self, images, labels=None):
+    def forward(self, images: Array, labels: Array | None = None) -> tuple[Array, ...]:
         features = images.reshape(-1, *self.image_shape)
         for layer in self.convolutions:
             features = self.activation(convolve(features, layer, self.products))
@@ -152,7 +154,7 @@ class Decoder(Dense):
         self.image_shape = config.image_shape
         self.classes = network.classes
 
-    def forward(self, latents, labels=None):
+    def forward(self, latents: Array, labels: Array | None = None) -> Array:
         (features,) = super().forward(with_labels(latents, labels, self.classes))
         if self.heads == ("grid",):
             features = features.reshape(-1, *self.grid_shape)
@@ -180,19 +182,19 @@ class Autoencoder(nn.Module):
         self.reconstruction = config.loss.reconstruction
         self.log_variance_head = config.network.posterior_head == "log_variance"
 
-    def decode(self, latents, labels=None):
+    def decode(self, latents: Array, labels: Array | None = None) -> Array:
         """Logits of the pixels, shape (batch[, samples], height, width, channels)."""
         return self.decoder(latents, labels)
 
-    def gaussian(self, mean, spread) -> Posterior:
+    def gaussian(self, mean: Array, spread: Array) -> Posterior:
         """The distribution that a layer's two heads give; `spread` is log sigma, or log sigma^2, as configured."""
         return Posterior(mean, spread / 2 if self.log_variance_head else spread)
 
-    def generate(self, noise):
+    def generate(self, noise: Array) -> Array:
         """Latents from the prior, (N, latent_dim), made of standard-normal noise (N, prior_dim)."""
         return noise
 
-    def outputs(self, posterior: Posterior, latents, labels=None, **more) -> Outputs:
+    def outputs(self, posterior: Posterior, latents: Array, labels: Array | None = None, **more: Any) -> Outputs:
         """What a forward pass gives, from the latents on."""
         log_scale = None
         if hasattr(self.decoder, "log_scale"):

@@ -9,7 +9,7 @@ import torch
 
 from vae_common.config import Config
 
-from .device import execution_for
+from .device import Array, execution_for
 
 
 def adam(model: torch.nn.Module, config: Config) -> torch.optim.Optimizer:
@@ -32,7 +32,7 @@ def adam(model: torch.nn.Module, config: Config) -> torch.optim.Optimizer:
     return optimizer
 
 
-def learning_rate(config: Config, step) -> Any:
+def learning_rate(config: Config, step: Array) -> Any:
     """The step size of the update after that many (a scalar tensor): a number if it is constant, else a tensor."""
     settings = config.optimizer
     rate: Any = config.training.learning_rate

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ def parameter_dtype(model: nn.Module) -> str:
     return str(next(iter(_named(model).values())).dtype).removeprefix("torch.")
 
 
-def dtype_of(model):
+def dtype_of(model: Any) -> Any:
     """The parameters' dtype as the framework names it."""
     return next(model.parameters()).dtype
 

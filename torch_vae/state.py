@@ -15,7 +15,7 @@ from vae_common.config import Config
 from vae_common.data.batches import require_resident
 from vae_common.runs.checkpoints import AVERAGE, FIRST, SECOND, STEP, check_state, part_of, weights_of
 
-from .device import device_for, precision, to_device, to_numpy
+from .device import Array, device_for, precision, to_device, to_numpy
 from .models import Autoencoder, create_model, empty_model
 from .optimizers import adam
 from .parameters import load_arrays, parameter_shapes, to_arrays
@@ -59,7 +59,7 @@ def create_state(config: Config, images: np.ndarray | None = None) -> State:
         return State(model, adam(model, config), config, average)
 
 
-def update_count(state):
+def update_count(state: State) -> Array:
     """Updates so far, a scalar tensor on the device (of a stacked state, too: its seeds take their steps together)."""
     return next(iter(state.optimizer.state.values()))["step"]
 

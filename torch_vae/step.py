@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from .parameters import load_arrays
 from .state import State, update_count
 
 
-def train_step(state: State, images, noise, labels=None) -> tuple[State, Terms]:
+def train_step(state: State, images: Any, noise: Any, labels: Any = None) -> tuple[State, Terms]:
     """One update on a batch.
 
     Args:
@@ -44,7 +45,7 @@ def train_step(state: State, images, noise, labels=None) -> tuple[State, Terms]:
         return one_step(state, *on_device(state, images, noise, labels))
 
 
-def gradients(state: State, images, noise, labels=None) -> tuple[dict[str, np.ndarray], Terms]:
+def gradients(state: State, images: Any, noise: Any, labels: Any = None) -> tuple[dict[str, np.ndarray], Terms]:
     """The gradient of every parameter on a batch, as canonical arrays, and the batch's mean terms.
 
     Takes what `train_step` takes; the state is not consumed. `train_step` is this and `apply_gradients`.
@@ -62,7 +63,7 @@ def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
         return updated(state, dict(model.named_parameters()))
 
 
-def batch_gradients(state, images, noise, labels=None):
+def batch_gradients(state: State, images: Any, noise: Any, labels: Any = None) -> tuple[Any, Terms]:
     """The gradients of the batch's loss, as the framework holds them, and its mean terms."""
     loss, means = batch_loss(state.model, state.config, images, noise, labels, update_count(state))
     parameters = dict(state.model.named_parameters())
@@ -70,7 +71,7 @@ def batch_gradients(state, images, noise, labels=None):
     return dict(zip(parameters, computed)), Terms(*(mean.detach() for mean in means))
 
 
-def updated(state, gradients):
+def updated(state: State, gradients: Any) -> State:
     """The state after Adam's update by these gradients: clipped first, averaged afterwards, as configured."""
     clip = partial(clipped, state.config)
     gradients = torch.func.vmap(clip)(gradients) if state.seeds else clip(gradients)
@@ -84,7 +85,7 @@ def updated(state, gradients):
     return replace(state, average=average)
 
 
-def one_step(state, images, noise, labels=None):
+def one_step(state: State, images: Any, noise: Any, labels: Any = None) -> tuple[State, Terms]:
     """`train_step` on what lies on the device already."""
     gradients, means = batch_gradients(state, images, noise, labels)
     return updated(state, gradients), means

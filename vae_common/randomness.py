@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class Draws(NamedTuple):
     """Image indices, int32, shape (steps, batch)."""
     noise: np.ndarray
     """Standard normal, shape (steps, batch[, samples], noise_dim)."""
-    thresholds: np.ndarray | None
+    thresholds: Any
     """Uniform on 0..254, uint8, shape (steps, batch, height, width, channels), or None."""
 
 

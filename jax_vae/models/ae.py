@@ -5,6 +5,7 @@ from __future__ import annotations
 from vae_common.config import Config
 from vae_common.contracts import Outputs, Posterior
 
+from ..device import Array
 from ..layers import Autoencoder, Decoder, Encoder
 
 
@@ -16,12 +17,12 @@ class AE(Autoencoder):
         self.encoder = Encoder(config, heads=("code",))
         self.decoder = Decoder(config)
 
-    def encode(self, images, labels=None) -> Posterior:
+    def encode(self, images: Array, labels: Array | None = None) -> Posterior:
         """The code as `mean`, shape (batch, latent_dim); `log_std` is None."""
         (code,) = self.encoder(images, labels)
         return Posterior(code, None)
 
-    def __call__(self, images, noise, labels=None) -> Outputs:
+    def __call__(self, images: Array, noise: Array, labels: Array | None = None) -> Outputs:
         """`images` in [0, 1]; `noise` has shape (batch, 0) and is not read."""
         posterior = self.encode(images, labels)
         return self.outputs(posterior, posterior.mean, labels)

@@ -11,6 +11,7 @@ from flax import nnx
 from vae_common.config import Config
 from vae_common.contracts import Codes, Outputs, Posterior
 
+from ..device import Array
 from ..layers import Autoencoder, Decoder, Encoder
 
 
@@ -27,7 +28,7 @@ class VQVAE(Autoencoder):
         self.codebook = nnx.Embed(config.network.codes, config.network.code_dim, rngs=nnx.Rngs(0))
         self.decoder = Decoder(config)
 
-    def quantize(self, code) -> Codes:
+    def quantize(self, code: Array) -> Codes:
         """The nearest vectors to an encoder's output, (batch, latent_dim)."""
         book = self.codebook.embedding[...]
         groups = code.reshape(-1, self.prior_dim, 1, book.shape[1])
@@ -35,18 +36,18 @@ class VQVAE(Autoencoder):
         nats = jnp.full_like(code[:, 0], indices.shape[1] * math.log(len(book)))
         return Codes(code, book[indices].reshape(code.shape), indices, nats)
 
-    def encode(self, images, labels=None) -> Posterior:
+    def encode(self, images: Array, labels: Array | None = None) -> Posterior:
         """The chosen vectors as `mean`, shape (batch, latent_dim); `log_std` is None."""
         (code,) = self.encoder(images, labels)
         return Posterior(self.quantize(code).vectors, None)
 
-    def generate(self, noise):
+    def generate(self, noise: Array) -> Array:
         """Codes drawn uniformly, from standard-normal noise (N, latent_dim / code_dim)."""
         book = self.codebook.embedding[...]
         indices = (jax.scipy.special.ndtr(noise) * len(book)).astype(jnp.int32).clip(0, len(book) - 1)
         return book[indices].reshape(len(noise), self.latent_dim)
 
-    def __call__(self, images, noise, labels=None) -> Outputs:
+    def __call__(self, images: Array, noise: Array, labels: Array | None = None) -> Outputs:
         """`images` in [0, 1]; `noise` has shape (batch, 0) and is not read."""
         (code,) = self.encoder(images, labels)
         codes = self.quantize(code)

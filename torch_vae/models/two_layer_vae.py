@@ -5,6 +5,7 @@ from __future__ import annotations
 from vae_common.config import Config
 from vae_common.contracts import Outputs, Posterior, UpperLayer
 
+from ..device import Array
 from ..layers import Autoencoder, Decoder, Dense, Encoder, reparameterize
 
 
@@ -20,16 +21,16 @@ class TwoLayerVAE(Autoencoder):
         self.top_decoder = Dense(config, (top, *reversed(network.top_hidden)), {"mean": lower, "log_std": lower})
         self.decoder = Decoder(config)
 
-    def encode(self, images, labels=None) -> Posterior:
+    def encode(self, images: Array, labels: Array | None = None) -> Posterior:
         """Mean and log standard deviation of the lower layer, which is decoded, (batch, latent_dim) each."""
         return self.gaussian(*self.encoder(images, labels))
 
-    def generate(self, noise):
+    def generate(self, noise: Array) -> Array:
         """Draws of the lower layer given draws of the upper, from noise (N, latent_dim + top_dim)."""
         lower, top = noise[..., : self.latent_dim], noise[..., self.latent_dim :]
         return reparameterize(self.gaussian(*self.top_decoder(top)), lower)
 
-    def forward(self, images, noise, labels=None) -> Outputs:
+    def forward(self, images: Array, noise: Array, labels: Array | None = None) -> Outputs:
         """`images` in [0, 1]; `noise` standard normal, (batch[, samples], latent_dim + top_dim), lower layer first."""
         lower, upper = noise[..., : self.latent_dim], noise[..., self.latent_dim :]
         posterior = self.encode(images, labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vae_common.config import Config
 from vae_common.contracts import Outputs, Posterior
 
+from ..device import Array
 from ..layers import Autoencoder, Decoder, Encoder, reparameterize
 
 
@@ -16,11 +17,11 @@ class VAE(Autoencoder):
         self.encoder = Encoder(config, heads=("mean", "log_std"))
         self.decoder = Decoder(config)
 
-    def encode(self, images, labels=None) -> Posterior:
+    def encode(self, images: Array, labels: Array | None = None) -> Posterior:
         """Mean and log standard deviation, shape (batch, latent_dim) each."""
         return self.gaussian(*self.encoder(images, labels))
 
-    def forward(self, images, noise, labels=None) -> Outputs:
+    def forward(self, images: Array, noise: Array, labels: Array | None = None) -> Outputs:
         """`images` in [0, 1]; `noise` standard normal, shape (batch[, samples], latent_dim)."""
         posterior = self.encode(images, labels)
         return self.outputs(posterior, reparameterize(posterior, noise), labels, noise=noise)

@@ -40,7 +40,7 @@ def require_measurable(half: Half, case: Case) -> None:
     memory.require(config, half.model_shapes(config), images, free, case.ensemble)
 
 
-def measure(half: Half, case: Case, imported: float, others: Callable[[], Halves]) -> dict:
+def measure(half: Half, case: Case, imported: float, others: Callable[[], Halves]) -> dict[str, Any]:
     """Measures a case; `imported` is what importing the half took, `others` gives every half for the floor."""
     config = case.config()
     record: dict[str, Any] = {"case": dataclasses.asdict(case), "key": case.key}

@@ -150,7 +150,8 @@ def growth(results: Iterable[Any], base: Mapping[str, Any]) -> Figure | None:
 
 
 def _size(value: Any) -> int:
-    return value[0] if isinstance(value, (list, tuple)) else value
+    size: int = value[0] if isinstance(value, (list, tuple)) else value
+    return size
 
 
 def _one(title: str) -> tuple[Figure, Axes]:

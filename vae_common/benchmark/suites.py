@@ -111,7 +111,8 @@ def execute(ordered: Plan, folder: Path, command: Sequence[str]) -> dict[str, An
         record["summary"]["against_baseline"] = against(results, ordered.earlier)
     text = json.dumps(record, indent=1) + "\n"
     files.write_atomically(folder / "benchmark.json", text.encode())
-    return json.loads(text)
+    written: dict[str, Any] = json.loads(text)
+    return written
 
 
 def quick(base: Case, variants: Sequence[tuple[str, str]]) -> list[Case]:
@@ -212,7 +213,8 @@ def _measured(case: Case, programs: str | None, check: bool = False) -> Record:
         if worker.returncode == 2:
             raise InputError(last.removeprefix("error: "))
         return {"case": dataclasses.asdict(case), "key": case.key, "error": last}
-    return json.loads(said.splitlines()[-1])
+    record: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return record
 
 
 def machine() -> Mapping[str, Any]:

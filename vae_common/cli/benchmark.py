@@ -63,4 +63,5 @@ def main(arguments: Arguments) -> dict[str, Any]:
     folder = new_folder(arguments.output, "benchmark")
     result = suites.execute(ordered, folder, [*called("benchmark"), *sys.argv[1:]])
     figures = plots.save_figures(result, folder / "figures")
-    return result["summary"] | {"record": str(folder / "benchmark.json"), "figures": [str(path) for path in figures]}
+    summary: dict[str, Any] = result["summary"]
+    return summary | {"record": str(folder / "benchmark.json"), "figures": [str(path) for path in figures]}

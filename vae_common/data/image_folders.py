@@ -190,4 +190,5 @@ def _by_worker(paths: Sequence[str], kind: Kind) -> np.ndarray:
         raise InputError(result.stderr.decode(errors="replace").strip())
     if result.returncode:
         raise unreadable(f"one of {paths[0]} to {paths[-1]}", f"the decoder ended with {result.returncode}")
-    return np.load(io.BytesIO(result.stdout), allow_pickle=False)
+    images: np.ndarray = np.load(io.BytesIO(result.stdout), allow_pickle=False)
+    return images

@@ -112,7 +112,8 @@ def as_labels(labels: Any, classes: int, count: int) -> np.ndarray | None:
         raise InputError(f"labels: received {labels.dtype} {labels.shape}, expected {expected}")
     if labels.size and not 0 <= labels.min() <= labels.max() < classes:
         raise InputError(f"labels: received labels from {labels.min()} to {labels.max()}, expected {expected}")
-    return labels.astype(np.int32)
+    integers: np.ndarray = labels.astype(np.int32)
+    return integers
 
 
 def as_unit_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:

@@ -14,7 +14,8 @@ def procrustes_align(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`b` rotated, reflected, scaled and moved onto `a` in the least-squares sense, in a's units."""
     (a_centred, b_centred), middle = both_centred(a, b), a.mean(0)
     u, singular, vt = np.linalg.svd(b_centred.T @ a_centred)
-    return b_centred @ (u @ vt) * (singular.sum() / (b_centred**2).sum()) + middle
+    points: np.ndarray = b_centred @ (u @ vt) * (singular.sum() / (b_centred**2).sum()) + middle
+    return points
 
 
 Window = tuple[float, float, float, float]
@@ -36,11 +37,13 @@ class Plane:
 
     def project(self, latents: np.ndarray) -> np.ndarray:
         """Latents (N, latent_dim) to the plane's coordinates (N, 2), in latent units."""
-        return (latents - self.origin) @ self.axes.T
+        points: np.ndarray = (latents - self.origin) @ self.axes.T
+        return points
 
     def lift(self, points: np.ndarray) -> np.ndarray:
         """Coordinates (N, 2) to latents (N, latent_dim) on the plane."""
-        return self.origin + points @ self.axes
+        result: np.ndarray = self.origin + points @ self.axes
+        return result
 
 
 def plane_of(latents: np.ndarray, origin: np.ndarray | None = None) -> Plane:

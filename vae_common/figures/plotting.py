@@ -304,7 +304,8 @@ def _figure(width: float, height: float, title: str) -> Figure:
 
 
 def _row(figure: Figure, count: int) -> Sequence[Axes]:
-    return figure.subplots(1, count, squeeze=False)[0]
+    row: Sequence[Axes] = figure.subplots(1, count, squeeze=False)[0]
+    return row
 
 
 def _image_rows(

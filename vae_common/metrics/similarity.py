@@ -50,7 +50,8 @@ def mutual_neighbours(a: np.ndarray, b: np.ndarray, k: int = 10) -> float:
 
 def nearest(x: np.ndarray, k: int = 10) -> np.ndarray:
     """Each row's k nearest other rows, (N, k) indices."""
-    return NearestNeighbors(n_neighbors=min(k, len(x) - 1)).fit(x).kneighbors(return_distance=False)
+    places: np.ndarray = NearestNeighbors(n_neighbors=min(k, len(x) - 1)).fit(x).kneighbors(return_distance=False)
+    return places
 
 
 def shared_neighbours(a: np.ndarray, b: np.ndarray) -> float:

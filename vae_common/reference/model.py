@@ -111,7 +111,10 @@ def gradients(
     """The gradient of the batch's loss (its mean or sum, as configured) for every parameter."""
     if config.loss.objective == "dreg":
         return _doubly_reparameterised(config, weights, images, noise, labels)
-    return autograd.grad(lambda w: batch_loss(config, w, images, noise, labels, step)[0])(dict(weights))
+    found: dict[str, Any] = autograd.grad(lambda w: batch_loss(config, w, images, noise, labels, step)[0])(
+        dict(weights)
+    )
+    return found
 
 
 def _doubly_reparameterised(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> dict[str, Any]:

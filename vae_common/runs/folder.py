@@ -52,7 +52,7 @@ class Run:
         path = self.folder / SUMMARY
         if not path.exists():
             raise InputError(f"run: {one_line(self.folder, 300)} has no {SUMMARY}; it did not finish: resume it")
-        summary = files.read_json(path, "run")
+        summary: dict[str, Any] = files.read_json(path, "run")
         _require_summary(summary, path)
         state = self.checkpoint()
         if not summary["epochs"] == state.epoch == state.config.training.epochs:

@@ -267,7 +267,8 @@ class _Training:
 
     def epochs_of(self, state: Any) -> int:
         """Epochs that a state has behind it."""
-        return state.step // steps_per_epoch(len(self.dataset.train), self.config.training.batch_size)
+        epochs: int = state.step // steps_per_epoch(len(self.dataset.train), self.config.training.batch_size)
+        return epochs
 
     def keep(self, state: Any) -> None:
         """Holds on to a copy of the state before an epoch: what is saved where the process is told to stop in it."""

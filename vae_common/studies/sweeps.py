@@ -186,6 +186,7 @@ def by_point(rows: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[d
 
 def _parsed(text: str, values: str) -> list[Any]:
     """The values of a specification: JSON, or words; InputError for what no field holds."""
+    found: list[Any]
     try:
         found = files.parse_json(f"[{values}]")
     except ValueError:
