@@ -17,7 +17,7 @@ from vae_common.config import Config
 from vae_common.data.batches import require_resident
 from vae_common.runs.checkpoints import AVERAGE, FIRST, SECOND, STEP, check_state, part_of, weights_of
 
-from .device import Array, device_for, precision, to_numpy
+from .device import Array, device_for, precision, to_device, to_numpy
 from .models import Autoencoder, create_model, empty_model
 from .optimizers import adam
 from .parameters import load_arrays, parameter_shapes, to_arrays
@@ -61,7 +61,8 @@ def create_state(config: Config, images: np.ndarray | None = None) -> State:
         model = load_arrays(model, biased, config.training.dtype, device_for(config))
     with precision(config.training.precision):
         average = jax.tree.map(jnp.copy, model) if config.optimizer.average else None
-        return State(model, adam(config).init(model), config, average)
+        # On its device by word, as what steps give back: else the first step after them would be compiled anew.
+        return State(model, jax.device_put(_moments(config, model), device_for(config)), config, average)
 
 
 def update_count(state: State) -> Array:
@@ -103,9 +104,15 @@ def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State
         model = load_arrays(model, weights_of(arrays), dtype, device)
         first = load_arrays(model, part_of(arrays, FIRST), dtype, device)
         second = load_arrays(model, part_of(arrays, SECOND), dtype, device)
-        optimizer = optax.ScaleByAdamState(jnp.asarray(arrays[STEP], jnp.int32), first, second)
+        optimizer = optax.ScaleByAdamState(to_device(arrays[STEP].astype(np.int32), device), first, second)
         average = load_arrays(model, part_of(arrays, AVERAGE), dtype, device) if config.optimizer.average else None
         return State(model, optimizer, config, average)
+
+
+@partial(jax.jit, static_argnames="config")
+def _moments(config, model):
+    """Adam's state before the first step, made by one program."""
+    return adam(config).init(model)
 
 
 @jax.jit

@@ -59,7 +59,7 @@ def planted(fault: Fault, half: ModuleType) -> Iterator[None]:
 
 def forget_programs(half: ModuleType) -> None:
     """Makes jitted functions trace again; PyTorch's are eager."""
-    for module in (half.step, half.execution, half.inference):
+    for module in (half.state, half.step, half.execution, half.inference):
         for value in vars(module).values():
             if hasattr(value, "clear_cache"):
                 value.clear_cache()

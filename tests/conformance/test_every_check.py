@@ -4,6 +4,7 @@ A table of what has to be compared is built here from the config alone; then eve
 moved by a little more than its tolerance, and exactly the checks on that quantity have to fail.
 """
 
+import typing
 from itertools import combinations
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from tests.conformance.suite import images_for, tiny_config
 from tests.conftest import HALVES
 from vae_common import reference
+from vae_common.config.parts import Activation
 from vae_common.conformance import checks
 from vae_common.conformance.lockstep import tier_checks
 from vae_common.conformance.oracle import oracle_for
@@ -22,6 +24,7 @@ from vae_common.runs.checkpoints import FIRST, SECOND, STEP
 CONFIG = tiny_config()
 NAMES = list(reference.shapes(CONFIG))
 PAIRS = [f"{a} against {b}" for a, b in combinations([*HALVES, "reference"], 2)]
+ACTIVATIONS = [f"activation {name}" for name in typing.get_args(Activation)]
 LOSSES, TERMS = ["total", "reconstruction"], ["total", "reconstruction", "kl"]
 TENSORS = ["logits", "latents", "mean", "log_std"]
 MOMENTS = [prefix + name for name in NAMES for prefix in (FIRST, SECOND)]
@@ -38,7 +41,7 @@ def expected_checks() -> set[tuple[str, str, str]]:
         kinds = ("order", "noise", "thresholds")
         found |= {("T0", kind, f"epoch {epoch}: {against}") for kind in kinds for epoch in (0, 1)}
         cases = [f"{term} {case}" for term in TERMS for case in range(3)]
-        found |= {("T1", name, against) for name in ("images", "binarized", "activation", "pixel means", *cases)}
+        found |= {("T1", name, against) for name in ("images", "binarized", "pixel means", *ACTIVATIONS, *cases)}
         found |= {("T2", name, f"inference: {against}") for name in INFERENCE}
         found |= {("T5", name, f"6 steps by train_epoch: {against}") for name in (*TERMS, *NAMES)}
     found |= {("T5", name, "lockstep, 6 steps") for name in (*TERMS, "parameters")}

@@ -12,22 +12,38 @@ from vae_common.benchmark import costs
 from vae_common.config import Config
 
 
-def candidates(
-    half: Half, others: Callable[[], Halves], config: Config, elements: int, on_cpu: bool
-) -> dict[str, Repeated]:
-    """By kind and library, `products torch`: a step's products, Adam, the two in turn, streaming over `elements`.
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """One library's measurement of what a step cannot go below."""
 
-    On a CPU every half's and NumPy's, which all do the same arithmetic there; else the half's own.
+    kind: str
+    """products, adam, turns (the two of them in turn), or streaming."""
+    library: str
+    run: Repeated
+
+    @property
+    def name(self) -> str:
+        """Its name in records."""
+        return f"{self.kind} {self.library}"
+
+
+def bounds(half: Half, others: Callable[[], Halves], config: Config, elements: int, on_cpu: bool) -> list[Bound]:
+    """A step's products, Adam, the two in turn, and streaming over `elements`.
+
+    On a CPU by every half and by NumPy, which all do the same arithmetic there; else by the half alone.
     """
     same = on_cpu and config.training.precision in ("float32", "float64")
     eager = dataclasses.replace(config, training=dataclasses.replace(config.training, execution="eager"))
-    found: dict[str, Repeated] = {"products numpy": _numpy_products(config)} if same else {}
+    found = [Bound("products", "numpy", _numpy_products(config))] if same else []
     for name, other in (others() if same else {"own": half}).items():
         measures = load_microbenchmarks(other)
         products, adam = measures.matrix_products(eager, costs.products(config)), measures.adam_updates(eager)
-        found |= {f"products {name}": products, f"adam {name}": adam}
-        found[f"turns {name}"] = _in_turn(products, adam, on_cpu)
-        found[f"streaming {name}"] = measures.streaming(eager, elements)
+        found += [
+            Bound("products", name, products),
+            Bound("adam", name, adam),
+            Bound("turns", name, _in_turn(products, adam, on_cpu)),
+            Bound("streaming", name, measures.streaming(eager, elements)),
+        ]
     return found
 
 

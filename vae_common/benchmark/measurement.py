@@ -16,12 +16,13 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from vae_common.backend import Half, Halves, load_microbenchmarks
+from vae_common.backend import Half, Halves, Repeated, load_microbenchmarks
 from vae_common.benchmark import costs, lower_bounds
 from vae_common.benchmark.cases import Case
 from vae_common.config import Config
@@ -140,61 +141,91 @@ def _epoch_run(half: Half, config: Config, seeds: int, steps: int) -> Callable[[
     return run
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """What is timed in every round: so many repetitions of it."""
+
+    name: str
+    run: Repeated
+    repeats: int
+    warmed_up: bool = False
+    """Whether what is timed before has woken its threads."""
+
+
 def _steps(
-    half: Half,
-    config: Config,
-    case: Case,
-    steps: int,
-    on_cpu: bool,
-    others: Callable[[], Halves],
+    half: Half, config: Config, case: Case, steps: int, on_cpu: bool, others: Callable[[], Halves]
 ) -> dict[str, Any]:
-    batch, seeds = config.training.batch_size, case.ensemble
-    repeats = max(2, min(steps, 120 * 128 // batch) // 8) if on_cpu else 60
-    run = _epoch_run(half, config, seeds, steps)
+    """Steps against their lower bounds and beside their parts, all taking turns."""
     # On a CPU as much as weights, gradient and moments, so as deep in the caches; else more than any cache holds.
     elements = 4 * costs.parameters(config) // 3 if on_cpu else 2**26
-    candidates = lower_bounds.candidates(half, others, config, elements, on_cpu)
-    turns = {name: (function, repeats) for name, function in candidates.items()}
-    turns |= {f"part {name}": (part, repeats) for name, part in load_microbenchmarks(half).step_parts(config).items()}
-    turns["step"] = (lambda _: run(), steps * seeds)
-    if seeds > 1:
-        single = _epoch_run(half, config, 1, steps)
-        turns["single"] = (lambda _: single(), steps)
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(case.rounds + 1):
-        for name, (function, count) in turns.items():
-            end = time.perf_counter() + WARM_UP
-            while name not in ("step", "single") and time.perf_counter() < end:  # its parts have warmed up for it
-                function(1)
-            start = time.perf_counter()
-            function(count)
-            seconds[name].append((time.perf_counter() - start) / count)
-    counted = {name: values[1:] for name, values in seconds.items()}  # the first round warms up
+    bounds = lower_bounds.bounds(half, others, config, elements, on_cpu)
+    seconds = _timed(_turns(half, config, case, steps, on_cpu, bounds), case.rounds)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
     fastest = {
-        part: min((name for name in candidates if name.startswith(part)), key=lambda n: statistics.median(counted[n]))
-        for part in ("turns", "products", "adam", "streaming")
+        kind: min((bound for bound in bounds if bound.kind == kind), key=lambda bound: medians[bound.name])
+        for kind in ("turns", "products", "adam", "streaming")
     }
-    floor = [p + a for p, a in zip(counted[fastest["products"]], counted[fastest["adam"]])]
-    in_turn, step = counted[fastest["turns"]], counted["step"]
-    of_single = [seeds * s / one for s, one in zip(step, counted["single"])] if seeds > 1 else []
-    flops, moved = costs.step_flops(config), costs.step_bytes(config)
-    products, stream = (statistics.median(counted[name]) for name in (fastest["products"], fastest["streaming"]))
-    return {
+    products, adam, turns = (seconds[fastest[kind].name] for kind in ("products", "adam", "turns"))
+    floor = [p + a for p, a in zip(products, adam)]
+    step = seconds["step"]
+    record: dict[str, Any] = {
         "steps": steps,
         "step_seconds": summarize(step),
-        "images_per_second": batch / statistics.median(step),
+        "images_per_second": config.training.batch_size / medians["step"],
         "step_over_floor": summarize([s / f for s, f in zip(step, floor)]),
-        "step_over_turns": summarize([s / f for s, f in zip(step, in_turn)]),
-        "fastest": {part: name.split()[1] for part, name in fastest.items()},
-        "part_seconds": {name: statistics.median(values) for name, values in counted.items()},
+        "step_over_turns": summarize([s / t for s, t in zip(step, turns)]),
+        "fastest": {kind: bound.library for kind, bound in fastest.items()},
+        "part_seconds": medians,
+        "rounds": {"step_seconds": step, "floor_seconds": floor, "turns_seconds": turns},
+    }
+    if "single" in seconds:
+        alone = [case.ensemble * s / one for s, one in zip(step, seconds["single"])]
+        record["ensemble_cost"] = summarize(alone)
+    bandwidth = 12 * elements / medians[fastest["streaming"].name]
+    return record | _ceilings(half, config, medians["step"], medians[fastest["products"].name], bandwidth)
+
+
+def _turns(
+    half: Half, config: Config, case: Case, steps: int, on_cpu: bool, bounds: Sequence[lower_bounds.Bound]
+) -> list[_Turn]:
+    """What takes turns: the bounds, the parts of a step, steps, and those of one seed where there are several."""
+    repeats = max(2, min(steps, 120 * 128 // config.training.batch_size) // 8) if on_cpu else 60
+    epoch = _epoch_run(half, config, case.ensemble, steps)
+    turns = [_Turn(bound.name, bound.run, repeats) for bound in bounds]
+    parts = load_microbenchmarks(half).step_parts(config)
+    turns += [_Turn(f"part {name}", part, repeats) for name, part in parts.items()]
+    turns.append(_Turn("step", lambda _: epoch(), steps * case.ensemble, warmed_up=True))  # by its parts
+    if case.ensemble > 1:
+        single = _epoch_run(half, config, 1, steps)
+        turns.append(_Turn("single", lambda _: single(), steps, warmed_up=True))
+    return turns
+
+
+def _timed(turns: Sequence[_Turn], rounds: int) -> dict[str, list[float]]:
+    """Seconds of one repetition of each, by round; a round before the first warms up."""
+    seconds: dict[str, list[float]] = {turn.name: [] for turn in turns}
+    for _ in range(rounds + 1):
+        for turn in turns:
+            end = time.perf_counter() + WARM_UP
+            while not turn.warmed_up and time.perf_counter() < end:
+                turn.run(1)
+            start = time.perf_counter()
+            turn.run(turn.repeats)
+            seconds[turn.name].append((time.perf_counter() - start) / turn.repeats)
+    return {name: values[1:] for name, values in seconds.items()}
+
+
+def _ceilings(half: Half, config: Config, step: float, products: float, bandwidth: float) -> dict[str, Any]:
+    """What a step of so many seconds makes of what the machine can multiply and move."""
+    flops, moved = costs.step_flops(config), costs.step_bytes(config)
+    return {
         "model_flops": flops,
         "framework_flops": load_microbenchmarks(half).counted_flops(config),
         "model_bytes": moved,
-        "ceilings": {"flops_per_second": flops / products, "bytes_per_second": 12 * elements / stream},
-        "of_product_ceiling": products / statistics.median(step),
-        "of_streaming_ceiling": moved / statistics.median(step) / (12 * elements / stream),
-        "rounds": {"step_seconds": step, "floor_seconds": floor, "turns_seconds": in_turn},
-    } | ({"ensemble_cost": summarize(of_single)} if of_single else {})
+        "ceilings": {"flops_per_second": flops / products, "bytes_per_second": bandwidth},
+        "of_product_ceiling": products / step,
+        "of_streaming_ceiling": moved / step / bandwidth,
+    }
 
 
 def _epochs(half: Half, config: Config, case: Case, steps: int, rounds: int) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""T1: preparing images, activations, pixel means and loss terms, on ordinary and on saturated inputs."""
+"""T1: preparing images, every activation, pixel means and loss terms, on ordinary and on saturated inputs."""
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from vae_common import reference
 from vae_common.backend import Half, Halves
 from vae_common.config import Config
+from vae_common.config.parts import Activation
 from vae_common.conformance.engine.checks import Check, array_checks
 from vae_common.conformance.tolerances import TOLERANCES
 from vae_common.contracts import Outputs, Posterior, map_arrays
@@ -68,9 +70,9 @@ def _by_half(half: Half, config: Config, inputs: _Inputs) -> dict[str, np.ndarra
         found = {
             "images": half.prepare_images(put(inputs.pixels), None, x.dtype),
             "binarized": half.prepare_images(put(inputs.pixels), put(inputs.thresholds), x.dtype),
-            "activation": half.ACTIVATIONS[config.network.activation](x),
             "pixel means": half.pixel_means(x, config.loss.reconstruction),
         }
+        found |= {f"activation {name}": function(x) for name, function in half.ACTIVATIONS.items()}
         for case, (outputs, target) in enumerate(zip(inputs.outputs, inputs.targets)):
             terms = half.loss_terms(config.loss, map_arrays(put, outputs), put(target))
             found |= {f"{term} {case}": value for term, value in terms._asdict().items()}
@@ -83,9 +85,9 @@ def _by_reference(config: Config, inputs: _Inputs) -> dict[str, np.ndarray]:
     expected = {
         "images": inputs.pixels / 255,
         "binarized": (inputs.pixels > inputs.thresholds).astype(np.float64),
-        "activation": reference.activate(config.network.activation, x),
         "pixel means": reference.pixel_means(x, config.loss.reconstruction),
     }
+    expected |= {f"activation {name}": reference.activate(name, x) for name in typing.get_args(Activation)}
     for case, (outputs, target) in enumerate(zip(inputs.outputs, inputs.targets)):
         exact = map_arrays(lambda array: array.astype(np.float64), outputs)
         terms = reference.loss_terms(config.loss, exact, target.astype(np.float64))

@@ -77,18 +77,19 @@ def reference_updates(config: Config, injected: InjectedState) -> Quantities:
 
 def half_inference(half: Half, config: Config, injected: InjectedState) -> dict[str, Any]:
     """What one half's inference gives, on more images than one batch of it has."""
-    count = half.INFERENCE_BATCH + 7
+    count = half.INFERENCE_BATCH + len(injected.images)
     model = inject(half, config, injected.arrays).model
     images, labels, latents = _many(config, injected, count)
+    few = len(injected.images)  # one size more would be one program more
     posterior = half.encode(model, images, labels)
-    ends, some = (None, None) if labels is None else ((int(labels[0]), int(labels[1])), labels[:5])
+    ends, some = (None, None) if labels is None else ((int(labels[0]), int(labels[1])), labels[:few])
     found = {
         "encoded mean": posterior.mean,
         "encoded log_std": posterior.log_std,
         "decoded": half.decode(model, latents, labels),
         "reconstructed": half.reconstruct(model, images, labels),
-        "sampled": half.sample(model, 5, 1, some),
-        "interpolated": half.interpolate(model, images[0], images[1], 4, ends),
+        "sampled": half.sample(model, few, 1, some),
+        "interpolated": half.interpolate(model, images[0], images[1], few, ends),
         **half.evaluate(model, images, _on_grey(config), labels)._asdict(),
     }
     return {name: array for name, array in found.items() if array is not None}
@@ -98,16 +99,17 @@ def reference_inference(config: Config, injected: InjectedState, count: int) -> 
     """What the reference gives, on as many images."""
     weights = injected.weights
     images, labels, latents = _many(config, injected, count)
+    few = len(injected.images)
     noise = randomness.evaluation_noise(count, config.noise_dim)
     outputs = reference.forward(config, weights, unit(images), noise, labels)
-    (start, end), fractions = outputs.posterior.mean[:2], np.linspace(0, 1, 4)[:, None]
-    first, some = (None, None) if labels is None else (np.repeat(labels[:1], 4), labels[:5])
+    (start, end), fractions = outputs.posterior.mean[:2], np.linspace(0, 1, few)[:, None]
+    first, some = (None, None) if labels is None else (np.repeat(labels[:1], few), labels[:few])
     found = {
         "encoded mean": outputs.posterior.mean,
         "encoded log_std": outputs.posterior.log_std,
         "decoded": reference.decode(config, weights, latents, labels),
         "reconstructed": reference.decode(config, weights, outputs.posterior.mean, labels),
-        "sampled": reference.sample(config, weights, randomness.prior_samples(1, 5, config.prior_dim), some),
+        "sampled": reference.sample(config, weights, randomness.prior_samples(1, few, config.prior_dim), some),
         "interpolated": reference.decode(config, weights, start + fractions * (end - start), first),
         **reference.loss_terms(config.loss, outputs, unit(images))._asdict(),
     }
