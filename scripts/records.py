@@ -27,7 +27,7 @@ SHOWS = {
     "flax-example-20/summary.json": "after 20",
     "mnist-conv/summary.json": "a convolutional VAE, grey",
     "photos-conv/summary.json": "a convolutional VAE, colour",
-    "paper-table/table.json": "table 1 of Burda et al. 2016 after 40 of 3,280 passes; what was not run is marked missing",
+    "paper-table/table.json": "table 1 of Burda et al. 2016 after 40 of 3,280 passes; what is missing says so",
     "benchmark-quick/benchmark.json": "a step over its floor, starts, the recipe",
     "benchmark-cpu/benchmark.json": "batch sizes, precisions, seeds, time to a test loss, growth",
     "tpu_compile.json": "step and epoch for TPU v5e, compiled and not run",

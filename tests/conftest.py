@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,16 +14,19 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from vae_common import files
+
 # The tests compare arithmetic, on the CPU; set before either framework looks for an accelerator.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["OMP_NUM_THREADS"] = "1"  # pinned: a sum over threads has their number in its rounding
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as every script sets it where the user has not; JAX itself would set 1
-# The planted faults make JAX trace everything anew; what has not changed is compiled once.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax-programs-")
+# Compiled programs are kept between runs and shared by the processes of one: most of the time goes into compiling.
+# What is planted or changed is another program, which JAX tells by its text; another processor has a folder of its own.
+PROGRAMS = Path(__file__).resolve().parent.parent / ".pytest_cache" / f"programs-{files.processor()}"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(PROGRAMS)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 
@@ -48,7 +48,9 @@ QUICK = ("--epochs", "2", "--hidden", "32")
 
 def pytest_addoption(parser):
     parser.addoption("--record", action="store_true", help="write fault_table.json and results/conformance.json anew")
-    parser.addoption("--fuzz", type=int, default=0, help="how many random inputs of each kind tests/test_fuzz.py tries")
+    parser.addoption(
+        "--fuzz", type=int, default=0, help="how many random inputs of each kind tests/cli/test_fuzz.py tries"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import socket
 import numpy as np
 import pytest
 
-from tests.test_datasets import refused
+from tests.data.test_datasets import refused
 from vae_common.data import datasets
 
 

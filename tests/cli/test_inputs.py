@@ -15,7 +15,7 @@ TABLE = ROOT / "results" / "inputs.md"
 HEAD = """# What is tried to break it
 
 Each row is a test, with the cases that it is run on (a case may try several inputs, and most are tried in both halves).
-`python -m pytest tests/test_inputs.py --record` writes this table; without `--record` it
+`python -m pytest tests/cli/test_inputs.py --record` writes this table; without `--record` it
 is held against the tests.
 
 | kind | test | cases |
@@ -25,7 +25,7 @@ is held against the tests.
 
 def table() -> str:
     """The table, from what pytest collects."""
-    paths = [f"tests/{name}.py" for name in FILES]
+    paths = [str(next((ROOT / "tests").rglob(f"{name}.py")).relative_to(ROOT)) for name in FILES]
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-o", "addopts=", *paths]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     items = [line.split("::", 1) for line in result.stdout.splitlines() if "::" in line]
