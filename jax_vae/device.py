@@ -72,8 +72,8 @@ def _require_right_sums() -> None:
     """Raises InputError where this JAX adds up wrongly on a CPU, as jaxlib 0.10.2 does unless it is told otherwise."""
     if jaxlib.__version__ != _WRONG:
         return
-    draw = np.random.default_rng(0)
-    rows, matrix = draw.normal(size=(32_769, 3)), draw.normal(size=(3, 3))
+    rng = np.random.default_rng(0)
+    rows, matrix = rng.normal(size=(32_769, 3)), rng.normal(size=(3, 3))
     with precision("float64"):
         sums = np.asarray(jax.jit(jax.vmap(lambda row: jnp.sum((matrix @ row) ** 2)))(rows))
     if not np.allclose(sums, ((rows @ matrix.T) ** 2).sum(1)):

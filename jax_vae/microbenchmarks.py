@@ -28,13 +28,13 @@ def matrix_products(config: Config, products: Sequence[tuple[int, int, bool]]) -
 
     Each of `products` is a layer's inputs, its outputs, and whether the backward pass needs the gradient of its inputs.
     """
-    draw, device, batch = np.random.default_rng(0), device_for(config), config.training.batch_size
+    rng, device, batch = np.random.default_rng(0), device_for(config), config.training.batch_size
     dtype = config.training.product_dtype or config.training.dtype
     operands, needs = [], []
     with precision(config.training.precision):
         for inputs, outputs, needed in products:
             shapes = ((batch, inputs), (inputs, outputs), (batch, outputs))
-            x, weight, gradient = (to_device(draw.random(s, np.float32), device).astype(dtype) for s in shapes)
+            x, weight, gradient = (to_device(rng.random(s, np.float32), device).astype(dtype) for s in shapes)
             operands.append((x, weight, gradient))
             needs.append(needed)
 
@@ -88,9 +88,9 @@ def streaming(config: Config, count: int) -> Repeated:
 
 def step_parts(config: Config) -> dict[str, Repeated]:
     """Growing parts of one step, each a program of its own: gather, + forward, + backward; and Adam's update."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     count = config.training.batch_size
-    images = place_images(draw.integers(0, 256, (count, *config.image_shape), np.uint8), config)
+    images = place_images(rng.integers(0, 256, (count, *config.image_shape), np.uint8), config)
     state, draws = create_state(config), epoch_draws(config, 0, count)
 
     def gather(state, images, draws):

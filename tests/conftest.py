@@ -127,8 +127,8 @@ def rendered(halves, config, dataset, folder, options=FigureOptions(), histories
 
 def random_batch(config: Config, batch: int = 7, seed: int = 0):
     """Images in [0, 1] and noise, float64."""
-    draw = np.random.default_rng(seed)
-    return draw.random((batch, *config.image_shape)), draw.standard_normal((batch, config.noise_dim))
+    rng = np.random.default_rng(seed)
+    return rng.random((batch, *config.image_shape)), rng.standard_normal((batch, config.noise_dim))
 
 
 def script(name, *flags, cwd, status=0):

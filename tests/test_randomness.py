@@ -29,8 +29,8 @@ def test_draws_are_a_function_of_seed_and_epoch():
 
 def test_numpy_still_draws_the_same_numbers():
     """NumPy may change a distribution's stream between versions; then seeds would mean other runs."""
-    draw = randomness.generator(5, "noise", 2)
-    np.testing.assert_allclose(draw.standard_normal(3), EXPECTED_NORMALS, rtol=1e-15)
+    rng = randomness.generator(5, "noise", 2)
+    np.testing.assert_allclose(rng.standard_normal(3), EXPECTED_NORMALS, rtol=1e-15)
     assert randomness.generator(5, "order", 2).permutation(6).tolist() == EXPECTED_ORDER
 
 

@@ -186,9 +186,9 @@ class Autoencoder(nn.Module):
         """Logits of the pixels, shape (batch[, samples], height, width, channels)."""
         return self.decoder(latents, labels)
 
-    def gaussian(self, mean: Array, spread: Array) -> Posterior:
-        """The distribution that a layer's two heads give; `spread` is log sigma, or log sigma^2, as configured."""
-        return Posterior(mean, spread / 2 if self.log_variance_head else spread)
+    def gaussian(self, mean: Array, scale: Array) -> Posterior:
+        """The distribution that a layer's two heads give; `scale` is log sigma, or log sigma^2, as configured."""
+        return Posterior(mean, scale / 2 if self.log_variance_head else scale)
 
     def generate(self, noise: Array) -> Array:
         """Latents from the prior, (N, latent_dim), made of standard-normal noise (N, prior_dim)."""

@@ -76,7 +76,7 @@ def initial_weights(
         if kind not in ("weight", "bias"):
             weights[name] = np.full(shape, LOG_SCALE)
             continue
-        draw, weight_shape = generator(seed, "weights", zlib.crc32(name.encode())), shapes[f"{layer}.weight"]
+        rng, weight_shape = generator(seed, "weights", zlib.crc32(name.encode())), shapes[f"{layer}.weight"]
         fan_in, field = math.prod(weight_shape[1:]), math.prod(weight_shape[2:])
         if kind == "bias" and initializer != "torch_uniform":
             weights[name] = np.zeros(shape)
@@ -84,13 +84,13 @@ def initial_weights(
             from scipy import stats  # only those who need it wait for it
 
             # A normal that is cut at 2 has 0.8796 of its standard deviation.
-            drawn = stats.truncnorm.ppf(draw.random(shape), -2, 2)
+            drawn = stats.truncnorm.ppf(rng.random(shape), -2, 2)
             weights[name] = drawn / (stats.truncnorm.std(-2, 2) * math.sqrt(fan_in))
         else:
             bound = 1 / math.sqrt(fan_in)
             if initializer == "glorot_uniform":
                 bound = math.sqrt(6 / (fan_in + weight_shape[0] * field))
-            weights[name] = draw.uniform(-bound, bound, shape)
+            weights[name] = rng.uniform(-bound, bound, shape)
     return weights
 
 
@@ -167,6 +167,6 @@ def prior_samples(seed: int, count: int, latent_dim: int) -> np.ndarray:
     return generator(seed, "prior").standard_normal((count, latent_dim))
 
 
-def _thresholds(draw: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _thresholds(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """A pixel of value v in 0..255 is above its threshold with probability v/255, exactly."""
-    return draw.integers(0, 255, shape, dtype=np.uint8)
+    return rng.integers(0, 255, shape, dtype=np.uint8)

@@ -260,10 +260,10 @@ def test_any_text_is_one_line(text, most):
 @settings(max_examples=40, **FEW)
 @given(st.integers(0, 400), st.integers(1, 3), st.booleans())
 def test_latents_of_any_number(rows, width, collapsed):
-    draw = np.random.default_rng(rows)
-    x = np.zeros((rows, width)) if collapsed else draw.normal(size=(rows, width))
+    rng = np.random.default_rng(rows)
+    x = np.zeros((rows, width)) if collapsed else rng.normal(size=(rows, width))
     if rows:
-        descriptors.describe(x, None, np.arange(rows) % 3, draw.random((rows, 2, 2, 1)))
+        descriptors.describe(x, None, np.arange(rows) % 3, rng.random((rows, 2, 2, 1)))
         similarity.similarities(x, x, 50)
     assert len(randomness.some_rows(rows, 50)) == min(rows, 50)
 

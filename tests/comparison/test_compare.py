@@ -100,8 +100,8 @@ def test_ensemble_are_the_same_runs(tmp_path):
 
 def test_a_handful_of_images(tmp_path):
     """Whatever is not defined for so few is left out, not an error after the training."""
-    draw = np.random.default_rng(0)
-    images, labels = draw.integers(0, 256, (12, 6, 5, 3), np.uint8), np.arange(12) % 5
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (12, 6, 5, 3), np.uint8), np.arange(12) % 5
     np.savez(tmp_path / "few.npz", x_train=images, y_train=labels, x_test=images[:3], y_test=labels[:3])
     script("compare", "--dataset", "few.npz", "--batch-size", 4, *QUICK, cwd=tmp_path)
     page = (tmp_path / "runs" / "compare-few" / "report.html").read_text()

@@ -51,7 +51,7 @@ def moved(name):
 
 
 def log_variance_taken_as_log_std(half, f):
-    return [(half.layers.Autoencoder, "gaussian", lambda self, mean, spread: Posterior(mean, spread))]
+    return [(half.layers.Autoencoder, "gaussian", lambda self, mean, scale: Posterior(mean, scale))]
 
 
 def not_straight_through(half, f):

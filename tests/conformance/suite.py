@@ -57,9 +57,9 @@ def with_likelihood(config: Config, **changes) -> Config:
 def images_for(config: Config, count: int = 60) -> np.ndarray:
     """Half structure, half noise, uint8, every value from 0 to 255."""
     height, width, channels = config.image_shape
-    draw = np.random.default_rng(7)
+    rng = np.random.default_rng(7)
     ramp = np.linspace(0, 200, height * width * channels).reshape(height, width, channels)
-    noisy = ramp * draw.random((count, 1, 1, 1)) + draw.integers(0, 56, (count, height, width, channels))
+    noisy = ramp * rng.random((count, 1, 1, 1)) + rng.integers(0, 56, (count, height, width, channels))
     images = noisy.astype(np.uint8)
     images.flat[:256] = np.arange(256)
     return images

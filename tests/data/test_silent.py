@@ -109,9 +109,9 @@ def test_a_bias_from_the_data_reads_them_as_they_are(half, kind):
 
 def test_rows_are_drawn_from_all_over():
     """The issue's own case: sorted by class, one of three far away; over all rows 0.668 and 0.300."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     y = np.repeat([0, 1, 2], 1000)
-    x = draw.normal(size=(3000, 2)) + np.array([[-9, 0], [9, 0], [9, 0]])[y]
+    x = rng.normal(size=(3000, 2)) + np.array([[-9, 0], [9, 0], [9, 0]])[y]
     whole = {"knn": descriptors.knn_accuracy(x, y), "silhouette": descriptors.silhouette(x, y)}
     some = descriptors.describe(x, None, y, x)
     assert some["knn_accuracy"] == pytest.approx(whole["knn"], abs=0.03)
@@ -129,8 +129,8 @@ def test_a_draw_of_rows_is_fixed_and_without_repeats(count, most):
 
 
 def test_between_sets_the_same_rows_are_taken():
-    draw = np.random.default_rng(0)
-    x = draw.normal(size=(3000, 2)) + np.arange(3000)[:, None] / 100
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3000, 2)) + np.arange(3000)[:, None] / 100
     assert similarity.similarities(x, x, most=200)["mutual_neighbours"] == 1
 
 
@@ -244,14 +244,14 @@ def test_what_has_its_channels_last_is_taken(tmp_path, shape):
 
 
 def test_projections():
-    draw = np.random.default_rng(0)
-    image = draw.random((1, 2, 2, 4))
+    rng = np.random.default_rng(0)
+    image = rng.random((1, 2, 2, 4))
     image[..., 3] = [[0, 1], [0.5, 1]]
     seen = plotting.tile(image, 1)
     np.testing.assert_allclose(seen[0, 0], 1)  # fully transparent: white
     np.testing.assert_allclose(seen[0, 1], image[0, 0, 1, :3])
     np.testing.assert_allclose(seen[1, 0], image[0, 1, 0, :3] / 2 + 0.5)
-    five = draw.random((1, 2, 2, 5))
+    five = rng.random((1, 2, 2, 5))
     np.testing.assert_allclose(plotting.tile(five, 1), five[0].mean(-1))
     assert [plotting.projection(n) for n in (1, 3, 4, 5)] == ["", "", "RGB over white", "mean of 5 channels"]
 

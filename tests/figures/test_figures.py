@@ -79,8 +79,8 @@ def test_one_half_alone(monkeypatch, small, tmp_path):
 
 
 def test_many_classes_stay_on_the_figure():
-    draw = np.random.default_rng(0)
-    cloud = plotting.Cloud(draw.normal(size=(620, 2)), ("x", "y"))
+    rng = np.random.default_rng(0)
+    cloud = plotting.Cloud(rng.normal(size=(620, 2)), ("x", "y"))
     figure = plotting.latent_scatter({"JAX": cloud}, np.arange(620) % 62, [f"c{i}" for i in range(62)], "t")
     figure.canvas.draw()
     box, page = figure.legends[0].get_window_extent(), figure.bbox

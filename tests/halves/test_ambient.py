@@ -132,8 +132,8 @@ def convolutional(half, small):
     state = half.fit(half.create_state(config), small)
     found = half.state_to_arrays(state)
     state = half.state_from_arrays(config, found)
-    draw = np.random.default_rng(0)
-    noise = draw.standard_normal((5, *config.noise_shape)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((5, *config.noise_shape)).astype(np.float32)
     state, terms = half.train_step(state, images.astype(np.float32), noise, labels)
     stacked = half.stack_states([half.create_state(replace(config, seed=seed)) for seed in (0, 1)])
     found |= {f"unstacked.{k}": v for k, v in half.to_arrays(half.unstack_states(stacked)[0].model).items()}

@@ -27,11 +27,11 @@ MODES = {
 @pytest.fixture(scope="module")
 def labelled():
     """A validation and a test split of more than one inference batch; a pixel of each image is its label."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
 
     def split(count):
-        images = draw.integers(0, 256, (count, 4, 3, 1), np.uint8)
-        labels = draw.integers(0, 10, count)
+        images = rng.integers(0, 256, (count, 4, 3, 1), np.uint8)
+        labels = rng.integers(0, 10, count)
         images[:, 0, 0, 0] = labels
         return datasets.Split(images, labels)
 

@@ -65,8 +65,8 @@ def test_gaussian_integrates_to_one(half, name, log_scale):
 
 
 def test_optimal_gaussian_is_the_best_fixed_one(half):
-    draw = np.random.default_rng(0)
-    logits, images = draw.normal(size=(1, 4, 3, 1)), draw.random((1, 4, 3, 1))
+    rng = np.random.default_rng(0)
+    logits, images = rng.normal(size=(1, 4, 3, 1)), rng.random((1, 4, 3, 1))
     put = lambda a: half.to_device(a, half.select_device("cpu"))  # noqa: E731
 
     def at(log_scale, name="gaussian"):

@@ -164,8 +164,8 @@ def test_fit_goes_on_from_where_the_state_stands(half, small):
 def test_colour_images_and_odd_shapes(half):
     from vae_common.data.datasets import Dataset, Split
 
-    draw = np.random.default_rng(0)
-    split = Split(draw.integers(0, 256, (40, 5, 7, 3), np.uint8), np.zeros(40, np.int64))
+    rng = np.random.default_rng(0)
+    split = Split(rng.integers(0, 256, (40, 5, 7, 3), np.uint8), np.zeros(40, np.int64))
     dataset = Dataset("colour", split, split, ("0",), "made up")
     config = replace(small_config(), image_shape=(5, 7, 3), network=NetworkConfig(hidden=(9, 8), latent_dim=1))
     state, _ = fitted(half, config, dataset)

@@ -131,11 +131,11 @@ def test_reference_gradients_are_the_slope(model, loss, activation):
         total = reference.loss_terms(loss, reference.forward(config, changed, images, noise), images).total
         return total.mean() if loss.reduction == "mean" else total.sum()
 
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     behind = "decoder." if model == "vq_vae" else ""
     for name, weight in weights.items():
         if not name.startswith(behind):
             continue
-        direction = draw.standard_normal(weight.shape)
+        direction = rng.standard_normal(weight.shape)
         slope = [batch_loss(weights | {name: weight + s * 1e-6 * direction}) for s in (1, -1)]
         assert (slope[0] - slope[1]) / 2e-6 == pytest.approx((gradients[name] * direction).sum(), rel=1e-5, abs=1e-6)

@@ -45,15 +45,15 @@ def epochs(folder):
         return 0
 
 finish(root / "whole")
-draw = np.random.default_rng(0)
+rng = np.random.default_rng(0)
 reached = []
 for kill in range(20):
     folder, turn = root / f"killed{kill // 5}", kill % 5
     process = start(folder)
-    goal = turn * 5 + draw.integers(0, 5) if turn else 0  # the first of five: even before the run has begun
+    goal = turn * 5 + rng.integers(0, 5) if turn else 0  # the first of five: even before the run has begun
     while epochs(folder) < goal and os.waitpid(process, os.WNOHANG) == (0, 0):
         time.sleep(0.001)
-    time.sleep(draw.uniform(0, 0.02 if turn else 0.5))
+    time.sleep(rng.uniform(0, 0.02 if turn else 0.5))
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
     reached.append(Run(folder).resume_point().epoch if (folder / "config.json").exists() else 0)

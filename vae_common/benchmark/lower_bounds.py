@@ -59,10 +59,10 @@ def _in_turn(products: Repeated, adam: Repeated, on_cpu: bool) -> Repeated:
 
 
 def _numpy_products(config: Config) -> Repeated:
-    draw, batch, operands = np.random.default_rng(0), config.training.batch_size, []
+    rng, batch, operands = np.random.default_rng(0), config.training.batch_size, []
     for inputs, outputs, needed in costs.products(config):
         shapes = ((batch, inputs), (outputs, inputs), (batch, outputs))
-        x, weight, gradient = (draw.random(shape).astype(config.training.dtype) for shape in shapes)
+        x, weight, gradient = (rng.random(shape).astype(config.training.dtype) for shape in shapes)
         operands.append((x, weight, gradient, needed))
 
     def run(repeats: int) -> None:

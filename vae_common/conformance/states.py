@@ -99,13 +99,13 @@ def adam_state(injected: InjectedState, t: int) -> tuple[Arrays, Arrays]:
 
     The gradients range over twelve decades, so that eps counts and a clip would show, and hold exact zeros.
     """
-    draw = np.random.default_rng(t)
+    rng = np.random.default_rng(t)
     arrays, gradients = dict(injected.arrays), {}
     for name, weight in injected.weights.items():
-        scale = 10.0 ** draw.uniform(-8, 4, weight.shape)
-        gradient = draw.normal(size=weight.shape) * scale * (draw.random(weight.shape) > 0.1)
+        scale = 10.0 ** rng.uniform(-8, 4, weight.shape)
+        gradient = rng.normal(size=weight.shape) * scale * (rng.random(weight.shape) > 0.1)
         gradients[name] = gradient.astype(np.float32).astype(np.float64)
-        moments = (0 * weight, 0 * weight) if t == 1 else (0.3 * scale * draw.normal(size=weight.shape), scale**2)
+        moments = (0 * weight, 0 * weight) if t == 1 else (0.3 * scale * rng.normal(size=weight.shape), scale**2)
         for prefix, moment in zip((FIRST, SECOND), moments):
             arrays[prefix + name] = moment.astype(np.float32).astype(np.float64)
     return arrays | {STEP: np.array(t - 1, np.int64)}, gradients

@@ -1,4 +1,4 @@
-"""The same maths once more, in float64 NumPy: the third voice beside the two halves.
+"""The same maths once more, in float64 NumPy: the oracle beside the two halves.
 
 Written apart from them, with other formulas where there are any, and differentiated by HIPS autograd, which is
 neither framework. Weights are dicts of canonical names and layouts (`encoder.hidden.0.weight`, shape (out, in)).
@@ -23,7 +23,7 @@ from vae_common.reference.networks import Weights, decoder, dense, encoder, line
 
 
 def knows(config: Config) -> bool:
-    """Whether there is a third voice for the config's model."""
+    """Whether there is an oracle for the config's model."""
     return config.model in FORWARDS
 
 
@@ -217,9 +217,9 @@ FORWARDS = {"ae": _ae, "vae": _vae, "two_layer_vae": _two_layer_vae, "vq_vae": _
 
 
 def _heads(config: Config, weights: Weights, part: str, features: Any) -> Posterior:
-    spread = linear(weights, f"{part}.log_std", features)
+    scale = linear(weights, f"{part}.log_std", features)
     sigma_squared = config.network.posterior_head == "log_variance"
-    return Posterior(linear(weights, f"{part}.mean", features), 0.5 * spread if sigma_squared else spread)
+    return Posterior(linear(weights, f"{part}.mean", features), 0.5 * scale if sigma_squared else scale)
 
 
 def _gaussian_layer(config: Config, weights: Weights, part: str, latents: Any) -> Posterior:
