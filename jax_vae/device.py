@@ -109,7 +109,7 @@ def precision(name: str) -> Iterator[None]:
 
     Training, inference and checkpoints enter it by themselves; calling a model, `loss_terms` or
     `prepare_images` directly needs it. Without it JAX turns float64 into float32 silently, and an
-    accelerator may multiply float32 matrices in a shorter format. (bfloat16 operands: see `models.networks.affine`.)
+    accelerator may multiply float32 matrices in a shorter format. (bfloat16 operands: see `layers.affine`.)
     JAX's other settings that would change numbers or end a training are held too, and are the user's again behind it.
     """
     require(name in PRECISIONS, "precision", name, f"one of {', '.join(PRECISIONS)}")

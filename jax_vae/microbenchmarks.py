@@ -5,12 +5,13 @@ Every function gives callables that run that many times and wait for the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vae_common.backend import Repeated
 from vae_common.config import Config
 
 from .batches import draws_at, epoch_draws, place_images, prepare_images
@@ -19,8 +20,6 @@ from .execution import batch_step
 from .objectives import batch_loss
 from .state import create_state, update_count
 from .step import batch_gradients, updated
-
-Repeated = Callable[[int], None]
 
 
 def matrix_products(config: Config, products: Sequence[tuple[int, int, bool]]) -> Repeated:

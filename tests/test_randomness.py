@@ -10,6 +10,8 @@ from vae_common import randomness, reference
 from vae_common.config import DataConfig
 from vae_common.errors import InputError
 
+pytestmark = pytest.mark.quick
+
 EXPECTED_NORMALS = [1.9271009485645396, -1.8960683805465481, 0.03152403809743468]
 EXPECTED_ORDER = [3, 1, 4, 2, 0, 5]
 

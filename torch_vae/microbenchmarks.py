@@ -5,12 +5,13 @@ Every function gives callables that run that many times and wait for the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from vae_common.backend import Repeated
 from vae_common.config import Config
 
 from .batches import draws_at, epoch_draws, place_images, prepare_images
@@ -18,8 +19,6 @@ from .device import device_for, precision, synchronize, to_device
 from .objectives import batch_loss
 from .state import create_state, update_count
 from .step import batch_gradients
-
-Repeated = Callable[[int], None]
 
 
 def matrix_products(config: Config, products: Sequence[tuple[int, int, bool]]) -> Repeated:

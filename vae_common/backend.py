@@ -48,8 +48,12 @@ class Half(Protocol):
     """One half: the same functions in both, with the same arguments. Their own docstrings say what they do."""
 
     __name__: str
-    ACTIVATIONS: Mapping[str, Callable[[Array], Array]]
-    """Every activation, by its name in the config."""
+
+    @property
+    def ACTIVATIONS(self) -> Mapping[str, Callable[[Array], Array]]:
+        """Every activation, by its name in the config."""
+        ...
+
     INFERENCE_BATCH: int
     """Images that `encode` and its like take at a time."""
 
@@ -186,6 +190,12 @@ def missing(framework: str) -> list[str]:
     return [name for name in NEEDS[framework] if importlib.util.find_spec(name) is None]
 
 
+def installed() -> tuple[Framework, ...]:
+    """The halves that can be loaded here, by name; both where neither can: what is missing is then said of one."""
+    names: tuple[Framework, ...] = ("jax", "torch")
+    return tuple(name for name in names if not missing(name)) or names
+
+
 def installed_half(framework: str) -> str:
     """The half of that name; where it is not installed the other one, which reads the same files, with a notice."""
     (other,) = (name for name in HALVES if name != framework)
@@ -207,7 +217,7 @@ def load_halves(*frameworks: str, program_cache: bool = True) -> dict[str, Half]
         if missing(name):
             raise InputError(
                 f"framework: {name} needs {', '.join(missing(name))}, which is not installed: "
-                f"pip install 'twin-vae[{name}]'"
+                f"install the project with its extra: pip install '.[{name}]'"
             )
     halves = {name: _imported(name) for name in frameworks}
     folder = cache_folder() if program_cache else None

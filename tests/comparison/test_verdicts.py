@@ -7,6 +7,8 @@ from vae_common import progress
 from vae_common.comparison import compare, report, verdicts
 from vae_common.comparison.verdicts import Verdict
 
+pytestmark = pytest.mark.quick
+
 DRAW = np.random.default_rng(3)
 
 
@@ -108,11 +110,11 @@ def test_metrics_are_explained_and_counts_are_integers():
     from vae_common.metrics.table import METRICS
 
     described = [{"active_units": 2, "knn_accuracy": 0.5}, {"active_units": 3, "knn_accuracy": 0.7}]
-    assert report._spread(described, "active_units") == "2 to 3"
-    assert report._spread(described[:1], "active_units") == "2"
-    assert report._spread(described, "knn_accuracy") == "0.6000 \u00b1 0.1414"
-    assert report._spread(described, "rsa") == "not defined"
-    assert all(20 < len(text) < 90 for text in METRICS.values())
+    assert report._mean_and_deviation(described, "active_units") == "2 to 3"
+    assert report._mean_and_deviation(described[:1], "active_units") == "2"
+    assert report._mean_and_deviation(described, "knn_accuracy") == "0.6000 \u00b1 0.1414"
+    assert report._mean_and_deviation(described, "rsa") == "not defined"
+    assert all(20 < len(metric.says) < 90 for metric in METRICS.values())
 
 
 def test_progress_where_there_is_no_terminal(capsys, monkeypatch):

@@ -7,6 +7,8 @@ import pytest
 from vae_common.config import PRESETS, Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.errors import InputError
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
 def test_json_round_trip(config):

@@ -45,7 +45,7 @@ def test_names_have_to_agree_and_to_exist():
         checks = array_checks("T3", "here", a, b, 1.0)
         assert len(checks) == 1
         assert not checks[0].passed
-    assert not rounded_update_checks("T4a", "here", {}, {}, 1e-3)[0].passed
+    assert not rounded_update_checks("T4a", "here", {}, {}, 2e-5, 1e-3)[0].passed
     assert not chaotic_update_checks("T4b", "here", {}, {}, {}, 1.0, 1e-3)[0].passed
     w = {"w": np.ones(3, np.float32)}
     bad = {"w": np.array([1, 1, np.nan], np.float32)}

@@ -2,10 +2,14 @@
 
 import re
 
+import pytest
+
 from tests.conftest import HALVES, small_config
 from vae_common.comparison import lockstep
 from vae_common.comparison.claims import failed
 from vae_common.conformance.states import TrainingData
+
+pytestmark = pytest.mark.quick
 
 
 class Half:

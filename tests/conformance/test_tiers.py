@@ -17,7 +17,7 @@ from vae_common.conformance.states import training_data
 RECORD = ROOT / "results" / "conformance.json"
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [pytest.param(name, marks=[pytest.mark.quick] * (name == "vae")) for name in MODELS])
 def test_models(model):
     """On colour images, whose sides differ; what else a config turns on is in test_covering.py."""
     config = tiny_config(model)

@@ -11,6 +11,8 @@ import pytest
 from vae_common.data import datasets, pixels
 from vae_common.errors import InputError
 
+pytestmark = pytest.mark.quick
+
 IMAGES, LABELS = np.arange(5 * 12, dtype=np.uint8).reshape(5, 4, 3), np.arange(5)
 
 

@@ -10,6 +10,8 @@ from PIL import Image
 from vae_common.figures import plotting
 from vae_common.figures.planes import grid_points
 
+pytestmark = pytest.mark.quick
+
 DRAW = np.random.default_rng(0)
 
 

@@ -14,6 +14,8 @@ from vae_common import randomness
 from vae_common.config import DataConfig, NetworkConfig, TrainingConfig
 from vae_common.data import datasets
 
+pytestmark = pytest.mark.quick
+
 IMAGES, BATCH, LATENTS = 1010, 50, 8
 PIXELS = (5, 4, 1)
 SEEDS, EPOCHS = (0, 1, 2**32, 2**32 + 1), (0, 1)

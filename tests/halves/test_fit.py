@@ -1,4 +1,4 @@
-"""`fit` and `trainings.train` add nothing to `train_epoch` and `evaluate` and leave nothing out.
+"""`fit` and `trainer.train` add nothing to `train_epoch` and `evaluate` and leave nothing out.
 
 What a run records is what the functions below it compute on the right images: the split, the
 binarization, every image, the final weights.

@@ -8,6 +8,8 @@ from vae_common import randomness, reference
 from vae_common.config.registry import MODELS
 from vae_common.errors import InputError
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(params=MODELS)
 def config(request):

@@ -12,6 +12,8 @@ from vae_common.config.likelihoods import LIKELIHOODS
 from vae_common.config.parts import Reconstruction
 from vae_common.errors import InputError
 
+pytestmark = pytest.mark.quick
+
 LOGITS = (-40.0, -3.0, -0.9, -1e-3, 0.0, 0.3, 2.0, 25.0)
 GREY = np.arange(256) / 255
 

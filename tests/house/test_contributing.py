@@ -87,7 +87,6 @@ def test_a_public_surface_that_differs(project):
     [
         ("vae", "Mine", "gaussian", "model name: received 'vae', expected a name that is not registered yet"),
         ("mine", "VAE", "gaussian", "class name: received 'VAE', expected one that no registered model has"),
-        ("networks", "Mine", "gaussian", "model name: received 'networks'"),
         ("my-vae", "Mine", "gaussian", "model name: received 'my-vae'"),
         ("mine", "Mine", "discrete", "latents: received 'discrete', expected one of none, gaussian"),
     ],

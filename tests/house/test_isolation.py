@@ -7,8 +7,10 @@ import pytest
 
 from tests.conftest import ROOT
 
-SHARED = "vae_common." + ", vae_common.".join(
-    path.stem for path in sorted((ROOT / "vae_common").glob("*.py")) if path.stem != "__init__"
+SHARED = ", ".join(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "vae_common").rglob("*.py"))
+    if path.stem not in ("__init__", "__main__")
 )
 TORCH, JAX = ("torch",), ("jax", "flax", "optax")
 
@@ -38,5 +40,5 @@ def test_decoded_cache_needs_no_tensorflow(tmp_path, small):
     from vae_common.data import datasets
 
     datasets._write_cache(datasets.cache_path("mnist", tmp_path), small)
-    modules = loaded_by(f"from vae_common import datasets; datasets.load('mnist', data_dir={str(tmp_path)!r})")
+    modules = loaded_by(f"from vae_common.data import datasets; datasets.load('mnist', data_dir={str(tmp_path)!r})")
     assert not modules & {"tensorflow", "tensorflow_datasets"}

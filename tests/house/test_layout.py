@@ -6,6 +6,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.quick
+
 ROOMS = [
     "errors", "contracts", "stopping", "files", "progress", "backend", "config", "randomness", "data", "metrics",
     "reference", "runs", "figures", "conformance", "benchmark", "studies", "comparison", "cli",

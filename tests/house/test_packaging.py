@@ -83,4 +83,4 @@ def test_one_half_alone(wheel, tmp_path, half):
     (other,) = set(OTHERS) - {half}
     said = run("twin-vae", "train", "--framework", other, status=2)
     assert said.startswith(f"error: framework: {other} needs ")
-    assert f"pip install 'twin-vae[{other}]'" in said
+    assert f"pip install '.[{other}]'" in said

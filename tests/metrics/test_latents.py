@@ -6,6 +6,8 @@ import pytest
 from vae_common.figures.planes import data_window, grid_points, plane_of, prior_window, procrustes_align
 from vae_common.metrics import descriptors, similarity
 
+pytestmark = pytest.mark.quick
+
 DRAW = np.random.default_rng(0)
 BASE = DRAW.normal(size=(300, 3)) * (1.0, 2.0, 0.5)
 ROTATION = np.linalg.qr(DRAW.normal(size=(3, 3)))[0]

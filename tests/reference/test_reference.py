@@ -13,6 +13,8 @@ from vae_common.config.registry import MODELS
 from vae_common.contracts import Outputs, Posterior
 from vae_common.reference.model import FORWARDS
 
+pytestmark = pytest.mark.quick
+
 LOSSES = [
     LossConfig(),
     LossConfig(beta=4.0),

@@ -11,6 +11,8 @@ from vae_common import files
 from vae_common.config import NetworkConfig
 from vae_common.runs import checkpoints
 
+pytestmark = pytest.mark.quick
+
 
 def test_through_the_other_half_and_back(half, state, tmp_path):
     (other,) = (h for h in HALVES.values() if h is not half)

@@ -14,8 +14,9 @@ import importlib, os, pathlib, signal, sys, time
 from dataclasses import replace
 import numpy as np
 from tests.conftest import small_config
-from vae_common import datasets, trainings
-from vae_common.runs import Run
+from vae_common.data import datasets
+from vae_common.runs import trainer
+from vae_common.runs.folder import Run
 
 half, root = importlib.import_module(sys.argv[1] + "_vae"), pathlib.Path(sys.argv[2])
 if sys.argv[1] == "torch":
@@ -32,7 +33,7 @@ def start(folder):
         return process
     folder.mkdir(exist_ok=True)
     point = Run(folder).resume_point() if (folder / "config.json").exists() else None
-    trainings.train(half, config, small, folder, resume=point)
+    trainer.train(half, config, small, folder, resume=point)
     os._exit(0)
 
 def finish(folder):

@@ -10,6 +10,8 @@ from tests.conftest import saved, small_config
 from vae_common.errors import InputError
 from vae_common.runs import checkpoints
 
+pytestmark = pytest.mark.quick
+
 HEADER = {
     "format_version": 2, "config": small_config().to_json(), "framework": "jax", "epoch": 0, "history": [], "data": "",
 }  # fmt: skip

@@ -81,7 +81,8 @@ def digits():
 
 STOPPED = """
 import os, signal, sys, threading, time
-from vae_common import sources, stopping
+from vae_common import stopping
+from vae_common.data import sources
 
 stopping.install()
 signal.signal(signal.SIGUSR1, lambda *_: None)  # a library's own
@@ -170,7 +171,11 @@ def test_a_benchmark_leaves_no_worker(tmp_path, number):
     def workers():
         found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
         rows = [line.split(None, 2) for line in found.splitlines()[1:]]
-        return [int(pid) for pid, _, words in rows if "benchmark_worker" in words and words.startswith(sys.executable)]
+        return [
+            int(pid)
+            for pid, _, words in rows
+            if "vae_common.benchmark.worker" in words and words.startswith(sys.executable)
+        ]
 
     def child_of_this(pid):
         try:

@@ -18,7 +18,8 @@ import importlib, json, os, pathlib, shutil, sys
 from dataclasses import replace
 import numpy as np
 from tests.conftest import small_config
-from vae_common import checkpoints, datasets, runs, trainings
+from vae_common.data import datasets
+from vae_common.runs import checkpoints, folder as runs, trainer
 
 half, root = importlib.import_module(sys.argv[1] + "_vae"), pathlib.Path(sys.argv[2])
 EPOCHS, LONGER = 2, 3
@@ -57,7 +58,7 @@ def keep(event, arguments):
     watched = True
 
 def live(place, epochs, point=None):
-    trainings.train(half, with_epochs(epochs), small, place, resume=point)
+    trainer.train(half, with_epochs(epochs), small, place, resume=point)
 
 def weights(place):
     return checkpoints.read(place / "checkpoint.safetensors").arrays

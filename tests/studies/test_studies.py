@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import QUICK, script
+from vae_common.backend import name_of
 from vae_common.cli.paper_table import Arguments, main
 from vae_common.config import Config, DataConfig, NetworkConfig, TrainingConfig
 from vae_common.data import datasets
 from vae_common.errors import InputError
-from vae_common.studies import paper_table, sweep_plots, sweeps
+from vae_common.studies import paper_schedule, paper_table, sweep_plots, sweeps
 
 
 def test_a_sweep_skips_what_has_finished_and_goes_on_with_what_was_stopped(tmp_path):
@@ -130,23 +131,25 @@ def test_the_papers_table_in_small(tmp_path, digits):
 
 
 def test_the_papers_rows_of_several_seeds(tmp_path, half, small):
-    """In one program, each as it would be alone; estimates from other numbers of draws do not mix in the table."""
-    base, name = paper_table.base_config(small), half.__name__.removesuffix("_vae")
+    """In one program, each as it would be alone; estimates from other numbers of samples do not mix in the table."""
+    name = name_of(half)
 
-    def row(seeds, draws, place, stages=2):
-        folders = {seed: paper_table.run_folder(tmp_path / place, name, "k1", seed) for seed in seeds}
-        paper_table.train_row(half, base, "k1", range(stages), "paper", small, folders, draws, ["here"])
-        return paper_table.table(tmp_path / place, seeds, 1, draws)["entries"][0]
+    def study(seeds, samples, place, stage=1, adam="paper"):
+        base = paper_schedule.base_config(small.image_shape)
+        return paper_table.Study(tmp_path / place, base, small, adam, stage, seeds, samples, ("here",))
 
-    assert row((1,), 20, "alone", stages=1)[name] is None  # not as far as the table yet
+    def row(seeds, samples, place, stage=1):
+        paper_table.train_row(half, study(seeds, samples, place, stage), "k1")
+        return paper_table.table(study(seeds, samples, place))["entries"][0]
+
+    assert row((1,), 20, "alone", stage=0)[name] is None  # not as far as the table yet
     together, alone = row((0, 1), 20, "together"), row((1,), 20, "alone")
     assert together[f"{name}_evaluations"][1]["nll_nats"] == pytest.approx(alone[name], rel=1e-5)
     assert row((0, 1), 30, "together")[f"{name}_evaluations"][0]["samples"] == 30
-    assert paper_table.table(tmp_path / "together", (0, 1), 1, 20)["entries"][0][name] is None
+    assert paper_table.table(study((0, 1), 20, "together"))["entries"][0][name] is None
     assert together["difference"] is None
-    there = {1: paper_table.run_folder(tmp_path / "alone", name, "k1", 1)}
     with pytest.raises(InputError, match="holds another experiment"):
-        paper_table.train_row(half, base, "k1", range(2), "code", small, there, 9, [])
+        paper_table.train_row(half, study((1,), 9, "alone", adam="code"), "k1")
     # Stopped apart: what is behind goes on alone.
     shutil.rmtree(tmp_path / "together" / f"{name}-k1-seed0")
     assert row((0, 1), 20, "together")[name] == pytest.approx(together[name], rel=1e-5)
@@ -159,8 +162,8 @@ def test_a_stage_that_is_none():
 
 def test_the_papers_schedule():
     """Table and text of Burda et al. 2016: 3,280 passes in eight stages from 1e-3 to 1e-4."""
-    assert paper_table.total_epochs(paper_table.LAST_STAGE) == 3280
-    rates = [paper_table.learning_rate(stage) for stage in range(8)]
+    assert paper_schedule.total_epochs(paper_schedule.LAST_STAGE) == 3280
+    rates = [paper_schedule.learning_rate(stage) for stage in range(8)]
     assert rates == pytest.approx([1e-3, 7.2e-4, 5.2e-4, 3.7e-4, 2.7e-4, 1.9e-4, 1.4e-4, 1e-4])
 
 

@@ -85,13 +85,14 @@ def _precisions(results: Sequence[Record], at: Mapping[str, Any]) -> dict[str, A
         (_name(r), r["case"]["precision"]): r["images_per_second"]
         for r in chosen(results, kind="step", ensemble=1, **shape)
     }
+    frameworks = {_name(r): r["case"]["framework"] for r in results if "error" not in r}
     losses = {
         (r["case"]["framework"], r["case"]["precision"]): r["test_loss_nats"]
         for r in chosen(results, kind="loss", dataset="digits", epochs=PRECISION_EPOCHS)
     }
     found: dict[str, Any] = {}
     for (name, precision), speed in speeds.items():
-        framework = name.split()[0]
+        framework = frameworks[name]
         if (
             precision != "float32"
             and (name, "float32") in speeds
@@ -113,9 +114,19 @@ def read_results(path: Path) -> list[Record]:
     held = read_json(path, "baseline")
     try:
         results = held["results"]
-        return [record | {"key": Case.from_json(record["case"]).key} for record in results]
+        return [_as_now(record) for record in results]
     except (KeyError, TypeError) as error:
         raise InputError(f"baseline: {path} is no benchmark's benchmark.json ({reason(error)})") from error
+
+
+def _as_now(record: Record) -> Record:
+    """A record, also of an earlier version's, by the names of today."""
+    now = record | {"key": Case.from_json(record["case"]).key}
+    rounds = record.get("rounds", {})
+    if "parts_seconds" in rounds:  # what is the floor now; the floor was what took turns
+        names = {"parts_seconds": "floor_seconds", "floor_seconds": "turns_seconds"}
+        now["rounds"] = {names.get(name, name): values for name, values in rounds.items()}
+    return now
 
 
 def against(results: Sequence[Record], earlier: Sequence[Record]) -> dict[str, Any]:

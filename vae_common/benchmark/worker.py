@@ -14,7 +14,7 @@ import time
 from typing import Any, cast
 
 from vae_common import stopping
-from vae_common.backend import HALVES, Half, load_halves
+from vae_common.backend import HALVES, Half, installed, load_halves
 from vae_common.errors import InputError
 
 
@@ -44,11 +44,8 @@ def main(text: str) -> dict[str, Any]:
 def _every_half() -> dict[str, Half]:
     """For the floor: the fastest of what is installed."""
     found: dict[str, Half] = {}
-    for name in HALVES:
-        try:
-            found |= load_halves(name, program_cache=False)
-        except ImportError:
-            continue
+    for name in installed():
+        found |= load_halves(name, program_cache=False)
     return found
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from vae_common.backend import Framework
+from vae_common.backend import Framework, installed
 from vae_common.benchmark.cases import Case
 from vae_common.cli.command_line import called
 from vae_common.cli.experiment import ModelName
@@ -21,7 +21,7 @@ class Arguments:
 
     suite: Literal["quick", "recipe", "full"] = "quick"
     """quick: under 2 minutes on 2 cores. recipe: whole MNIST-sized epochs beside a common recipe's. full: all."""
-    frameworks: tuple[Framework, ...] = ("jax", "torch")
+    frameworks: tuple[Framework, ...] = field(default_factory=installed)
     executions: tuple[Execution, ...] = ()
     """Of PyTorch; by default eager and compile, and graph on a GPU. JAX runs an epoch as one program."""
     model: ModelName = "vae"

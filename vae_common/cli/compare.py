@@ -92,12 +92,12 @@ def _of_runs(halves: Halves, arguments: Arguments, command: list[str]) -> dict[s
     """Compares finished runs."""
     from vae_common.comparison.compare import compare
     from vae_common.comparison.training import group_runs
-    from vae_common.runs.folder import Run, new_folder, require_data
+    from vae_common.runs.folder import new_folder, require_data
 
-    finished, groups = group_runs(arguments.runs, list(halves), arguments.claims)
-    dataset = load_dataset(finished.config.data)
-    for place in arguments.runs:
-        require_data(place, Run(place).checkpoint().data, dataset)
+    config, groups, data = group_runs(arguments.runs, list(halves), arguments.claims)
+    dataset = load_dataset(config.data)
+    for place, fingerprint in data.items():
+        require_data(place, fingerprint, dataset)
     arguments.figures.check(dataset)
     folder = new_folder(arguments.output, f"compare-{dataset.name.replace('/', '-')}")
     how = f"the same command, once {folder} is deleted"

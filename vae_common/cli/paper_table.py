@@ -6,12 +6,12 @@ python -m scripts.paper_table --stages 3 --rows k1 vae-k5 iwae-k5
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vae_common import files, stopping
-from vae_common.backend import Framework, load_halves
+from vae_common.backend import Framework, installed, load_halves
 from vae_common.cli.command_line import called
 from vae_common.config import PRESETS
 from vae_common.config.checks import require_count, require_each_once, require_seed
@@ -23,7 +23,7 @@ from vae_common.studies.paper_schedule import LAST_STAGE, AdamVariant, Row, base
 class Arguments:
     """Reproduces table 1 of Importance Weighted Autoencoders; goes on where an earlier call stopped."""
 
-    frameworks: tuple[Framework, ...] = ("jax", "torch")
+    frameworks: tuple[Framework, ...] = field(default_factory=installed)
     rows: tuple[Row, ...] = ("k1", "vae-k5", "iwae-k5", "vae-k50", "iwae-k50")
     stages: int = 7
     """The last stage, 0 to 7; after stage i there were (3^(i+1) - 1) / 2 passes."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from vae_common import files, stopping
-from vae_common.backend import Framework, load_halves
+from vae_common.backend import Framework, installed, load_halves
 from vae_common.cli.command_line import called
 from vae_common.cli.experiment import Experiment, Flat, ModelName
 from vae_common.config.checks import require_each_once
@@ -23,7 +23,7 @@ class Arguments:
 
     vary: tuple[str, ...] = ()
     """field=value,value of the config, for example loss.beta=1,4 or network.hidden=[512],[512,256]."""
-    frameworks: tuple[Framework, ...] = ("jax", "torch")
+    frameworks: tuple[Framework, ...] = field(default_factory=installed)
     model: ModelName = "vae"
     seeds: tuple[int, ...] = (0,)
     ensemble: bool = False

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from vae_common import stopping
-from vae_common.backend import Framework, load_halves
+from vae_common.backend import Framework, installed, installed_half, load_halves
 from vae_common.cli.command_line import called, given, require_only
 from vae_common.cli.experiment import Experiment, Flat, ModelName, load_dataset
 from vae_common.config.checks import require_count
@@ -23,7 +23,7 @@ class Arguments:
     """Trains one model in one half."""
 
     framework: Framework | None = None
-    """The half; by default jax, or the one that wrote the run to resume."""
+    """The half; by default jax, or the one that wrote the run to resume, or the one that is installed."""
     model: ModelName = "vae"
     seed: int = 0
     """Decides weights, batch order and noise."""
@@ -54,7 +54,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     if arguments.resume is not None:
         require_only("--resume", BESIDE_RESUME, sys.argv[1:])
         point = Run(arguments.resume).resume_point()
-    framework = arguments.framework or (point.framework if point else "jax")
+    framework = arguments.framework or (installed_half(point.framework) if point else installed()[0])
     half = load_halves(framework, program_cache=experiment.program_cache)[framework]
     if point and arguments.resume:
         asked: dict[str, Any] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from vae_common import stopping
-from vae_common.backend import load_halves
+from vae_common.backend import installed, load_halves
 from vae_common.cli.command_line import called
 from vae_common.cli.experiment import Experiment, Flat
 from vae_common.comparison.options import ClaimOptions
@@ -25,7 +25,9 @@ MODELS = ("ae", "vae")
 class Arguments:
     """The tutorial from end to end: trains its AE and its VAE and draws its figures."""
 
-    framework: Literal["jax", "torch", "both"] = "both"
+    framework: Literal["jax", "torch", "both"] = field(
+        default_factory=lambda: "both" if len(installed()) > 1 else installed()[0]
+    )
     seed: int = 0
     output: Path | None = None
     """Where runs and figures go; by default a new folder under runs/."""

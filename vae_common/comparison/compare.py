@@ -50,10 +50,12 @@ def compare(
     models: dict[str, dict[str, Any]] = {}
     pictures: dict[str, dict[str, Path]] = {}
     claims: list[Claim] = []
+    seen: datasets.Seen | None = None
     environments: dict[str, list[dict[str, str]]] = {name: [] for name in halves}
     for model, group in groups.items():
         print(f"comparing {model}", file=sys.stderr)
-        finished = read_finished(halves, model, group, dataset)
+        finished = read_finished(halves, model, group, dataset, seen)
+        seen = finished.images
         models[model] = _measured(finished, dataset)
         own, drift = _claimed(finished, models[model], dataset, wanted)
         models[model] |= {"losses": _losses(finished, own)} | ({"drift": drift} if drift else {})
@@ -181,13 +183,13 @@ def outcome(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def loss_comparison(
-    tests: Mapping[str, Sequence[Mapping[str, float]]], same_seeds: bool, margins: Mapping[str, float]
+    tests: Mapping[str, Sequence[Mapping[str, float]]], are_paired: bool, margins: Mapping[str, float]
 ) -> dict[str, Any]:
     """The halves' test terms over seeds, term by term.
 
     Args:
         tests: framework -> one dict of terms per seed, seeds in the same order. One or two frameworks.
-        same_seeds: whether the same seeds had the same randomness in both halves.
+        are_paired: whether the same seeds had the same randomness in both halves.
         margins: of the relative difference, by term.
 
     Returns:
@@ -205,5 +207,5 @@ def loss_comparison(
             first, second = means.values()
             one, other = values.values()
             compared[term]["relative_difference"] = (second - first) / abs(first) if first else None
-            compared[term]["verdict"] = verdicts.as_record(verdicts.judge(one, other, margins[term], same_seeds))
+            compared[term]["verdict"] = verdicts.as_record(verdicts.judge(one, other, margins[term], are_paired))
     return compared

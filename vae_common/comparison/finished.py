@@ -52,16 +52,19 @@ class Finished:
         return found
 
 
-def read_finished(halves: Halves, model: str, group: Group, dataset: Dataset) -> Finished:
-    """Reads a model's runs and encodes the test images with each; InputError where one did not finish."""
+def read_finished(halves: Halves, model: str, group: Group, dataset: Dataset, seen: Seen | None = None) -> Finished:
+    """Reads a model's runs and encodes the test images with each; InputError where one did not finish.
+
+    `seen` are the test images as another model of the comparison saw them: they differ in nothing else.
+    """
     seeds = sorted(group)
     folders = {name: [group[seed][name] for seed in seeds] for name in halves}
     saved = {name: [Run(folder).checkpoint() for folder in of_half] for name, of_half in folders.items()}
     config = saved[next(iter(halves))][0].config
-    images = seen_by(config, dataset, "test")
+    images = seen or seen_by(config, dataset, "test")
     runs = {}
     for name, half in halves.items():
-        summaries = [Run(folder).summary() for folder in folders[name]]
+        summaries = [Run(folder).summary(own) for folder, own in zip(folders[name], saved[name])]
         models = [load_model(half, checkpoint) for checkpoint in saved[name]]
         posteriors = [half.encode(network, images.images, images.labels) for network in models]
         runs[name] = FinishedRuns(folders[name], summaries, saved[name], models, posteriors)

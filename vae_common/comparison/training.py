@@ -16,7 +16,7 @@ from vae_common.config.checks import require_each_once
 from vae_common.conformance import signatures
 from vae_common.data import datasets
 from vae_common.errors import InputError
-from vae_common.runs import checkpoints, trainer
+from vae_common.runs import trainer
 from vae_common.runs.folder import Run
 
 CHECKPOINT_EVERY = 10
@@ -74,8 +74,8 @@ def train_all(
 
 def group_runs(
     folders: Sequence[Path], frameworks: Sequence[str], wanted: ClaimOptions
-) -> tuple[checkpoints.Checkpoint, dict[str, Group]]:
-    """Pairs finished runs by model and seed; returns one of their checkpoints too.
+) -> tuple[Config, dict[str, Group], dict[Path, str]]:
+    """Pairs finished runs by model and seed; returns the config of one of them, and each one's fingerprint of its data.
 
     Where the halves' seeds have to be disjoint, runs are paired in the order of their seeds, under the
     first half's.
@@ -83,13 +83,15 @@ def group_runs(
     Raises:
         InputError: where a run has no partner, where two runs differ in more than model, seed and device,
             or where seeds and randomness are not of the kind that is to be checked. (Whether they saw the same data
-            is for who has the data to say: `runs.require_data`.)
+            is for who has the data to say: `folder.require_data`.)
     """
     found: dict[str, dict[str, dict[int, Path]]] = {}
+    data: dict[Path, str] = {}
     common: tuple[Config, Path] | None = None
     for folder in folders:
-        summary, checkpoint = Run(folder).summary(), Run(folder).checkpoint()
-        config = checkpoint.config
+        checkpoint = Run(folder).checkpoint()
+        summary, config = Run(folder).summary(checkpoint), checkpoint.config
+        data[folder] = checkpoint.data
         comparable = dataclasses.replace(config.comparable, model="ae")
         if common is not None and comparable != common[0]:
             raise InputError(f"runs: {common[1]} and {folder} differ in more than model, seed and device")
@@ -113,4 +115,4 @@ def group_runs(
         wanted.require_seeds(len(seeds[frameworks[0]]))
         rows = zip(*seeds.values())
         groups[model] = {row[0]: {name: halves[name][seed] for name, seed in zip(frameworks, row)} for row in rows}
-    return checkpoint, groups
+    return checkpoint.config, groups, data

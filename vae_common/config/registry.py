@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 from vae_common.errors import InputError, require
 
 Latents = Literal["none", "gaussian", "hierarchical", "quantized"]
-NOT_MODELS = ("networks",)  # files beside the models that are none
 
 
 class ModelEntry(NamedTuple):
@@ -37,7 +36,7 @@ def register(name: str, class_name: str, latents: Latents) -> None:
     taken = {entry.class_name for entry in MODELS.values()}
     require(name not in MODELS, "model name", name, f"a name that is not registered yet: {', '.join(MODELS)}")
     require(class_name not in taken, "class name", class_name, f"one that no registered model has: {', '.join(taken)}")
-    require(name.isidentifier() and name not in NOT_MODELS, "model name", name, "a module's name, for example my_vae")
+    require(name.isidentifier(), "model name", name, "a module's name, for example my_vae")
     require(latents in typing.get_args(Latents), "latents", latents, f"one of {', '.join(typing.get_args(Latents))}")
     MODELS[name] = ModelEntry(class_name, latents)
 

@@ -6,7 +6,7 @@
     T3  gradient of each tensor
     T4a Adam from identical gradients and moments, t = 1, 2, 10, 1000, 100000
     T4b one whole step
-    T5  many steps from the same seed: in lockstep (see comparison.py), and by `train_epoch`
+    T5  many steps from the same seed: in lockstep (see lockstep.py), and by `train_epoch`
 
 T1 to T4 hold each half against `reference` too, so a formula that is wrong in both is caught, and a
 majority says which half is wrong. They start from injected equal states: cold (initial weights), warm
@@ -93,7 +93,7 @@ def state_checks(halves: Halves, config: Config, injected: InjectedState) -> Ite
             if dtype == "float64":
                 yield from array_checks("T4a", at, x[f"adam {t}"], y[f"adam {t}"], limits["adam"], rate)
             else:
-                yield from rounded_update_checks("T4a", at, x[f"adam {t}"], y[f"adam {t}"], rate)
+                yield from rounded_update_checks("T4a", at, x[f"adam {t}"], y[f"adam {t}"], limits["adam"], rate)
             yield from array_checks("T4a", at, x[f"moments {t}"], y[f"moments {t}"], limits["tensor"])
         yield from array_checks("T4b", where, x["terms"], y["terms"], limits["kl"])
         if config.optimizer.average:

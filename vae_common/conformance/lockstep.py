@@ -58,7 +58,7 @@ def lockstep(
     trained = counted(_steps(half, config, data, steps), f"lockstep, {config.training.dtype}", steps, "step")
     programs = {first: trained, second: _steps(other, config, data, steps)}
     limits = lockstep_tolerances(config.training.dtype, steps)
-    return in_lockstep(programs, limits, config.training.learning_rate, locate)
+    return in_lockstep(programs, limits, config.training.learning_rate, locate, "T5")
 
 
 def _steps(half: Half, config: Config, data: TrainingData, steps: int) -> Iterator[Step]:

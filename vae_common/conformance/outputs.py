@@ -1,4 +1,4 @@
-"""What the halves and the reference make of a injected: the numbers that the tiers compare."""
+"""What the halves and the reference make of an injected state: the numbers that the tiers compare."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ADAM_STEPS = (1, 2, 10, 1000, 100_000)
 
 
 def half_outputs(config: Config, injected: InjectedState, half: Half) -> Quantities:
-    """What one half makes of a injected in a forward and a backward pass."""
+    """What one half makes of an injected state in a forward and a backward pass."""
     state, batch = inject(half, config, injected.arrays), _batch(half, config, injected)
     outputs = half.forward(state.model, injected.images, injected.noise, injected.labels)
     evaluated = half.evaluate(state.evaluated, injected.images, _on_grey(config), injected.labels)

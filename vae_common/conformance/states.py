@@ -1,6 +1,6 @@
 """What the tiers inject into everyone: states with a batch, and gradients for Adam.
 
-Each half and the reference start from the same injected, so what they make of it differs by their maths
+Each half and the reference start from the same injected state, so what they make of it differs by their maths
 alone. Numbers are rounded to the config's dtype first, and held in float64.
 """
 

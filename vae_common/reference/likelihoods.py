@@ -1,4 +1,4 @@
-"""The likelihoods in float64 NumPy, for reference.py, from the textbook's formulas."""
+"""The likelihoods in float64 NumPy, for reference/model.py, from the textbook's formulas."""
 
 from __future__ import annotations
 

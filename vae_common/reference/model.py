@@ -2,7 +2,7 @@
 
 Written apart from them, with other formulas where there are any, and differentiated by HIPS autograd, which is
 neither framework. Weights are dicts of canonical names and layouts (`encoder.hidden.0.weight`, shape (out, in)).
-Slow on purpose: read it to know what the halves compute. The likelihoods are in reference_likelihoods.py.
+Slow on purpose: read it to know what the halves compute. The likelihoods are in likelihoods.py.
 """
 
 from __future__ import annotations

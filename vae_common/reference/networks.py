@@ -1,4 +1,4 @@
-"""Encoders and decoders in float64 NumPy, for reference.py. Images and features have their channels last."""
+"""Encoders and decoders in float64 NumPy, for reference/model.py. Images and features have their channels last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adam and a whole training by hand in float64 NumPy, for reference.py's gradients or somebody else's."""
+"""Adam and a whole training by hand in float64 NumPy, for reference/model.py's gradients or somebody else's."""
 
 from __future__ import annotations
 

@@ -47,14 +47,17 @@ class Run:
         """The last saved state; raises InputError where the folder is not a run's."""
         return checkpoints.read_run(self.folder)
 
-    def summary(self) -> dict[str, Any]:
-        """What the finished run found; raises InputError where it did not finish, or somebody else wrote the file."""
+    def summary(self, checkpoint: checkpoints.Checkpoint | None = None) -> dict[str, Any]:
+        """What the finished run found; raises InputError where it did not finish, or somebody else wrote the file.
+
+        `checkpoint` is the run's own, where it has been read already.
+        """
         path = self.folder / SUMMARY
         if not path.exists():
             raise InputError(f"run: {one_line(self.folder, 300)} has no {SUMMARY}; it did not finish: resume it")
         summary: dict[str, Any] = files.read_json(path, "run")
         _require_summary(summary, path)
-        state = self.checkpoint()
+        state = checkpoint or self.checkpoint()
         if not summary["epochs"] == state.epoch == state.config.training.epochs:
             raise InputError(
                 f"run: {self.folder} did not finish: its summary is of {shown(summary['epochs'])} epochs, it has "

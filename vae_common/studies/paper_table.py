@@ -113,9 +113,9 @@ def table(study: Study) -> dict[str, Any]:
     """
     folder, seeds, stage, samples = study.folder, study.seeds, study.stage, study.samples
     entries = []
-    for objective, samples in PUBLISHED:
-        entry = Entry(objective, samples)
-        found: dict[str, Any] = {"objective": objective, "samples": samples, "published": PUBLISHED[entry]}
+    for objective, k in PUBLISHED:
+        entry = Entry(objective, k)
+        found: dict[str, Any] = {"objective": objective, "samples": k, "published": PUBLISHED[entry]}
         for name in FRAMEWORKS:
             places = [run_folder(folder, name, entry.row, seed) for seed in seeds]
             known = [_estimated(place, total_epochs(stage), samples) for place in places]

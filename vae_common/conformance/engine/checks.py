@@ -71,15 +71,15 @@ def array_checks(
 
 
 def rounded_update_checks(
-    tier: str, where: str, a: Mapping[str, Any], b: Mapping[str, Any], rate: float
+    tier: str, where: str, a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float, rate: float
 ) -> list[Check]:
-    """float32: 2e-5 learning rates beyond two units in the last place of each element."""
+    """float32: in step sizes (`rate`), what is beyond two units in the last place of each element."""
 
     def beyond_rounding(x: np.ndarray, y: np.ndarray, name: str) -> float:
         rounding = 2 * np.spacing(np.abs(y).astype(np.float32)).astype(np.float64)
         return float(np.maximum(np.abs(x - y) - rounding, 0).max()) / rate
 
-    return _measured(array_checks(tier, where, a, b, 2e-5, rate), a, b, beyond_rounding)
+    return _measured(array_checks(tier, where, a, b, tolerance, rate), a, b, beyond_rounding)
 
 
 def update_checks(
@@ -109,7 +109,7 @@ def _measured(
     b: Mapping[str, Any],
     measure: Callable[[np.ndarray, np.ndarray, str], float],
 ) -> list[Check]:
-    """The checks of `compare_arrays` with another measure, where there is something to measure."""
+    """The checks of `array_checks` with another measure, where there is something to measure."""
     if a.keys() != b.keys() or not a:
         return checks
     return [

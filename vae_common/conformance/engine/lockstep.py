@@ -42,6 +42,8 @@ class Lockstep:
     """The check that says where the programs part, from the state before that step."""
     parameters: dict[str, Mapping[str, np.ndarray]]
     """Each program's after the last step."""
+    tier: str
+    """Of its checks."""
 
     def checks(self) -> list[Check]:
         """One check per quantity that is gated: its worst step."""
@@ -50,7 +52,7 @@ class Lockstep:
             values = self.differences[name]
             worst = int(np.argmax(values / limits))
             where = f"lockstep, {len(values)} steps"
-            checks.append(Check("T5", name, where, float(values[worst]), float(limits[worst]), worst + 1))
+            checks.append(Check(self.tier, name, where, float(values[worst]), float(limits[worst]), worst + 1))
         return checks
 
 
@@ -59,6 +61,7 @@ def in_lockstep(
     limits: Mapping[str, np.ndarray],
     unit: float,
     locate: Callable[[int, Any], Check | None],
+    tier: str = "lockstep",
 ) -> Lockstep:
     """Compares two programs step by step.
 
@@ -68,6 +71,7 @@ def in_lockstep(
         unit: what the parameters' difference is measured in: the step size.
         locate: called once, with the index of the first step that exceeds a limit and the second program's state before
             it (None before the first); says where the programs part.
+        tier: what the result's checks are called.
     """
     (a, of_a), (b, of_b) = programs.items()
     first_excess, culprit, before = None, None, None
@@ -75,7 +79,7 @@ def in_lockstep(
     ends: dict[str, Mapping[str, np.ndarray]] = {}
     for index, (x, y) in enumerate(zip(of_a, of_b)):
         gaps = {name: difference(x.scalars[name], y.scalars[name]) for name in x.scalars}
-        apart = array_checks("T5", "", x.parameters, y.parameters, 0, unit)
+        apart = array_checks(tier, "", x.parameters, y.parameters, 0, unit)
         gaps[PARAMETERS] = max(check.measured for check in apart)
         for name, gap in gaps.items():
             differences.setdefault(name, []).append(gap)
@@ -83,4 +87,4 @@ def in_lockstep(
             first_excess, culprit = index + 1, locate(index, before)
         before, ends = y.state, {a: x.parameters, b: y.parameters}
     found = {name: np.array(values) for name, values in differences.items()}
-    return Lockstep(found, dict(limits), first_excess, culprit, ends)
+    return Lockstep(found, dict(limits), first_excess, culprit, ends, tier)
