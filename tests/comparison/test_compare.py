@@ -47,7 +47,7 @@ def test_check_independent_uses_disjoint_seeds_and_fails_where_nothing_is_shown(
     config = json.loads((tmp_path / "runs/compare-digits/runs/jax-vae-seed0/config.json").read_text())["config"]
     assert config["training"]["randomness"] == "native"
     finished = [tmp_path / "runs/compare-digits/runs" / name for name in names]
-    _, groups = group_runs(finished, list(HALVES), ClaimOptions("independent"))
+    _, groups, _ = group_runs(finished, list(HALVES), ClaimOptions("independent"))
     assert groups["vae"] == {
         0: {"jax": finished[0], "torch": finished[2]},
         1: {"jax": finished[1], "torch": finished[3]},

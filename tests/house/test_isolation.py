@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from vae_common.cli.__main__ import COMMANDS
 
 SHARED = ", ".join(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -34,6 +35,21 @@ def test_imports(statement, wanted, forbidden):
     modules = loaded_by(statement)
     assert wanted in modules
     assert not modules & set(forbidden)
+
+
+HEAVY = {"matplotlib", "scipy", "sklearn", "jinja2", "PIL", "safetensors", *TORCH, *JAX}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_flags_do_not_wait_for_the_work(name):
+    """What `--help` loads: a command imports what only its work needs where it works."""
+    assert not loaded_by(f"import vae_common.cli.command_line, vae_common.cli.{name}") & HEAVY
+
+
+@pytest.mark.parametrize("half", ["jax_vae", "torch_vae"])
+def test_a_half_loads_what_models_need(half):
+    """Figures, metrics, flags and sets are for those who use them."""
+    assert not loaded_by(f"import {half}") & {"matplotlib", "sklearn", "jinja2", "tyro", "PIL"}
 
 
 def test_decoded_cache_needs_no_tensorflow(tmp_path, small):
