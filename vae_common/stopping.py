@@ -26,7 +26,7 @@ _mends: list[Callable[[], str]] = []
 _ends: list[Callable[[], None]] = []
 _installed = False
 _errors = 2
-"""Standard error as it was at the start: it may be pointed elsewhere meanwhile (see data/sources.py)."""
+"""Standard error as it was at the start: it may be pointed elsewhere meanwhile (see data/readers.py)."""
 
 
 def install() -> None:

@@ -11,7 +11,7 @@ from tests.conftest import SMALL_LABELS as LABELS
 from tests.conftest import npz, small_config
 from vae_common.config import Config, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.contracts import Terms
-from vae_common.data import datasets, sources
+from vae_common.data import datasets, readers
 from vae_common.errors import InputError
 from vae_common.figures import of_models
 from vae_common.figures.options import FigureOptions
@@ -103,7 +103,7 @@ def test_tensorflow_says_nothing_in_front(tmp_path, monkeypatch, capfd):
         os.write(2, b"C++\n")
         raise InputError("dataset: one line")
 
-    monkeypatch.setattr(sources, "_import_tfds", noisy)
+    monkeypatch.setattr(readers, "_import_tfds", noisy)
     with pytest.raises(InputError, match="one line"):
         datasets.load("mnist", data_dir=tmp_path / "data")
     assert capfd.readouterr() == ("", "")
@@ -113,7 +113,7 @@ def test_tensorflow_says_nothing_in_front(tmp_path, monkeypatch, capfd):
         os.write(2, b"C++ says why\n")
         raise RuntimeError
 
-    monkeypatch.setattr(sources, "_import_tfds", broken)
+    monkeypatch.setattr(readers, "_import_tfds", broken)
     with pytest.raises(RuntimeError):
         datasets.load("mnist", data_dir=tmp_path / "data")
     assert capfd.readouterr().err == "C++ says why\n"

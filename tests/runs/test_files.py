@@ -14,7 +14,7 @@ from tests.conftest import HALVES, ROOT, contents, small_config
 from vae_common import files
 from vae_common.comparison.options import ClaimOptions
 from vae_common.comparison.plan import PLAN, Plan
-from vae_common.data import datasets, sources
+from vae_common.data import datasets, readers
 from vae_common.errors import InputError
 from vae_common.figures import plotting
 from vae_common.figures.options import FigureOptions
@@ -137,8 +137,8 @@ def test_two_preparations_take_turns(tmp_path, small, monkeypatch):
         return arrays | {"full_name": "mnist/3.0.1"}
 
     # Both have seen no cache file; the second comes to the lock when the first has left it.
-    monkeypatch.setattr(sources, "require_tfds", lambda *_: threading.Event().wait(0.1 if made else 0.0))
-    monkeypatch.setattr(sources, "read_tfds", prepare)
+    monkeypatch.setattr(readers, "require_tfds", lambda *_: threading.Event().wait(0.1 if made else 0.0))
+    monkeypatch.setattr(readers, "read_tfds", prepare)
     found = []
     threads = [
         threading.Thread(target=lambda: found.append(datasets.load("mnist", data_dir=tmp_path))) for _ in range(2)
@@ -154,8 +154,8 @@ def test_two_preparations_take_turns(tmp_path, small, monkeypatch):
 def test_who_comes_late_to_a_preparation_reads_it(tmp_path, small, monkeypatch):
     """It saw no cache file, took its time to import TensorFlow, and found nobody in its way."""
     cache = datasets.cache_path("mnist", tmp_path)
-    monkeypatch.setattr(sources, "require_tfds", lambda *_: datasets._write_cache(cache, small))
-    monkeypatch.setattr(sources, "read_tfds", lambda *_: pytest.fail("prepared twice"))
+    monkeypatch.setattr(readers, "require_tfds", lambda *_: datasets._write_cache(cache, small))
+    monkeypatch.setattr(readers, "read_tfds", lambda *_: pytest.fail("prepared twice"))
     assert datasets.load("mnist", data_dir=tmp_path).fingerprint == small.fingerprint
 
 
@@ -201,7 +201,7 @@ def test_a_full_disk_loses_nothing_of_a_finished_run(half, small, tmp_path, monk
 def test_everything_is_written_through_files():
     """No other module writes: so all of it is whole or not there."""
     for path in [*(ROOT / "vae_common").rglob("*.py"), *(ROOT / "scripts").glob("*.py"), *ROOT.glob("*_vae/*.py")]:
-        if path.name in ("files.py", "sources.py", "stopping.py"):  # the second has a temporary file for messages
+        if path.name in ("files.py", "readers.py", "stopping.py"):  # the second has a temporary file for messages
             continue
         calls = r"write_text\(|write_bytes\(|(?<![\w.])open\(|\.save\(path|savefig\(path"
         assert not [line for line in path.read_text().splitlines() if re.search(calls, line)], path

@@ -82,14 +82,14 @@ def digits():
 STOPPED = """
 import os, signal, sys, threading, time
 from vae_common import stopping
-from vae_common.data import sources
+from vae_common.data import readers
 
 stopping.install()
 signal.signal(signal.SIGUSR1, lambda *_: None)  # a library's own
 os.kill(os.getpid(), signal.SIGUSR1)
 time.sleep(0.2)
 save = {"slow": lambda: time.sleep(60), "fails": lambda: 1 / 0, "none": lambda: None}[sys.argv[1]]
-with stopping.saving(save), stopping.mend(lambda: "this"), sources._quiet():
+with stopping.saving(save), stopping.mend(lambda: "this"), readers._quiet():
     os.write(1, b"ready\\n")
     time.sleep(60)
 """

@@ -36,13 +36,13 @@ def bounds(half: Half, others: Callable[[], Halves], config: Config, elements: i
     eager = dataclasses.replace(config, training=dataclasses.replace(config.training, execution="eager"))
     found = [Bound("products", "numpy", _numpy_products(config))] if same else []
     for name, other in (others() if same else {"own": half}).items():
-        measures = load_microbenchmarks(other)
-        products, adam = measures.matrix_products(eager, costs.products(config)), measures.adam_updates(eager)
+        measured = load_microbenchmarks(other)
+        products, adam = measured.matrix_products(eager, costs.products(config)), measured.adam_updates(eager)
         found += [
             Bound("products", name, products),
             Bound("adam", name, adam),
             Bound("turns", name, _in_turn(products, adam, on_cpu)),
-            Bound("streaming", name, measures.streaming(eager, elements)),
+            Bound("streaming", name, measured.streaming(eager, elements)),
         ]
     return found
 

@@ -144,7 +144,12 @@ def _require_finite(values: Mapping[str, Sequence[Values]]) -> None:
 
 def _joined(*parts: Mapping[str, Sequence[Values]]) -> dict[str, list[Values]]:
     """Each half's dicts per seed, merged seed by seed."""
-    return {
-        name: [{key: run[key] for run in of_seed for key in run} for of_seed in zip(*(part[name] for part in parts))]
-        for name in parts[0]
-    }
+    joined: dict[str, list[Values]] = {}
+    for name in parts[0]:
+        joined[name] = []
+        for of_seed in zip(*(part[name] for part in parts)):
+            merged: dict[str, float] = {}
+            for values in of_seed:
+                merged |= values
+            joined[name].append(merged)
+    return joined

@@ -25,7 +25,7 @@ import numpy as np
 from vae_common import randomness
 from vae_common.config import Config, DataConfig
 from vae_common.config.checks import require_count
-from vae_common.data import image_folders, sources
+from vae_common.data import image_folders, readers
 from vae_common.data.pixels import A_SET, as_array, as_pixels, as_uint8, require_scaled
 from vae_common.errors import InputError, one_line, shown
 from vae_common.files import in_turn, write_atomically
@@ -203,9 +203,9 @@ def load(
     if not name:
         raise InputError("dataset: received an empty name, expected digits, photos, mnist, an .npz file or a folder")
     if name == "digits":
-        return _assemble(name, sources.read_digits(), "scikit-learn's digits, resized to 28x28")
+        return _assemble(name, readers.read_digits(), "scikit-learn's digits, resized to 28x28")
     if name == "photos":
-        return _assemble(name, sources.read_photos(), "32x32 patches of scikit-learn's two sample photographs")
+        return _assemble(name, readers.read_photos(), "32x32 patches of scikit-learn's two sample photographs")
     try:
         return _load_path(name, folder, options, progress) or _load_tfds(name, folder, originals, progress)
     except OSError as error:  # a name that is too long for a path, a folder that may not be read
@@ -226,20 +226,20 @@ def _load_path(name: str, data_dir: Path, options: DataConfig, progress: bool) -
     path = Path(name).expanduser() if name.startswith("~") else Path(name)
     span = options.value_range
     if path.suffix.lower() == ".npz":
-        return _assemble(path.stem, sources.read_npz(path), f"file {path.name}", span)
+        return _assemble(path.stem, readers.read_npz(path), f"file {path.name}", span)
     if path.suffix.lower() == ".npy":
-        arrays = sources.read_npy(path, options.test_share)
+        arrays = readers.read_npy(path, options.test_share)
         return _assemble(path.stem, arrays, f"file {path.name}", span)
     if path.is_dir():
         title = path.resolve().name
         if (path / "train_images.npy").exists():
-            return _assemble(title, sources.read_npy_folder(path), f".npy files in {title}", span)
+            return _assemble(title, readers.read_npy_folder(path), f".npy files in {title}", span)
         if image_folders.holds_images(path):
             return _load_images(path, title, data_dir, options, progress)
-        return _assemble(title, sources.read_idx_folder(path), f"IDX files in {title}", span)
+        return _assemble(title, readers.read_idx_folder(path), f"IDX files in {title}", span)
     if path.exists():
-        raise InputError(f"dataset: received {one_line(path)}, {sources.not_read(path)}")
-    if name.startswith((".", "~", os.sep)) or path.suffix.lower() in sources.NOT_READ:
+        raise InputError(f"dataset: received {one_line(path)}, {readers.not_read(path)}")
+    if name.startswith((".", "~", os.sep)) or path.suffix.lower() in readers.NOT_READ:
         raise InputError(
             f"dataset: received {one_line(name)}, which does not exist; expected an .npz file, a folder or a set's name"
         )
@@ -268,11 +268,11 @@ def _load_tfds(name: str, folder: Path, manual_dir: str | None, progress: bool) 
     cache = cache_path(name, folder)
     if cache.exists():
         return _read_cache(name, cache)
-    sources.require_tfds(name, folder, manual_dir)  # before anything is written
+    readers.require_tfds(name, folder, manual_dir)  # before anything is written
     with in_turn(folder):
         if cache.exists():  # another process has made it meanwhile
             return _read_cache(name, cache)
-        arrays = sources.read_tfds(name, folder, manual_dir, progress)
+        arrays = readers.read_tfds(name, folder, manual_dir, progress)
         source = f"TensorFlow Datasets {arrays.pop('full_name')}"
         dataset = _assemble(name, arrays, source)  # checked before it is kept
         _write_cache(cache, dataset)
@@ -452,7 +452,7 @@ def _write_cache(path: Path, dataset: Dataset) -> None:
 def _read_cache(name: str, path: Path) -> Dataset:
     mend = f"delete {path} and load {name} again"
     try:
-        sources.require_file(path)
+        readers.require_file(path)
         with np.load(path, allow_pickle=False) as file:
             version = int(file["cache_version"])
             if version != CACHE_VERSION:
@@ -462,7 +462,7 @@ def _read_cache(name: str, path: Path) -> Dataset:
         missing = {f"{split}_{kind}" for split in ("train", "test") for kind in ("images", "labels")} - set(arrays)
     except InputError:
         raise
-    except (*sources.UNREADABLE, KeyError) as error:
+    except (*readers.UNREADABLE, KeyError) as error:
         raise InputError(f"dataset {name}: its cache file is damaged ({one_line(error, 120)}); {mend}") from error
     if missing:
         raise InputError(f"dataset {name}: its cache file lacks {', '.join(sorted(missing))}; {mend}")

@@ -108,17 +108,17 @@ def train_seeds(
         points = resumes or [None] * len(configs)
         done = 0 if points[0] is None else points[0].epoch
         bar = stack.enter_context(_progress(half, configs[0], done, len(configs)))
-        trainings = {
+        members = {
             config.seed: _Training(half, config, dataset, Run(folder), list(command), checkpoint_every, resume)
             for config, folder, resume in zip(configs, folders, points)
         }
-        states = half.stack_states([training.begin() for training in trainings.values()])
+        states = half.stack_states([training.begin() for training in members.values()])
 
-        one = trainings[configs[0].seed]
-        stack.enter_context(stopping.saving(lambda: _save_kept(half, one.kept, list(trainings.values()))))
+        one = members[configs[0].seed]
+        stack.enter_context(stopping.saving(lambda: _save_kept(half, one.kept, list(members.values()))))
 
         def on_epoch(state: Any, record: EpochRecord) -> None:
-            trainings[state.config.seed].record(state, record | {"ensemble": len(configs)})
+            members[state.config.seed].record(state, record | {"ensemble": len(configs)})
             if state.config.seed == configs[-1].seed:
                 _advance(bar, record)
 
@@ -126,9 +126,9 @@ def train_seeds(
             states = half.fit(states, dataset, on_epoch=on_epoch, on_start=one.keep)
         except NonFiniteLoss as error:
             for state in half.unstack_states(error.state):
-                trainings[state.config.seed].save(state)
+                members[state.config.seed].save(state)
             raise
-        return [trainings[state.config.seed].finish(state) for state in half.unstack_states(states)]
+        return [members[state.config.seed].finish(state) for state in half.unstack_states(states)]
 
 
 def complete(
@@ -183,19 +183,19 @@ def _begun(folder: Path, config: Config, dataset: datasets.Dataset) -> checkpoin
     return point
 
 
-def _save_kept(half: Half, kept: Any, trainings: Sequence[_Training]) -> None:
+def _save_kept(half: Half, kept: Any, members: Sequence[_Training]) -> None:
     """Saves the state before the epoch that is running, of one seed or of several at once, unless it has been saved."""
     if kept is None:
         return
     states = half.unstack_states(kept) if kept.seeds else [kept]
-    for state, training in zip(states, trainings):
+    for state, training in zip(states, members):
         if training.epochs_of(state) > training.saved:
             training.save(state)
 
 
 def _progress(half: Half, config: Config, done: int, seeds: int = 1) -> Progress:
     said = f"seed {config.seed}" if seeds == 1 else f"{seeds} seeds"
-    name = f"{half.__name__.removesuffix('_vae')} {config.model} {said}"
+    name = f"{name_of(half)} {config.model} {said}"
     return Progress(name, config.training.epochs, "epoch", done)
 
 
