@@ -51,6 +51,9 @@ tolerance that each tier used; [inputs.md](inputs.md), what is tried to break th
 [fault_table.json](../vae_common/comparison/fault_table.json), planted fault to the tiers that noticed it, which reports
 show and which therefore lies in the package.
 
+[weight_hashes.json](weight_hashes.json) is what `python -m scripts.weight_hashes --output results/weight_hashes.json`
+gave on one machine: equal before and after a change that moves no number.
+
 `benchmark-gpu-jax/` and `benchmark-gpu-torch/` are **missing**: no GPU was at hand
 ([how to make them](../docs/accelerators.md)).
 

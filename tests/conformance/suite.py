@@ -80,13 +80,18 @@ USED: dict[str, dict[str, float]] = {}
 """dtype -> tier -> the largest share of a tolerance that a check used, in this process."""
 
 
+def note_use(checks: Iterable[Check], dtype: str) -> None:
+    """Keeps the largest share of a tolerance that each tier used."""
+    used = USED.setdefault(dtype, {})
+    for check in checks:
+        used[check.tier] = max(used.get(check.tier, 0.0), check.ratio)
+
+
 def assert_conformant(checks: Iterable[Check], dtype: str) -> None:
     """Every tier compared something, nothing exceeds its tolerance, and in float64 nothing comes near it."""
     checks = list(checks)
     failed = failing_tiers(checks)
     assert not failed, failed
-    used = USED.setdefault(dtype, {})
-    for check in checks:
-        used[check.tier] = max(used.get(check.tier, 0.0), check.ratio)
+    note_use(checks, dtype)
     eroded = [check for check in checks if dtype == "float64" and check.ratio > EROSION]
     assert not eroded, eroded
