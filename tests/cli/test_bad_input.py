@@ -20,7 +20,7 @@ from tests.conftest import script
         ("train", ["--validation-size", "1500"], "expected fewer than the 1500"),
         ("plot", [], "expected --run with a run's folder"),
         ("plot", ["--run", "nowhere"], "nowhere does not exist"),
-        ("compare", ["--runs", "nowhere"], "did not finish"),
+        ("compare", ["--runs", "nowhere"], "nowhere does not exist"),
         ("compare", ["--seeds", "0", "0"], "seeds: received [0, 0], expected at least one, each once"),
         ("compare", ["--seeds", "-1"], "seed: received -1"),
         ("compare", ["--models"], "models"),

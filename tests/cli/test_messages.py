@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import SMALL_LABELS as LABELS
-from tests.conftest import npz, small_config
+from tests.conftest import npz, rendered, small_config
 from vae_common.config import Config, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.contracts import Terms
 from vae_common.data import datasets, readers
 from vae_common.errors import InputError
-from vae_common.figures import of_models
 from vae_common.figures.options import FigureOptions
 from vae_common.runs import trainer
 from vae_common.runs.epoch_records import NonFiniteLoss, epoch_record
@@ -60,8 +59,8 @@ def test_no_labels_are_taken(half, tmp_path, monkeypatch):
     config = small_config(image_shape=(8, 6, 1), training=TrainingConfig(batch_size=8, epochs=1))
     (tmp_path / "r").mkdir()
     trainer.train(half, config, without, tmp_path / "r")
-    trained = of_models.TrainedModel(half, half.create_model(config), [Run(tmp_path / "r").checkpoint().history])
-    of_models.render({"A": trained}, config, without, tmp_path / "f", FigureOptions(steps=2, grid_side=2))
+    histories = [Run(tmp_path / "r").checkpoint().history]
+    rendered({"A": half}, config, without, tmp_path / "f", FigureOptions(steps=2, grid_side=2), histories)
     with pytest.raises(InputError, match="or no labels at all"):
         datasets.load(npz(tmp_path, "c.npz", train_labels=LABELS / 2))
 

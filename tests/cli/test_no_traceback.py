@@ -382,7 +382,7 @@ def test_an_environment_of_an_earlier_version(small, tmp_path):
     del summary["environment"]["flags"], summary["environment"]["versions"], summary["data"]
     path.write_text(json.dumps(summary))
     options = ClaimOptions()
-    _, groups = group_runs([tmp_path / name for name in HALVES], list(HALVES), options)
+    _, groups, _ = group_runs([tmp_path / name for name in HALVES], list(HALVES), options)
     found = compare.compare(HALVES, groups, small, tmp_path, FigureOptions(steps=2, grid_side=2), [], options)
     assert found["environment"]["torch"]["versions"]
 

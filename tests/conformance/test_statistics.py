@@ -123,18 +123,20 @@ def test_no_spread_at_all():
 
 
 def test_energy():
+    rng = np.random.default_rng(2)
+
     def distances(points):
         return np.abs(points[:, None] - points[None])
 
-    same = DRAW.normal(size=16)
+    same = rng.normal(size=16)
     apart = np.concatenate([same[:8], same[8:] + 4])
-    assert energy_test(distances(same), 8)[1] > 0.01
+    assert energy_test(distances(same), 8, rng)[1] > 0.01
     within = distances(np.array([0.0, 1.0, 10.0, 11.0, 12.0]))  # by hand: 2 * 10.5 - 1 - 4 / 3
-    assert energy_test(within, 2)[0] == pytest.approx(2 * 10.5 - 1 - 4 / 3)
+    assert energy_test(within, 2, rng)[0] == pytest.approx(2 * 10.5 - 1 - 4 / 3)
     assert smallest_p(2, 2) == pytest.approx(1 / 3)
-    assert energy_test(distances(np.array([0.0, 1, 50, 51])), 2)[1] >= 0.3
-    energy, p = energy_test(distances(apart), 8)
+    assert energy_test(distances(np.array([0.0, 1, 50, 51])), 2, rng)[1] >= 0.3
+    energy, p = energy_test(distances(apart), 8, rng)
     assert energy > 1
     assert p < 0.01
     with pytest.raises(InputError):
-        energy_test(np.zeros((3, 3)), 2)
+        energy_test(np.zeros((3, 3)), 2, rng)
