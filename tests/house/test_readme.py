@@ -67,4 +67,4 @@ def test_the_site_builds(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "docs", tmp_path]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
-    assert "latent" in (tmp_path / "tutorial.html").read_text()
+    assert (tmp_path / "tutorial.html").read_text().count("<img") >= 2  # its figures
