@@ -72,7 +72,8 @@ def _native_draws(config, epoch, images):
     batch = config.training.batch_size
     steps = randomness.steps_per_epoch(images, batch)
     high, low = divmod(config.seed, 2**32)
-    key = jax.random.wrap_key_data(np.array([0, low], np.uint32), impl="threefry2x32")  # whatever JAX's own default is
+    words: Any = np.array([0, low], np.uint32)
+    key = jax.random.wrap_key_data(words, impl="threefry2x32")  # whatever JAX's own default is
     seed = jax.random.fold_in(key, high)
     keys = jax.random.split(jax.random.fold_in(seed, epoch), 3)
     order = jax.random.permutation(keys[0], images)[: steps * batch].reshape(steps, batch)

@@ -67,21 +67,24 @@ def fit(
         state, terms = program(state, images, draws, *labels)
         values = np.stack([to_numpy(term) for term in terms]).astype(np.float64)  # the epoch's only wait
         seconds = time.perf_counter() - start
+        values = values if state.seeds else values[..., None]
         members = unstack_states(state) if state.seeds else [state]
-        records = []
-        for place, member in enumerate(members):
-            own = Terms(*(values[..., place] if state.seeds else values))
-            evaluation = evaluate(member.evaluated, held_out.images, config, held_out.labels)
-            try:
-                lost = lost_part(member)
-                records.append(epoch_record(epoch, member.config, own, held_out.split, evaluation, seconds, lost))
-            except NonFiniteLoss as error:
-                error.state = last_good
-                raise
+        try:
+            records = [_record(m, epoch, values[..., i], held_out, seconds) for i, m in enumerate(members)]
+        except NonFiniteLoss as error:
+            error.state = last_good
+            raise
         for member, record in zip(members, records):  # only now: an epoch counts for all seeds or for none
             if on_epoch is not None:
                 on_epoch(member, record)
     return state
+
+
+def _record(state, epoch, values, held_out, seconds):
+    """What an epoch of one seed was worth, with its evaluation; `values` are every step's terms, (terms, steps)."""
+    evaluation = evaluate(state.evaluated, held_out.images, state.config, held_out.labels)
+    lost = lost_part(state)
+    return epoch_record(epoch, state.config, Terms(*values), held_out.split, evaluation, seconds, lost)
 
 
 def _copy(state):

@@ -48,9 +48,9 @@ def seed_sequence(seed: int, *indices: int) -> np.random.SeedSequence:
 class Draws(NamedTuple):
     """All random numbers of one epoch, as arrays of either framework."""
 
-    order: np.ndarray
+    order: Any
     """Image indices, int32, shape (steps, batch)."""
-    noise: np.ndarray
+    noise: Any
     """Standard normal, shape (steps, batch[, samples], noise_dim)."""
     thresholds: Any
     """Uniform on 0..254, uint8, shape (steps, batch, height, width, channels), or None."""

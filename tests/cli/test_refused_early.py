@@ -110,12 +110,12 @@ def test_memory_is_estimated_by_part(half, changes, said):
 def test_what_is_estimated_is_not_more_than_what_is_taken(half, small):
     """A lower bound: weights, moments, gradients and copies of a wide network, against what its arrays hold."""
     config = small_config(network=NetworkConfig(hidden=(300,), latent_dim=2))
-    parts = memory.required(config, half.model_shapes(config), len(small.train))
+    needs = memory.required(config, half.model_shapes(config), len(small.train))
     arrays = half.state_to_arrays(half.create_state(config))
     held = sum(array.nbytes for array in arrays.values())
-    assert held * 2 < parts["weights, moments and gradients"] < held * 2.5
+    assert held * 2 < needs.weights < held * 2.5
     draws = half.epoch_draws(config, 0, len(small.train))
-    assert parts["an epoch's random numbers"] == 2 * half.to_numpy(draws.noise).nbytes
+    assert needs.draws == 2 * half.to_numpy(draws.noise).nbytes
     assert memory.available() > 10**8
 
 

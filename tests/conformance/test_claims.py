@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, small_config
-from vae_common.comparison.claims import Claim, failed
+from vae_common.comparison.claims import StructureClaim, failed
 from vae_common.comparison.options import ClaimOptions
 from vae_common.comparison.over_seeds import independent, neighbourhoods, paired, read_pilot
 from vae_common.errors import InputError
@@ -182,4 +182,5 @@ def test_paired_halves_are_equivalent(small):
 
 def test_not_shown_does_not_hold():
     verdicts = ("equal", "equivalent", "no alarm", "not decided", "different")
-    assert [claim.verdict for claim in failed([Claim("vae", verdict) for verdict in verdicts])] == list(verdicts[3:])
+    claims = [StructureClaim("vae", verdict, 1, {}, 0) for verdict in verdicts]
+    assert [claim.verdict for claim in failed(claims)] == list(verdicts[3:])

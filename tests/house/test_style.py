@@ -13,8 +13,7 @@ from tests.conftest import ROOT
     [
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
-        ["mypy"],
-        ["mypy", "--strict", "vae_common", "scripts"],
+        ["mypy"],  # --strict, but for the halves' insides
     ],
 )
 def test_clean(command):

@@ -34,8 +34,9 @@ def main() -> None:
         said = f"error: command: received {shown(sys.argv[1])}, expected one of {', '.join(COMMANDS)}"
         print(said, file=sys.stderr)
         sys.exit(2)
-    from vae_common.cli.command_line import run_command
+    from vae_common.cli.command_line import as_installed, run_command
 
+    as_installed()
     sys.argv = [f"twin-vae {name}", *flags]
     run_command(importlib.import_module(f"vae_common.cli.{name}"))
 

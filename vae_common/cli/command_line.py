@@ -46,9 +46,20 @@ def run_command(command: Command) -> NoReturn:
         sys.exit(141)
 
 
+class _Program:
+    """What this process was started as."""
+
+    installed = False
+
+
+def as_installed() -> None:
+    """From here on commands say of themselves that they were called by the installed `twin-vae`."""
+    _Program.installed = True
+
+
 def called(name: str) -> list[str]:
     """How this command was called, without its flags: by the installed `twin-vae`, or as a script of a checkout."""
-    return ["twin-vae", name] if sys.argv[0].startswith("twin-vae") else ["python", "-m", f"scripts.{name}"]
+    return ["twin-vae", name] if _Program.installed else ["python", "-m", f"scripts.{name}"]
 
 
 def quieten() -> None:

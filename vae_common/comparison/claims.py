@@ -11,6 +11,7 @@ A statistical claim ends as `equivalent`, `not decided` or `different`.
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -25,7 +26,7 @@ Numbers = list[tuple[str, float]]
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(ABC):
     """What is said of one model."""
 
     kind: ClassVar[str]
@@ -38,13 +39,13 @@ class Claim:
         return self.verdict in HOLDS
 
     @property
+    @abstractmethod
     def statement(self) -> str:
         """The claim as a person reads it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shown(self) -> Numbers:
         """The numbers that a report prints beside it."""
-        raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
         """Its fields, with what it says in words."""

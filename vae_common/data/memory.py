@@ -7,6 +7,7 @@ import math
 import os
 import resource
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vae_common.config import Config
@@ -43,8 +44,35 @@ def available() -> int:
     return max(0, min(found))
 
 
-def required(config: Config, shapes: Mapping[str, tuple[int, ...]], images: int, seeds: int = 1) -> dict[str, int]:
-    """Bytes that a training keeps at the same time, by part; the least, so that nothing is refused that would fit.
+@dataclass(frozen=True)
+class Needs:
+    """Bytes that a training keeps at the same time, by part."""
+
+    weights: int
+    """With moments and gradients."""
+    draws: int
+    """An epoch's random numbers."""
+    activations: int
+    """Of a step, or of an evaluation."""
+    images: int
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return self.weights + self.draws + self.activations + self.images
+
+
+WORDS = {
+    "weights": ("weights, moments and gradients", "a smaller network"),
+    "draws": ("an epoch's random numbers", "fewer samples or latents"),
+    "activations": ("a step's activations", "a smaller batch_size, fewer samples, or a smaller network"),
+    "images": ("images", "fewer or smaller images"),
+}
+"""Of each part of `Needs`, what a message calls it, and what takes less of it."""
+
+
+def required(config: Config, shapes: Mapping[str, tuple[int, ...]], images: int, seeds: int = 1) -> Needs:
+    """What a training takes; the least, so that nothing is refused that would fit.
 
     Args:
         config: the experiment.
@@ -65,13 +93,14 @@ def required(config: Config, shapes: Mapping[str, tuple[int, ...]], images: int,
     decoder = sum(width for name, width in widths.items() if name.startswith("decoder."))
     encoder = sum(widths.values()) - decoder
     # What a layer computed is kept for the backward pass: the encoder's for each image, the decoder's for each draw.
-    step, evaluation = batch * seeds * (encoder + samples * decoder), min(EVALUATED, images) * max(encoder, decoder)
-    return {
-        "weights, moments and gradients": weights * (2 * kept + 1),
-        "an epoch's random numbers": noise + thresholds,
-        "a step's activations": max(step, evaluation) * size,
-        "images": images * config.pixels,
-    }
+    step = batch * seeds * (encoder + samples * decoder)
+    evaluation = min(EVALUATED, images) * max(encoder, decoder)
+    return Needs(
+        weights=weights * (2 * kept + 1),
+        draws=noise + thresholds,
+        activations=max(step, evaluation) * size,
+        images=images * config.pixels,
+    )
 
 
 def require(
@@ -82,22 +111,17 @@ def require(
     Args:
         there: bytes that are free on the accelerator; None stands for a CPU, which has the host's memory.
     """
-    parts = required(config, shapes, images, seeds)
+    needs = required(config, shapes, images, seeds)
     free = available() if there is None else there
     if there is not None:  # what the host draws is drawn in the host's memory
         size = 8 if config.training.dtype == "float64" else 4
-        parts["an epoch's random numbers"] = parts["an epoch's random numbers"] * size // (8 + size)
-    if sum(parts.values()) > free:
-        largest = max(parts, key=lambda part: parts[part])
-        mend = {
-            "weights, moments and gradients": "a smaller network",
-            "an epoch's random numbers": "fewer samples or latents",
-            "a step's activations": "a smaller batch_size, fewer samples, or a smaller network",
-            "images": "fewer or smaller images",
-        }[largest]
+        needs = replace(needs, draws=needs.draws * size // (8 + size))
+    if needs.total > free:
+        largest = max(WORDS, key=lambda part: getattr(needs, part))
+        said, mend = WORDS[largest]
         raise InputError(
-            f"memory: this training takes at least {_said(sum(parts.values()))}, {_said(parts[largest])} of it for "
-            f"{largest}, and {_said(free)} are free; expected {mend}"
+            f"memory: this training takes at least {_said(needs.total)}, {_said(getattr(needs, largest))} of it for "
+            f"{said}, and {_said(free)} are free; expected {mend}"
         )
 
 

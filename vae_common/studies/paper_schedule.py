@@ -6,8 +6,17 @@ import dataclasses
 from typing import Any, Literal
 
 from vae_common.config import PRESETS, Config, LossConfig, OptimizerConfig
+from vae_common.config.parts import Objective
 
 Row = Literal["k1", "vae-k5", "vae-k50", "iwae-k5", "iwae-k50"]
+ROWS: dict[str, tuple[Objective, int]] = {
+    "k1": ("elbo", 1),
+    "vae-k5": ("elbo", 5),
+    "vae-k50": ("elbo", 50),
+    "iwae-k5": ("iwae", 5),
+    "iwae-k50": ("iwae", 50),
+}
+"""Each row's objective and number of samples; with one sample VAE and IWAE are the same model."""
 AdamVariant = Literal["paper", "code"]
 LAST_STAGE = 7
 ADAM_VARIANTS = {
@@ -28,9 +37,9 @@ def learning_rate(stage: int) -> float:
 
 def config_of(base: Config, row: str, stage: int, adam: str) -> Config:
     """A row's experiment up to the end of a stage."""
-    objective, samples = ("iwae" if row.startswith("iwae") else "elbo"), int(row.rpartition("k")[2])
+    objective, samples = ROWS[row]
     training = dataclasses.replace(base.training, epochs=total_epochs(stage), learning_rate=learning_rate(stage))
-    loss = LossConfig(objective=objective, samples=samples, kl="sampled", reduction="sum")  # type: ignore[arg-type]
+    loss = LossConfig(objective=objective, samples=samples, kl="sampled", reduction="sum")
     return dataclasses.replace(base, loss=loss, training=training, optimizer=ADAM_VARIANTS[adam])
 
 
