@@ -147,6 +147,11 @@ def synchronize(tree: Any) -> None:
     jax.block_until_ready(tree)
 
 
+def platform_of(device: jax.Device) -> str:
+    """`cpu`, `cuda`, `tpu` or another accelerator's name."""
+    return "cuda" if device.platform == "gpu" else device.platform
+
+
 def free_memory(device: jax.Device) -> int | None:
     """Bytes of the device's own memory that are free; None for a CPU, which has the host's."""
     statistics = device.memory_stats() if device.platform != "cpu" else None

@@ -187,6 +187,11 @@ def synchronize(tree: Any) -> None:
         torch.mps.synchronize()
 
 
+def platform_of(device: torch.device) -> str:
+    """`cpu`, `cuda`, `mps` or another accelerator's name."""
+    return device.type
+
+
 def free_memory(device: torch.device) -> int | None:
     """Bytes of the device's own memory that are free; None for a CPU, which has the host's."""
     if device.type != "cuda":

@@ -3,14 +3,16 @@
 import dataclasses
 import json
 import math
+import statistics
 
 import pytest
 
-from tests.conftest import HALVES, script
-from vae_common.backend import load_microbenchmarks
+from tests.conftest import HALVES, ROOT, script
+from vae_common.backend import load_microbenchmarks, name_of
 from vae_common.benchmark import costs, plots, results, suites
 from vae_common.benchmark.cases import Case
 from vae_common.benchmark.measurement import measure
+from vae_common.benchmark.records import Record, Rounds
 from vae_common.errors import InputError
 
 SMALL = Case(hidden=(16,), batch_size=8, rounds=2, images=24)
@@ -75,33 +77,55 @@ def test_the_ratio_is_paired():
     assert results.ratio([2.0], [1.0])["interval"] is None
 
 
-def process(seconds):
+def process(seconds, device="cpu: cpu"):
     """A record as one process makes it, of one round."""
-    rounds = {"step_seconds": [seconds], "floor_seconds": [1.0], "turns_seconds": [0.5], "epoch_seconds": [3 * seconds]}
-    case = {"batch_size": 10, "ensemble": 2, "kind": "step"}
-    return {"case": case, "steps": 3, "rounds": rounds, "key": "k", "environment": {"device": "cpu: cpu"}}
+    rounds = Rounds(step_seconds=[seconds], floor_seconds=[1.0], turns_seconds=[0.5], epoch_seconds=[3 * seconds])
+    case = Case(batch_size=10, ensemble=2)
+    return Record(case, steps=3, rounds=rounds, environment={"device": device})
+
+
+LOST = Record(Case(batch_size=10, ensemble=2), error="lost")
 
 
 def test_processes_are_merged():
-    merged = results.merged([process(2.0), process(4.0), {"error": "lost"}])
-    assert merged["processes"] == 2
-    assert merged["step_seconds"]["median"] == merged["step_over_floor"]["median"] == 3.0
-    assert merged["step_over_turns"]["median"] == 6.0
-    assert merged["epoch_seconds"]["median"] == 9.0
-    assert merged["images_per_second"] == pytest.approx(10 / 3)
-    assert results.merged([{"error": "lost"}]) == {"error": "lost"}
+    merged = results.merged([process(2.0), process(4.0), LOST])
+    assert merged.processes == 2
+    assert merged.step_seconds.median == merged.step_over_floor.median == 3.0
+    assert merged.step_over_turns.median == 6.0
+    assert merged.epoch_seconds.median == 9.0
+    assert merged.images_per_second == pytest.approx(10 / 3)
+    assert results.merged([LOST]) == LOST
 
 
 def test_a_baseline_is_paired_by_process():
     """Rounds of one process are alike; what an interval has to hold is how processes differ."""
     now, then = (results.merged([process(scale * seconds) for seconds in (1.0, 2.0)]) for scale in (1.5, 1.0))
-    compared = results.against([now], [then])["k"]
+    compared = results.against([now], [then])[now.key]
     assert compared["paired_by"] == "process"
     assert compared["n"] == 2
     assert compared["ratio"] == compared["over_floor"]["ratio"] == pytest.approx(1.5)
-    assert results.against([process(1.0)], [process(2.0)])["k"]["paired_by"] == "round"
-    elsewhere = process(1.0) | {"environment": {"device": "cuda: H100"}}
-    assert results.against([process(1.0)], [elsewhere]) == {}
+    assert results.against([process(1.0)], [process(2.0)])[now.key]["paired_by"] == "round"
+    assert results.against([process(1.0)], [process(1.0, "cuda: H100")]) == {}
+    assert results.against([process(1.0)], [LOST]) == {}
+
+
+def test_a_record_through_json_is_the_record():
+    record = results.merged([process(2.0), process(4.0)])
+    assert Record.from_json(json.loads(json.dumps(record.to_json()))) == record
+    assert "error" not in record.to_json()
+
+
+@pytest.mark.parametrize("name", ["benchmark-quick", "benchmark-cpu"])
+def test_records_of_earlier_versions_are_read(name):
+    """Their floor was what is in turn now, and `step_over_parts` what is over the floor now."""
+    path = ROOT / "results" / name / "benchmark.json"
+    old = json.loads(path.read_text())["results"]
+    for record, before in zip(results.read_results(path), old):
+        if "step_over_parts" in before:
+            found = statistics.median(record.rounds.step_over_floor)
+            assert found == pytest.approx(before["step_over_parts"]["median"])
+            turns = statistics.median(record.rounds.step_over_turns)
+            assert turns == pytest.approx(before["step_over_floor"]["median"])
 
 
 @pytest.mark.parametrize("model", ["ae", "vae"])
@@ -121,20 +145,21 @@ def test_xla_counts_little_more_at_full_size():
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_one_case_in_this_process(half, seeds):
-    name = half.__name__.removesuffix("_vae")
+    name = name_of(half)
     case = dataclasses.replace(SMALL, framework=name, ensemble=seeds)
     record = measure(half, case, 0.0, lambda: HALVES)
-    assert record["step_seconds"]["median"] > 0
-    assert ("ensemble_cost" in record) == (seeds > 1)
-    assert record["fastest"]["products"] in ("jax", "torch", "numpy")
-    assert record["part_seconds"]["part backward"] > 0
+    assert record.step_seconds.median > 0
+    assert (record.ensemble_cost is not None) == (seeds > 1)
+    assert record.fastest["products"] in ("jax", "torch", "numpy")
+    assert record.part_seconds["backward"] > 0
+    assert record.bound_seconds["products"]["numpy"] > 0
     epochs = measure(half, dataclasses.replace(case, kind="epoch"), 0.0, lambda: HALVES)
-    assert epochs["images_per_second"] == pytest.approx(24 * seeds / epochs["epoch_seconds"]["median"])
+    assert epochs.images_per_second == pytest.approx(24 * seeds / epochs.epoch_seconds.median)
 
 
 def test_loss_against_seconds(half):
-    case = Case(kind="loss", framework=half.__name__.removesuffix("_vae"), hidden=(16,), epochs=3)
-    curve = measure(half, case, 5.0, lambda: HALVES)["test_loss_by_seconds"]
+    case = Case(kind="loss", framework=name_of(half), hidden=(16,), epochs=3)
+    curve = measure(half, case, 5.0, lambda: HALVES).test_loss_by_seconds
     assert [seconds for seconds, _ in curve] == sorted(seconds for seconds, _ in curve)
     assert curve[0][0] > 5
     assert curve[-1][1] < curve[0][1]

@@ -21,11 +21,6 @@ class Bound:
     library: str
     run: Repeated
 
-    @property
-    def name(self) -> str:
-        """Its name in records."""
-        return f"{self.kind} {self.library}"
-
 
 def bounds(half: Half, others: Callable[[], Halves], config: Config, elements: int, on_cpu: bool) -> list[Bound]:
     """A step's products, Adam, the two in turn, and streaming over `elements`.

@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ import numpy as np
 from vae_common.backend import Half, Halves, Repeated, load_microbenchmarks
 from vae_common.benchmark import costs, lower_bounds
 from vae_common.benchmark.cases import Case
+from vae_common.benchmark.records import Ceilings, Record, Rounds, Summary
 from vae_common.config import Config
 from vae_common.data import datasets, memory
 
@@ -41,41 +42,45 @@ def require_measurable(half: Half, case: Case) -> None:
     memory.require(config, half.model_shapes(config), images, free, case.ensemble)
 
 
-def measure(half: Half, case: Case, imported: float, others: Callable[[], Halves]) -> dict[str, Any]:
+def measure(half: Half, case: Case, imported: float, others: Callable[[], Halves]) -> Record:
     """Measures a case; `imported` is what importing the half took, `others` gives every half for the floor."""
     config = case.config()
-    record: dict[str, Any] = {"case": dataclasses.asdict(case), "key": case.key}
+    platform = half.platform_of(half.device_for(config))
     if case.kind == "loss":
-        record |= _test_loss(half, config, case, imported) | _peaks(half, config)
+        record = _test_loss(half, config, case, imported)
+        record = replace(record, **_peaks(half, config))
     else:
-        start = _start(half, config, case, imported) if case.kind == "step" else {}
-        on_cpu = half.environment(case.device)["device"].startswith("cpu")
-        steps = _steps_of(case, on_cpu)
-        epochs = _epochs(half, config, case, steps, 3 if case.kind == "step" else case.rounds)
-        record |= start | epochs | _peaks(half, config)  # before what only the floor needs is imported
+        steps = _steps_of(case, platform == "cpu")
+        start = _start(half, config, case, imported) if case.kind == "step" else None
+        record = _epochs(half, config, case, steps, 3 if case.kind == "step" else case.rounds)
+        # Before what only the floor needs is imported.
+        record = replace(record, start_seconds=start, **_peaks(half, config))
         if case.kind == "step":
-            measured = _steps(half, config, case, steps, on_cpu, others)
-            record |= measured | {"rounds": epochs["rounds"] | measured["rounds"]}
-    record["environment"] = half.environment(case.device) | {"python": sys.version.split()[0]}
-    return record
+            record = _with_steps(record, half, config, platform == "cpu", others)
+    environment = half.environment(case.device) | {"python": sys.version.split()[0]}
+    return replace(record, platform=platform, environment=environment)
 
 
-def measure_recipe(half: Half, case: Case) -> dict[str, Any]:
+def measure_recipe(half: Half, case: Case) -> Record:
     """Whole epochs of the half's recipe, as `measure` has them of the half."""
     config = case.config()
     images = synthetic_images(config, case.images or 60 * case.batch_size)
     recipe = importlib.import_module(f"{half.__name__}.recipe")
     seconds = recipe.recipe_epochs(config, images, case.rounds + 1)[1:]
-    steps = len(images) // case.batch_size
-    return {
-        "case": dataclasses.asdict(case),
-        "key": case.key,
-        "environment": half.environment(case.device),
-        "epoch_seconds": summarize(seconds),
-        "images_per_second": steps * case.batch_size / statistics.median(seconds),
-        "steps": steps,
-        "rounds": {"epoch_seconds": seconds},
-    }
+    record = _of_epochs(case, seconds, len(images) // case.batch_size)
+    platform = half.platform_of(half.device_for(config))
+    return replace(record, platform=platform, environment=half.environment(case.device))
+
+
+def _of_epochs(case: Case, seconds: list[float], steps: int) -> Record:
+    """The record of whole epochs that took so many seconds each."""
+    return Record(
+        case,
+        steps=steps,
+        rounds=Rounds(epoch_seconds=seconds),
+        epoch_seconds=Summary.of(seconds),
+        images_per_second=steps * case.batch_size * case.ensemble / statistics.median(seconds),
+    )
 
 
 def _peaks(half: Half, config: Config) -> dict[str, Any]:
@@ -93,12 +98,6 @@ def _steps_of(case: Case, on_cpu: bool) -> int:
     return max(8, min(120 if case.ensemble == 1 else 60, 120 * 128 // case.batch_size)) if on_cpu else 468
 
 
-def summarize(values: list[float]) -> dict[str, float]:
-    """Median, quartiles and number of some values."""
-    quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
-    return {"median": quartiles[1], "lower_quartile": quartiles[0], "upper_quartile": quartiles[2], "n": len(values)}
-
-
 def synthetic_images(config: Config, count: int) -> np.ndarray:
     """uint8 noise: what a step costs does not depend on what the images show."""
     return np.random.default_rng(0).integers(0, 256, (count, *config.image_shape), np.uint8)
@@ -110,7 +109,7 @@ def _state(half: Half, config: Config, seeds: int) -> Any:
     return half.stack_states([half.create_state(dataclasses.replace(config, seed=seed)) for seed in range(seeds)])
 
 
-def _start(half: Half, config: Config, case: Case, imported: float) -> dict[str, Any]:
+def _start(half: Half, config: Config, case: Case, imported: float) -> dict[str, float]:
     """What passes before the first step is done, in its parts."""
     marks = [time.perf_counter()]
     images = half.place_images(synthetic_images(config, _steps_of(case, True) * case.batch_size), config)
@@ -124,7 +123,7 @@ def _start(half: Half, config: Config, case: Case, imported: float) -> dict[str,
     marks.append(time.perf_counter())
     taken = (b - a for a, b in itertools.pairwise(marks))
     parts = {"import": imported} | dict(zip(("build", "compile", "first_step"), taken))
-    return {"start_seconds": parts | {"to_first_step": sum(parts.values())}}
+    return parts | {"to_first_step": sum(parts.values())}
 
 
 def _epoch_run(half: Half, config: Config, seeds: int, steps: int) -> Callable[[], None]:
@@ -145,90 +144,109 @@ def _epoch_run(half: Half, config: Config, seeds: int, steps: int) -> Callable[[
 class _Turn:
     """What is timed in every round: so many repetitions of it."""
 
+    kind: str
+    """That of a bound, or what is timed of the half itself."""
     name: str
+    """The bound's library, or the part of the half."""
     run: Repeated
     repeats: int
     warmed_up: bool = False
     """Whether what is timed before has woken its threads."""
 
 
-def _steps(
-    half: Half, config: Config, case: Case, steps: int, on_cpu: bool, others: Callable[[], Halves]
-) -> dict[str, Any]:
-    """Steps against their lower bounds and beside their parts, all taking turns."""
+PART, WHOLE, SINGLE = "part", "step", "single"
+"""Kinds of what is timed of the half: parts of a step, steps, and those of one seed where there are several."""
+Seconds = dict[str, dict[str, list[float]]]
+"""By kind and name, one number a round."""
+
+
+def _with_steps(record: Record, half: Half, config: Config, on_cpu: bool, others: Callable[[], Halves]) -> Record:
+    """A record with steps against their lower bounds and beside their parts, all taking turns."""
     # On a CPU as much as weights, gradient and moments, so as deep in the caches; else more than any cache holds.
     elements = 4 * costs.parameters(config) // 3 if on_cpu else 2**26
     bounds = lower_bounds.bounds(half, others, config, elements, on_cpu)
-    seconds = _timed(_turns(half, config, case, steps, on_cpu, bounds), case.rounds)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    seconds = _timed(_turns(half, config, record, on_cpu, bounds), record.case.rounds)
+    medians = {kind: {name: statistics.median(values) for name, values in of.items()} for kind, of in seconds.items()}
     fastest = {
-        kind: min((bound for bound in bounds if bound.kind == kind), key=lambda bound: medians[bound.name])
+        kind: min(medians[kind], key=lambda library: medians[kind][library])
         for kind in ("turns", "products", "adam", "streaming")
     }
-    products, adam, turns = (seconds[fastest[kind].name] for kind in ("products", "adam", "turns"))
-    floor = [p + a for p, a in zip(products, adam)]
-    step = seconds["step"]
-    record: dict[str, Any] = {
-        "steps": steps,
-        "step_seconds": summarize(step),
-        "images_per_second": config.training.batch_size / medians["step"],
-        "step_over_floor": summarize([s / f for s, f in zip(step, floor)]),
-        "step_over_turns": summarize([s / t for s, t in zip(step, turns)]),
-        "fastest": {kind: bound.library for kind, bound in fastest.items()},
-        "part_seconds": medians,
-        "rounds": {"step_seconds": step, "floor_seconds": floor, "turns_seconds": turns},
-    }
-    if "single" in seconds:
-        alone = [case.ensemble * s / one for s, one in zip(step, seconds["single"])]
-        record["ensemble_cost"] = summarize(alone)
-    bandwidth = 12 * elements / medians[fastest["streaming"].name]
-    return record | _ceilings(half, config, medians["step"], medians[fastest["products"].name], bandwidth)
+    products, adam = (seconds[kind][fastest[kind]] for kind in ("products", "adam"))
+    rounds = replace(
+        record.rounds,
+        step_seconds=seconds[WHOLE][WHOLE],
+        floor_seconds=[p + a for p, a in zip(products, adam)],
+        turns_seconds=seconds["turns"][fastest["turns"]],
+    )
+    step = medians[WHOLE][WHOLE]
+    record = replace(
+        record,
+        rounds=rounds,
+        step_seconds=Summary.of(rounds.step_seconds),
+        images_per_second=config.training.batch_size / step,
+        step_over_floor=Summary.of(rounds.step_over_floor),
+        step_over_turns=Summary.of(rounds.step_over_turns),
+        fastest=fastest,
+        part_seconds=medians[PART] | {WHOLE: step},
+        bound_seconds={kind: medians[kind] for kind in fastest},
+    )
+    if SINGLE in seconds:
+        pairs = zip(rounds.step_seconds, seconds[SINGLE][SINGLE])
+        cost = Summary.of([record.case.ensemble * step / one for step, one in pairs])
+        record = replace(record, ensemble_cost=cost)
+    bandwidth = 12 * elements / medians["streaming"][fastest["streaming"]]
+    return _with_ceilings(record, half, config, medians["products"][fastest["products"]], bandwidth)
 
 
 def _turns(
-    half: Half, config: Config, case: Case, steps: int, on_cpu: bool, bounds: Sequence[lower_bounds.Bound]
+    half: Half, config: Config, record: Record, on_cpu: bool, bounds: Sequence[lower_bounds.Bound]
 ) -> list[_Turn]:
     """What takes turns: the bounds, the parts of a step, steps, and those of one seed where there are several."""
+    steps, seeds = record.steps or 1, record.case.ensemble
     repeats = max(2, min(steps, 120 * 128 // config.training.batch_size) // 8) if on_cpu else 60
-    epoch = _epoch_run(half, config, case.ensemble, steps)
-    turns = [_Turn(bound.name, bound.run, repeats) for bound in bounds]
+    epoch = _epoch_run(half, config, seeds, steps)
+    turns = [_Turn(bound.kind, bound.library, bound.run, repeats) for bound in bounds]
     parts = load_microbenchmarks(half).step_parts(config)
-    turns += [_Turn(f"part {name}", part, repeats) for name, part in parts.items()]
-    turns.append(_Turn("step", lambda _: epoch(), steps * case.ensemble, warmed_up=True))  # by its parts
-    if case.ensemble > 1:
+    turns += [_Turn(PART, name, part, repeats) for name, part in parts.items()]
+    turns.append(_Turn(WHOLE, WHOLE, lambda _: epoch(), steps * seeds, warmed_up=True))  # by its parts
+    if seeds > 1:
         single = _epoch_run(half, config, 1, steps)
-        turns.append(_Turn("single", lambda _: single(), steps, warmed_up=True))
+        turns.append(_Turn(SINGLE, SINGLE, lambda _: single(), steps, warmed_up=True))
     return turns
 
 
-def _timed(turns: Sequence[_Turn], rounds: int) -> dict[str, list[float]]:
+def _timed(turns: Sequence[_Turn], rounds: int) -> Seconds:
     """Seconds of one repetition of each, by round; a round before the first warms up."""
-    seconds: dict[str, list[float]] = {turn.name: [] for turn in turns}
-    for _ in range(rounds + 1):
+    seconds: Seconds = {}
+    for warming in (True, *[False] * rounds):
         for turn in turns:
             end = time.perf_counter() + WARM_UP
             while not turn.warmed_up and time.perf_counter() < end:
                 turn.run(1)
             start = time.perf_counter()
             turn.run(turn.repeats)
-            seconds[turn.name].append((time.perf_counter() - start) / turn.repeats)
-    return {name: values[1:] for name, values in seconds.items()}
+            taken = (time.perf_counter() - start) / turn.repeats
+            if not warming:
+                seconds.setdefault(turn.kind, {}).setdefault(turn.name, []).append(taken)
+    return seconds
 
 
-def _ceilings(half: Half, config: Config, step: float, products: float, bandwidth: float) -> dict[str, Any]:
-    """What a step of so many seconds makes of what the machine can multiply and move."""
+def _with_ceilings(record: Record, half: Half, config: Config, products: float, bandwidth: float) -> Record:
+    """A record with what its step makes of what the machine can multiply and move."""
     flops, moved = costs.step_flops(config), costs.step_bytes(config)
-    return {
-        "model_flops": flops,
-        "framework_flops": load_microbenchmarks(half).counted_flops(config),
-        "model_bytes": moved,
-        "ceilings": {"flops_per_second": flops / products, "bytes_per_second": bandwidth},
-        "of_product_ceiling": products / step,
-        "of_streaming_ceiling": moved / step / bandwidth,
-    }
+    step = statistics.median(record.rounds.step_seconds)
+    return replace(
+        record,
+        model_flops=flops,
+        framework_flops=load_microbenchmarks(half).counted_flops(config),
+        model_bytes=moved,
+        ceilings=Ceilings(flops_per_second=flops / products, bytes_per_second=bandwidth),
+        of_product_ceiling=products / step,
+        of_streaming_ceiling=moved / step / bandwidth,
+    )
 
 
-def _epochs(half: Half, config: Config, case: Case, steps: int, rounds: int) -> dict[str, Any]:
+def _epochs(half: Half, config: Config, case: Case, steps: int, rounds: int) -> Record:
     """Whole epochs, their random numbers and the reading back of their losses included."""
     images = half.place_images(synthetic_images(config, steps * case.batch_size), config)
     state, program, seconds = _state(half, config, case.ensemble), None, []
@@ -241,16 +259,10 @@ def _epochs(half: Half, config: Config, case: Case, steps: int, rounds: int) -> 
         state, terms = program(state, images, draws)
         _ = [half.to_numpy(term) for term in terms]
         seconds.append(time.perf_counter() - start - compiled)
-    trained = steps * case.batch_size * case.ensemble
-    return {
-        "epoch_seconds": summarize(seconds[1:]),
-        "images_per_second": trained / statistics.median(seconds[1:]),
-        "rounds": {"epoch_seconds": seconds[1:]},
-        "steps": steps,
-    }
+    return _of_epochs(case, seconds[1:], steps)
 
 
-def _test_loss(half: Half, config: Config, case: Case, imported: float) -> dict[str, Any]:
+def _test_loss(half: Half, config: Config, case: Case, imported: float) -> Record:
     """Test loss after every epoch against the seconds of training so far, the start included."""
     dataset = datasets.load(case.dataset, data_dir=case.data_dir)
     config = dataclasses.replace(config, image_shape=dataset.image_shape)
@@ -265,4 +277,4 @@ def _test_loss(half: Half, config: Config, case: Case, imported: float) -> dict[
         half.to_numpy(terms.total)
         elapsed += time.perf_counter() - start
         curve.append([elapsed, float(half.evaluate(state.model, dataset.test.images, config).total.mean())])
-    return {"test_loss_by_seconds": curve, "test_loss_nats": curve[-1][1]}
+    return Record(case, test_loss_by_seconds=curve, test_loss_nats=curve[-1][1])

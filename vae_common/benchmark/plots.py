@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from vae_common.benchmark.cases import Case
+from vae_common.benchmark.records import Record
 from vae_common.benchmark.results import chosen
 from vae_common.benchmark.suites import GROWTH, GROWTH_IMAGES
 from vae_common.figures import plotting
@@ -29,34 +30,34 @@ AXES = {"images": "images", "hidden": "hidden width", "latent_dim": "latent size
 
 
 def save_figures(record: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draws every figure that the record has the numbers for; returns their paths."""
-    results = json.loads(json.dumps(record["results"]))  # lists, as in the file, where a fresh record has tuples
+    """Draws every figure that a benchmark's record has the numbers for; returns their paths."""
+    records, base = [Record.from_json(result) for result in record["results"]], Case.from_json(record["base"])
     figures = {
-        "throughput": throughput(results),
-        "parts": parts(results, record["base"]),
-        "time_to_loss": time_to_loss(results, record["base"]),
-        "growth": growth(results, record["base"]),
+        "throughput": throughput(records),
+        "parts": parts(records, base),
+        "time_to_loss": time_to_loss(records, base),
+        "growth": growth(records, base),
     }
     folder.mkdir(parents=True, exist_ok=True)
     return [plotting.save(figure, folder / f"{name}.png") for name, figure in figures.items() if figure]
 
 
-def throughput(results: Iterable[Any]) -> Figure | None:
+def throughput(records: Iterable[Record]) -> Figure | None:
     """Images per second against batch size, with the machine's ceiling for these products drawn in."""
-    steps = list(chosen(results, kind="step", ensemble=1, precision="float32", model="vae"))
-    if len({r["case"]["batch_size"] for r in steps}) < 2:
+    steps = list(chosen(records, kind="step", ensemble=1, precision="float32", model="vae"))
+    if len({r.case.batch_size for r in steps}) < 2:
         return None
     figure, axes = _one("Training throughput against batch size")
     for name, of_variant in _by_variant(steps):
-        x = [r["case"]["batch_size"] for r in of_variant]
-        axes.plot(x, [r["images_per_second"] for r in of_variant], **_style(name))
+        x = [r.case.batch_size for r in of_variant]
+        axes.plot(x, [r.images_per_second or 0.0 for r in of_variant], **_style(name))
     ceilings: dict[int, float] = {}
     for r in steps:
-        batch, flops = r["case"]["batch_size"], r["ceilings"]["flops_per_second"]
-        ceilings[batch] = max(ceilings.get(batch, 0.0), batch * flops / r["model_flops"])
-    axes.plot(
-        *zip(*sorted(ceilings.items())), color="black", linestyle="--", label="ceiling: the matrix products alone"
-    )
+        if r.ceilings is not None and r.model_flops is not None:
+            batch = r.case.batch_size
+            ceilings[batch] = max(ceilings.get(batch, 0.0), batch * r.ceilings.flops_per_second / r.model_flops)
+    highest = [ceilings[batch] for batch in sorted(ceilings)]
+    axes.plot(sorted(ceilings), highest, color="black", linestyle="--", label="ceiling: the matrix products alone")
     axes.set(xscale="log", ylim=(0, None), xlabel="batch size", ylabel="images per second")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_xticks(sorted(ceilings), [f"{batch:,}" for batch in sorted(ceilings)])
@@ -65,28 +66,23 @@ def throughput(results: Iterable[Any]) -> Figure | None:
     return figure
 
 
-def parts(results: Iterable[Any], base: Mapping[str, Any]) -> Figure | None:
+def parts(records: Iterable[Record], base: Case) -> Figure | None:
     """What a step consists of, each part run by itself, beside the whole and its floor."""
-    same = {name: base[name] for name in ("batch_size", "precision", "model", "latent_dim")}
-    steps = list(chosen(results, kind="step", ensemble=1, **same))
+    same = {name: getattr(base, name) for name in ("batch_size", "precision", "model", "latent_dim")}
+    steps = [r for r in chosen(records, kind="step", ensemble=1, **same) if r.part_seconds and r.step_over_floor]
     if not steps:
         return None
     figure, axes = _one("The parts of a step, each run by itself (PyTorch's eagerly), and the whole")
     rows = [(name, of[0]) for name, of in _by_variant(steps)]
-    for row, (_, result) in enumerate(rows):
-        seconds = result["part_seconds"]
-        grown = [seconds[f"part {name}"] for name in ("gather", "forward", "backward")]
-        own = dict(zip(PARTS, [grown[0], grown[1] - grown[0], grown[2] - grown[1], seconds["part adam"]]))
-        left = 0.0
+    for row, (_, record) in enumerate(rows):
+        left, own = 0.0, _own_milliseconds(record)
         for name, colour in PARTS.items():
-            width = 1e3 * max(own[name], 0)
-            axes.barh(row, width, left=left, height=0.5, color=colour, label=name if not row else None)
-            left += width
-        whole, floor = 1e3 * seconds["step"], seconds["step"] / result["step_over_floor"]["median"] * 1e3
-        axes.plot(
-            [whole] * 2, [row - 0.36, row + 0.36], color="black", linewidth=2.5, label=None if row else "whole step"
-        )
-        axes.plot([floor] * 2, [row - 0.36, row + 0.36], color="black", linestyle=":", label=None if row else "floor")
+            axes.barh(row, own[name], left=left, height=0.5, color=colour, label=name if not row else None)
+            left += own[name]
+        marks = [row - 0.36, row + 0.36]
+        whole, floor = own["step"], own["floor"]
+        axes.plot([whole] * 2, marks, color="black", linewidth=2.5, label=None if row else "whole step")
+        axes.plot([floor] * 2, marks, color="black", linestyle=":", label=None if row else "floor")
     axes.set_yticks(range(len(rows)), [_style(name)["label"] for name, _ in rows])
     axes.invert_yaxis()
     axes.set(xlabel="milliseconds", xlim=(0, None))
@@ -94,23 +90,37 @@ def parts(results: Iterable[Any], base: Mapping[str, Any]) -> Figure | None:
     return figure
 
 
-def time_to_loss(results: Iterable[Any], base: Mapping[str, Any]) -> Figure | None:
-    """Test loss against the seconds of training so far, start included; a line at a loss that all reach."""
-    same = {
-        "kind": "loss",
-        "dataset": base["dataset"],
-        "precision": base["precision"],
-        "latent_dim": base["latent_dim"],
+def _own_milliseconds(record: Record) -> dict[str, float]:
+    """What each part of a step adds to those before it, the whole step, and its floor."""
+    assert record.part_seconds is not None
+    assert record.step_over_floor is not None
+    seconds = record.part_seconds
+    own = {
+        "gather": seconds["gather"],
+        "forward": seconds["forward"] - seconds["gather"],
+        "backward": seconds["backward"] - seconds["forward"],
+        "adam": seconds["adam"],
+        "step": seconds["step"],
+        "floor": seconds["step"] / record.step_over_floor.median,
     }
-    curves = [
-        r for r in chosen(results, **same) if r["case"]["execution"] != "eager" or r["case"]["framework"] == "torch"
-    ]
+    return {name: 1e3 * max(value, 0) for name, value in own.items()}
+
+
+def time_to_loss(records: Iterable[Record], base: Case) -> Figure | None:
+    """Test loss against the seconds of training so far, start included; a line at a loss that all reach."""
+    same = {name: getattr(base, name) for name in ("dataset", "precision", "latent_dim")}
+    own = {
+        name: [r.test_loss_by_seconds for r in of if r.test_loss_by_seconds]
+        for name, of in _by_variant(chosen(records, kind="loss", **same))
+        if name != "jax eager"
+    }
+    curves = {name: found[-1] for name, found in own.items() if found}
     if not curves:
         return None
-    figure, axes = _one(f"Test loss on {base['dataset']} against seconds of training, start included")
-    target = max(min(loss for _, loss in r["test_loss_by_seconds"]) for r in curves)
-    for name, of_variant in _by_variant(curves):
-        seconds, losses = zip(*of_variant[-1]["test_loss_by_seconds"])
+    figure, axes = _one(f"Test loss on {base.dataset} against seconds of training, start included")
+    target = max(min(loss for _, loss in curve) for curve in curves.values())
+    for name, curve in curves.items():
+        seconds, losses = zip(*curve)
         style = _style(name)
         reached = next(s for s, loss in zip(seconds, losses) if loss <= target)
         axes.plot(seconds, losses, **(style | {"label": f"{style['label']}: {reached:.1f} s"}))
@@ -120,20 +130,22 @@ def time_to_loss(results: Iterable[Any], base: Mapping[str, Any]) -> Figure | No
     return figure
 
 
-def growth(results: Iterable[Any], base: Mapping[str, Any]) -> Figure | None:
+def growth(records: Iterable[Record], base: Case) -> Figure | None:
     """Seconds of an epoch as images, width, latent size and seeds grow, with a line of slope 1."""
-    epochs = [r for r in chosen(results, kind="epoch") if r["case"]["framework"] != "recipe"]
-    if len({r["case"]["images"] for r in epochs}) < 3:
+    epochs = [r for r in chosen(records, kind="epoch") if r.case.framework != "recipe" and r.epoch_seconds]
+    if len({r.case.images for r in epochs}) < 3:
         return None
     x, y = [1], [1.0]
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     figure.suptitle("What an epoch costs as it grows")
     for axes, (field, values) in zip(figure.subplots(2, 2).flat, GROWTH.items()):
-        wanted = {name: base[name] for name in ("hidden", "latent_dim", "ensemble")} | {"images": GROWTH_IMAGES}
+        wanted = {name: getattr(base, name) for name in ("hidden", "latent_dim", "ensemble")} | {
+            "images": GROWTH_IMAGES
+        }
         del wanted[field]
         sizes = [_size(value) for value in values]
         for name, of_variant in _by_variant(chosen(epochs, **wanted)):
-            found = {_size(r["case"][field]): r["epoch_seconds"]["median"] for r in of_variant}
+            found = {_size(getattr(r.case, field)): r.epoch_seconds.median for r in of_variant if r.epoch_seconds}
             x = [size for size in sizes if size in found] or x
             y = [found[size] for size in x] if found else y
             axes.plot(x, y, **_style(name))
@@ -162,10 +174,10 @@ def _one(title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _by_variant(results: Iterable[Any]) -> list[tuple[str, list[Any]]]:
-    found: dict[str, list[Any]] = {}
-    for result in sorted(results, key=lambda r: r["case"]["batch_size"]):
-        found.setdefault(f"{result['case']['framework']} {result['case']['execution']}", []).append(result)
+def _by_variant(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
+    found: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda r: r.case.batch_size):
+        found.setdefault(record.variant, []).append(record)
     return [(name, found[name]) for name in sorted(found, key=lambda name: [*STYLES, name].index(name))]
 
 

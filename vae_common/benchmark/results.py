@@ -2,131 +2,149 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
 from vae_common.benchmark.cases import Case
-from vae_common.benchmark.measurement import summarize
+from vae_common.benchmark.records import Ceilings, Record, Rounds, Summary
 from vae_common.errors import InputError
 from vae_common.files import read_json, reason
 
-Record = dict[str, Any]
 PRECISION_EPOCHS = 20
 """Of the trainings on digits whose test losses tell precisions apart."""
 
 
 def merged(records: Sequence[Record]) -> Record:
     """The records of one case from several processes as one: rounds joined, all else medians over processes."""
-    good = [record for record in records if "error" not in record]
+    good = [record for record in records if record.error is None]
     if not good:
-        return dict(records[0])
-    result = dict(good[0]) | {"processes": len(good)}
-    for name in ("start_seconds", "part_seconds", "ceilings"):
-        if name in result:
-            result[name] = {part: statistics.median(r[name][part] for r in good) for part in result[name]}
-    for name in ("of_product_ceiling", "of_streaming_ceiling", "peak_host_bytes", "peak_device_bytes"):
-        if result.get(name) is not None:
-            result[name] = statistics.median(r[name] for r in good)
-    if "rounds" not in result:
-        return result
-    rounds = result["rounds"] = {name: [v for r in good for v in r["rounds"][name]] for name in result["rounds"]}
-    batch = result["case"]["batch_size"]
-    result["epoch_seconds"] = summarize(rounds["epoch_seconds"])
-    trained = batch * result["case"]["ensemble"] * result["steps"]
-    result["images_per_second"] = trained / result["epoch_seconds"]["median"]
-    if "step_seconds" in rounds:
-        result["step_seconds"] = summarize(rounds["step_seconds"])
-        result["images_per_second"] = batch / result["step_seconds"]["median"]
-        for name, below in (("step_over_floor", "floor_seconds"), ("step_over_turns", "turns_seconds")):
-            result[name] = summarize([step / least for step, least in zip(rounds["step_seconds"], rounds[below])])
+        return records[0]
+    medians = {
+        name: _medians([getattr(record, name) for record in good])
+        for name in (
+            "start_seconds", "part_seconds", "bound_seconds", "of_product_ceiling", "of_streaming_ceiling",
+            "peak_host_bytes", "peak_device_bytes",
+        )
+    }  # fmt: skip
+    first, rounds = good[0], Rounds()
+    for record in good:
+        for field in dataclasses.fields(Rounds):
+            getattr(rounds, field.name).extend(getattr(record.rounds, field.name))
+    ceilings = first.ceilings
+    if ceilings is not None:
+        ceilings = Ceilings(**_medians([dataclasses.asdict(r.ceilings) for r in good if r.ceilings is not None]))
+    result = replace(first, processes=len(good), rounds=rounds, ceilings=ceilings, **medians)
+    if rounds.epoch_seconds:
+        epoch = Summary.of(rounds.epoch_seconds)
+        trained = first.case.batch_size * first.case.ensemble * (first.steps or 0)
+        result = replace(result, epoch_seconds=epoch, images_per_second=trained / epoch.median)
+    if rounds.step_seconds:
+        step = Summary.of(rounds.step_seconds)
+        result = replace(
+            result,
+            step_seconds=step,
+            images_per_second=first.case.batch_size / step.median,
+            step_over_floor=Summary.of(rounds.step_over_floor),
+            step_over_turns=Summary.of(rounds.step_over_turns),
+        )
     return result
 
 
-def chosen(results: Iterable[Mapping[str, Any]], **wanted: Any) -> Iterator[Any]:
-    """The results, failed ones left out, whose case has these values."""
-    for result in results:
-        if "error" not in result and all(result["case"][name] == value for name, value in wanted.items()):
-            yield result
+def _medians(values: Sequence[Any]) -> Any:
+    """The median of numbers, or of each number in mappings alike; None where there is none."""
+    if values[0] is None:
+        return None
+    if isinstance(values[0], Mapping):
+        return {name: _medians([value[name] for value in values]) for name in values[0]}
+    return statistics.median(values)
 
 
-def summary(results: Sequence[Record], base: Case) -> dict[str, Any]:
+def chosen(records: Iterable[Record], **wanted: Any) -> Iterator[Record]:
+    """The records, failed ones left out, whose case has these values."""
+    for record in records:
+        if record.error is None and all(getattr(record.case, name) == value for name, value in wanted.items()):
+            yield record
+
+
+def summary(records: Sequence[Record], base: Case) -> dict[str, Any]:
     """The figures that a benchmark is read for; what was not measured is left out."""
-    at = {name: getattr(base, name) for name in ("batch_size", "precision", "model", "latent_dim")}
-    at |= {"hidden": list(base.hidden)}
-    results = json.loads(json.dumps(list(results)))  # tuples as lists, as in a file
-    found: dict[str, Any] = {"step_over_floor": {}, "step_over_turns": {}, "times_the_recipe": {}}
-    found["ensemble_cost"] = {}
-    for result in chosen(results, kind="step", ensemble=1, **at):
-        for kind in ("step_over_floor", "step_over_turns"):
-            by_execution = found[kind].setdefault(result["case"]["framework"], {})
-            by_execution[result["case"]["execution"]] = round(result[kind]["median"], 3)
-    recipe = [r["images_per_second"] for r in chosen(results, framework="recipe")]
-    for result in chosen(results, kind="epoch", ensemble=1, hidden=[400], latent_dim=20) if recipe else ():
-        if result["case"]["framework"] != "recipe":
-            found["times_the_recipe"][_name(result)] = round(result["images_per_second"] / recipe[0], 2)
-    for result in chosen(results, kind="step", **at):
-        if "ensemble_cost" in result:
-            by_seeds = found["ensemble_cost"].setdefault(_name(result), {})
-            by_seeds[str(result["case"]["ensemble"])] = round(result["ensemble_cost"]["median"], 2)
-    found["precisions"] = _precisions(results, at)
+    at = {name: getattr(base, name) for name in ("batch_size", "precision", "model", "latent_dim", "hidden")}
+    found = {
+        "step_over_floor": _by_framework(records, at, "step_over_floor"),
+        "step_over_turns": _by_framework(records, at, "step_over_turns"),
+        "times_the_recipe": _times_the_recipe(records),
+        "ensemble_cost": _ensemble_costs(records, at),
+        "precisions": _precisions(records, at),
+    }
     return {name: values for name, values in found.items() if values}
 
 
-def _precisions(results: Sequence[Record], at: Mapping[str, Any]) -> dict[str, Any]:
+def _by_framework(records: Sequence[Record], at: Mapping[str, Any], kind: str) -> dict[str, dict[str, float]]:
+    """A ratio's median, by framework and execution."""
+    found: dict[str, dict[str, float]] = {}
+    for record in chosen(records, kind="step", ensemble=1, **at):
+        by_execution = found.setdefault(record.case.framework, {})
+        by_execution[record.case.execution] = round(getattr(record, kind).median, 3)
+    return found
+
+
+def _times_the_recipe(records: Sequence[Record]) -> dict[str, float]:
+    """How many times as fast as the recipe, by variant."""
+    recipe = [r.images_per_second for r in chosen(records, framework="recipe") if r.images_per_second]
+    found: dict[str, float] = {}
+    for record in chosen(records, kind="epoch", ensemble=1, hidden=(400,), latent_dim=20) if recipe else ():
+        if record.case.framework != "recipe" and record.images_per_second:
+            found[record.variant] = round(record.images_per_second / recipe[0], 2)
+    return found
+
+
+def _ensemble_costs(records: Sequence[Record], at: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What a step of several seeds costs in steps of one, by variant and number of seeds."""
+    found: dict[str, dict[str, float]] = {}
+    for record in chosen(records, kind="step", **at):
+        if record.ensemble_cost is not None:
+            by_seeds = found.setdefault(record.variant, {})
+            by_seeds[str(record.case.ensemble)] = round(record.ensemble_cost.median, 2)
+    return found
+
+
+def _precisions(records: Sequence[Record], at: Mapping[str, Any]) -> dict[str, Any]:
     """Speed relative to float32, and the difference of the test loss on digits after the same training."""
     shape = {name: at[name] for name in ("batch_size", "model", "hidden", "latent_dim")}
-    speeds = {
-        (_name(r), r["case"]["precision"]): r["images_per_second"]
-        for r in chosen(results, kind="step", ensemble=1, **shape)
-    }
-    frameworks = {_name(r): r["case"]["framework"] for r in results if "error" not in r}
+    steps = {(r.variant, r.case.precision): r for r in chosen(records, kind="step", ensemble=1, **shape)}
     losses = {
-        (r["case"]["framework"], r["case"]["precision"]): r["test_loss_nats"]
-        for r in chosen(results, kind="loss", dataset="digits", epochs=PRECISION_EPOCHS)
+        (r.case.framework, r.case.precision): r.test_loss_nats
+        for r in chosen(records, kind="loss", dataset="digits", epochs=PRECISION_EPOCHS)
     }
     found: dict[str, Any] = {}
-    for (name, precision), speed in speeds.items():
-        framework = frameworks[name]
-        if (
-            precision != "float32"
-            and (name, "float32") in speeds
-            and {(framework, precision), (framework, "float32")} <= losses.keys()
-        ):
-            found.setdefault(name, {})[precision] = {
-                "speed": round(speed / speeds[name, "float32"], 3),
-                "test_loss_difference_nats": losses[framework, precision] - losses[framework, "float32"],
+    for (variant, precision), record in steps.items():
+        single = steps.get((variant, "float32"))
+        loss, own = (losses.get((record.case.framework, name)) for name in (precision, "float32"))
+        if precision == "float32" or single is None or loss is None or own is None:
+            continue
+        speeds = record.images_per_second, single.images_per_second
+        if speeds[0] and speeds[1]:
+            found.setdefault(variant, {})[precision] = {
+                "speed": round(speeds[0] / speeds[1], 3),
+                "test_loss_difference_nats": loss - own,
             }
     return found
 
 
-def _name(result: Record) -> str:
-    return f"{result['case']['framework']} {result['case']['execution']}"
-
-
 def read_results(path: Path) -> list[Record]:
-    """The results in an earlier benchmark.json; raises InputError where it is none."""
+    """The records in an earlier benchmark.json; raises InputError where it is none."""
     held = read_json(path, "baseline")
     try:
-        results = held["results"]
-        return [_as_now(record) for record in results]
-    except (KeyError, TypeError) as error:
+        return [Record.from_json(record) for record in held["results"]]
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"baseline: {path} is no benchmark's benchmark.json ({reason(error)})") from error
-
-
-def _as_now(record: Record) -> Record:
-    """A record, also of an earlier version's, by the names of today."""
-    now = record | {"key": Case.from_json(record["case"]).key}
-    rounds = record.get("rounds", {})
-    if "parts_seconds" in rounds:  # what is the floor now; the floor was what took turns
-        names = {"parts_seconds": "floor_seconds", "floor_seconds": "turns_seconds"}
-        now["rounds"] = {names.get(name, name): values for name, values in rounds.items()}
-    return now
 
 
 def against(results: Sequence[Record], earlier: Sequence[Record]) -> dict[str, Any]:
@@ -138,20 +156,27 @@ def against(results: Sequence[Record], earlier: Sequence[Record]) -> dict[str, A
         over them says nothing of how processes differ. `over_floor`: the same of step over floor, from which
         the machine's drift is gone.
     """
-    by_key = {record["key"]: record for record in earlier}
+    by_key = {record.key: record for record in earlier}
     compared = {}
-    for result in results:
-        before = by_key.get(result["key"], {})
-        same = result.get("environment", {}).get("device") == before.get("environment", {}).get("device")
-        if not same or "rounds" not in result or "rounds" not in before:
+    for record in results:
+        before = by_key.get(record.key)
+        if before is None or _device(record) != _device(before):
             continue
-        name = "step_seconds" if "step_seconds" in result["rounds"] else "epoch_seconds"
-        both = [(r["rounds"], r.get("processes", 1)) for r in (result, before)]
-        compared[result["key"]] = _compared([(rounds[name], processes) for rounds, processes in both])
-        if name == "step_seconds":
-            over = [([s / f for s, f in zip(r[name], r["floor_seconds"])], processes) for r, processes in both]
-            compared[result["key"]]["over_floor"] = _compared(over)
+        both = record, before
+        steps = all(r.rounds.step_seconds for r in both)
+        seconds = [r.rounds.step_seconds if steps else r.rounds.epoch_seconds for r in both]
+        if not all(seconds):
+            continue
+        processes = [r.processes for r in both]
+        compared[record.key] = _compared(list(zip(seconds, processes)))
+        if steps:
+            over = [r.rounds.step_over_floor for r in both]
+            compared[record.key]["over_floor"] = _compared(list(zip(over, processes)))
     return compared
+
+
+def _device(record: Record) -> str | None:
+    return None if record.environment is None else record.environment.get("device")
 
 
 def _compared(both: Sequence[tuple[Sequence[float], int]]) -> dict[str, Any]:

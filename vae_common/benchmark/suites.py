@@ -17,7 +17,8 @@ from typing import Any
 
 from vae_common import files, stopping
 from vae_common.benchmark.cases import Case
-from vae_common.benchmark.results import PRECISION_EPOCHS, Record, against, merged, read_results, summary
+from vae_common.benchmark.records import Record
+from vae_common.benchmark.results import PRECISION_EPOCHS, against, merged, read_results, summary
 from vae_common.config.checks import require_count
 from vae_common.errors import InputError
 from vae_common.progress import Progress
@@ -84,9 +85,9 @@ def plan(
     cases = full(base, variants, gpu) if suite == "full" else {"quick": quick, "recipe": recipe}[suite](base, variants)
     asked = [dataclasses.replace(base, framework=f, execution=e) for f, e in variants]
     for case in asked:
-        found = _measured(case, programs, check=True)
-        if "error" in found:
-            raise InputError(f"benchmark: no process could be started for {case.framework} ({found['error']})")
+        failed = _measured(case, programs, check=True).error
+        if failed is not None:
+            raise InputError(f"benchmark: no process could be started for {case.framework} ({failed})")
     return Plan(base, suite, tuple(dict.fromkeys(cases)), processes, programs, tuple(earlier))
 
 
@@ -97,8 +98,8 @@ def execute(ordered: Plan, folder: Path, command: Sequence[str]) -> dict[str, An
     """
     where, base = machine(), ordered.base
     results = run_cases(ordered.cases, ordered.processes, folder / "records.jsonl", ordered.programs)
-    if all("error" in result for result in results):
-        raise InputError(f"benchmark: no case could be run; the first said: {results[0]['error']}")
+    if all(result.error is not None for result in results):
+        raise InputError(f"benchmark: no case could be run; the first said: {results[0].error}")
     record: dict[str, Any] = {
         files.KIND: KIND,
         "command": list(command),
@@ -106,7 +107,7 @@ def execute(ordered: Plan, folder: Path, command: Sequence[str]) -> dict[str, An
         "machine": where,
         "base": dataclasses.asdict(base),
     }
-    record |= {"summary": summary(results, base), "results": results}
+    record |= {"summary": summary(results, base), "results": [result.to_json() for result in results]}
     if ordered.earlier:
         record["summary"]["against_baseline"] = against(results, ordered.earlier)
     text = json.dumps(record, indent=1) + "\n"
@@ -177,14 +178,14 @@ def run_cases(cases: Sequence[Case], processes: int, log: Path, programs: str | 
                 except InputError as error:
                     if case.precision == cases[0].precision:  # what was asked for; the rest a suite adds by itself
                         raise
-                    record = {"case": dataclasses.asdict(case), "key": case.key, "error": str(error)}
-                if "environment" in record:
-                    devices.add(record["environment"]["device"].split(":")[0].replace("gpu", "cuda"))
+                    record = Record(case, error=str(error))
+                if record.platform is not None:
+                    devices.add(record.platform)
                 if len(devices) > 1:
                     raise InputError(
                         f"device: the halves run on {', '.join(sorted(devices))}; choose one with --device"
                     )
-                files.append_line(log, json.dumps(record))
+                files.append_line(log, json.dumps(record.to_json()))
                 found.setdefault(case.key, []).append(record)
                 bar.update(note=f"{case.kind} {case.framework} {case.execution} {case.precision}")
     return [merged(records) for records in found.values()]
@@ -212,9 +213,8 @@ def _measured(case: Case, programs: str | None, check: bool = False) -> Record:
         last = (failed.strip().splitlines() or [f"exit status {worker.returncode}"])[-1]
         if worker.returncode == 2:
             raise InputError(last.removeprefix("error: "))
-        return {"case": dataclasses.asdict(case), "key": case.key, "error": last}
-    record: dict[str, Any] = json.loads(said.splitlines()[-1])
-    return record
+        return Record(case, error=last)
+    return Record(case) if check else Record.from_json(json.loads(said.splitlines()[-1]))
 
 
 def machine() -> Mapping[str, Any]:

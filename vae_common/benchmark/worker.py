@@ -37,8 +37,8 @@ def main(text: str) -> dict[str, Any]:
         measurement.require_measurable(half, case)
         return {}
     if framework == "recipe":
-        return measurement.measure_recipe(half, case)
-    return measurement.measure(half, case, imported, _every_half)
+        return measurement.measure_recipe(half, case).to_json()
+    return measurement.measure(half, case, imported, _every_half).to_json()
 
 
 def _every_half() -> dict[str, Half]:
