@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 
@@ -35,7 +36,6 @@ from vae_common.conformance.engine.checks import (
 from vae_common.conformance.oracle import oracle_for
 from vae_common.conformance.outputs import (
     ADAM_STEPS,
-    Quantities,
     half_inference,
     half_outputs,
     half_updates,
@@ -48,6 +48,7 @@ from vae_common.conformance.tolerances import TOLERANCES, lockstep_tolerances
 from vae_common.contracts import Terms
 from vae_common.reference import training as reference_training
 
+_T = TypeVar("_T")
 TIERS = ("T0", "T1", "T2", "T3", "T4a", "T4b", "T5")
 
 
@@ -80,28 +81,28 @@ def state_checks(halves: Halves, config: Config, injected: InjectedState) -> Ite
     dtype, rate = config.training.dtype, config.training.learning_rate
     limits = TOLERANCES[dtype]
     for x, y, where in _pairs(halves, config, injected, half_outputs, reference_outputs):
-        yield from array_checks("T0", f"injected, {where}", x["injected"], y["injected"], 0)
+        yield from array_checks("T0", f"injected, {where}", x.injected, y.injected, 0)
         for kind in ("loss", "kl", "tensor"):
-            yield from array_checks("T2", where, x[kind], y[kind], limits[kind])
-        yield from array_checks("T2", where, x["evaluation"], y["evaluation"], limits["tensor"])
-        yield from array_checks("T3", where, x["gradient"], y["gradient"], limits["gradient"])
+            yield from array_checks("T2", where, getattr(x, kind), getattr(y, kind), limits[kind])
+        yield from array_checks("T2", where, x.evaluation, y.evaluation, limits["tensor"])
+        yield from array_checks("T3", where, x.gradient, y.gradient, limits["gradient"])
     if not injected.updates:
         return
-    for x, y, where in _pairs(halves, config, injected, half_updates, reference_updates):
+    for one, other, where in _pairs(halves, config, injected, half_updates, reference_updates):
         for t in ADAM_STEPS:
             at = f"t={t}, {where}"
             if dtype == "float64":
-                yield from array_checks("T4a", at, x[f"adam {t}"], y[f"adam {t}"], limits["adam"], rate)
+                yield from array_checks("T4a", at, one.adam[t], other.adam[t], limits["adam"], rate)
             else:
-                yield from rounded_update_checks("T4a", at, x[f"adam {t}"], y[f"adam {t}"], limits["adam"], rate)
-            yield from array_checks("T4a", at, x[f"moments {t}"], y[f"moments {t}"], limits["tensor"])
-        yield from array_checks("T4b", where, x["terms"], y["terms"], limits["kl"])
+                yield from rounded_update_checks("T4a", at, one.adam[t], other.adam[t], limits["adam"], rate)
+            yield from array_checks("T4a", at, one.moments[t], other.moments[t], limits["tensor"])
+        yield from array_checks("T4b", where, one.terms, other.terms, limits["kl"])
         if config.optimizer.average:
-            yield from array_checks("T4b", f"average, {where}", x["average"], y["average"], limits["tensor"])
+            yield from array_checks("T4b", f"average, {where}", one.average, other.average, limits["tensor"])
         if dtype == "float64":
-            yield from array_checks("T4b", where, x["step"], y["step"], limits["step"], rate)
+            yield from array_checks("T4b", where, one.step, other.step, limits["step"], rate)
         else:
-            yield from chaotic_update_checks("T4b", where, x["step"], y["step"], injected.weights, limits["step"], rate)
+            yield from chaotic_update_checks("T4b", where, one.step, other.step, injected.weights, limits["step"], rate)
 
 
 def inference_checks(halves: Halves, config: Config, injected: InjectedState) -> Iterator[Check]:
@@ -146,9 +147,9 @@ def _pairs(
     halves: Halves,
     config: Config,
     injected: InjectedState,
-    of_half: Callable[[Config, InjectedState, Half], Quantities],
-    of_reference: Callable[[Config, InjectedState], Quantities],
-) -> Iterator[tuple[Quantities, Quantities, str]]:
+    of_half: Callable[[Config, InjectedState, Half], _T],
+    of_reference: Callable[[Config, InjectedState], _T],
+) -> Iterator[tuple[_T, _T, str]]:
     """Every two of the halves and the reference, if it knows the model: their results, and a label."""
     results = {name: of_half(config, injected, half) for name, half in halves.items()}
     if reference.knows(config):

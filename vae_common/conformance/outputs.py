@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,22 +19,48 @@ from vae_common.data.pixels import unit
 from vae_common.reference import training as reference_training
 from vae_common.runs.checkpoints import AVERAGE, FIRST, SECOND, STEP, Arrays, moments_of, part_of, weights_of
 
-Quantities = dict[str, Any]
-"""By kind of quantity, arrays by name."""
+
+@dataclass(frozen=True)
+class Computed:
+    """What a forward and a backward pass give, by kind of quantity; arrays by name."""
+
+    loss: Mapping[str, Any]
+    kl: Mapping[str, Any]
+    tensor: Mapping[str, Any]
+    """What the forward pass computes."""
+    evaluation: Mapping[str, Any]
+    gradient: Mapping[str, Any]
+    injected: Mapping[str, Any]
+    """The state, as it comes back."""
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What Adam's updates and a whole step give; arrays by name."""
+
+    adam: Mapping[int, Mapping[str, Any]]
+    """Weights after step t from made-up gradients and moments, by t."""
+    moments: Mapping[int, Mapping[str, Any]]
+    step: Mapping[str, Any]
+    """Weights after one whole step."""
+    terms: Mapping[str, Any]
+    average: Mapping[str, Any]
+
+
 ADAM_STEPS = (1, 2, 10, 1000, 100_000)
 
 
-def half_outputs(config: Config, injected: InjectedState, half: Half) -> Quantities:
+def half_outputs(config: Config, injected: InjectedState, half: Half) -> Computed:
     """What one half makes of an injected state in a forward and a backward pass."""
     state, batch = inject(half, config, injected.arrays), _batch(half, config, injected)
     outputs = half.forward(state.model, injected.images, injected.noise, injected.labels)
     evaluated = half.evaluate(state.evaluated, injected.images, _on_grey(config), injected.labels)
     gradients, terms = half.gradients(state, *batch)
     means = {name: half.to_numpy(term) for name, term in terms._asdict().items()}
-    return _by_kind(outputs, means, evaluated, gradients) | {"injected": half.state_to_arrays(state)}
+    return _by_kind(outputs, means, evaluated, gradients, half.state_to_arrays(state))
 
 
-def reference_outputs(config: Config, injected: InjectedState) -> Quantities:
+def reference_outputs(config: Config, injected: InjectedState) -> Computed:
     """What the reference makes of it."""
     images, weights, labels = unit(injected.images), injected.weights, injected.labels
     outputs = reference.forward(config, weights, images, injected.noise, labels)
@@ -42,37 +69,39 @@ def reference_outputs(config: Config, injected: InjectedState) -> Quantities:
     draws = randomness.evaluation_noise(len(images), config.noise_dim)
     averages = part_of(injected.arrays, AVERAGE) or weights
     evaluated = reference.loss_terms(config.loss, reference.forward(config, averages, images, draws, labels), images)
-    return _by_kind(outputs, means, evaluated, gradients) | {"injected": injected.arrays}
+    return _by_kind(outputs, means, evaluated, gradients, injected.arrays)
 
 
-def half_updates(config: Config, injected: InjectedState, half: Half) -> Quantities:
-    """Adam's updates from made-up gradients, and one whole step from the injected."""
-    results: dict[str, Mapping[str, Any]] = {}
+def half_updates(config: Config, injected: InjectedState, half: Half) -> Updates:
+    """Adam's updates from made-up gradients, and one whole step from the injected state."""
+    adam, moments = {}, {}
     for t in ADAM_STEPS:
         start, gradient = adam_state(injected, t)
         typed = {name: g.astype(config.training.dtype) for name, g in gradient.items()}
         arrays = half.state_to_arrays(half.apply_gradients(inject(half, config, start), typed))
-        results |= {f"adam {t}": weights_of(arrays), f"moments {t}": moments_of(arrays)}
+        adam[t], moments[t] = weights_of(arrays), moments_of(arrays)
     after, terms = half.train_step(inject(half, config, injected.arrays), *_batch(half, config, injected))
     means = {name: half.to_numpy(term) for name, term in terms._asdict().items()}
     arrays = half.state_to_arrays(after)
-    return results | {"step": weights_of(arrays), "terms": means, "average": part_of(arrays, AVERAGE)}
+    return Updates(adam, moments, step=weights_of(arrays), terms=means, average=part_of(arrays, AVERAGE))
 
 
-def reference_updates(config: Config, injected: InjectedState) -> Quantities:
+def reference_updates(config: Config, injected: InjectedState) -> Updates:
     """The reference's updates from the same."""
     weights = injected.weights
-    results: dict[str, Any] = {}
+    adam: dict[int, Any] = {}
+    moments: dict[int, Any] = {}
     for t in ADAM_STEPS:
         start, gradient = adam_state(injected, t)
-        updated = reference_training.adam(config, weights, gradient, part_of(start, FIRST), part_of(start, SECOND), t)
-        moments = {FIRST + k: v for k, v in updated[1].items()} | {SECOND + k: v for k, v in updated[2].items()}
-        results |= {f"adam {t}": updated[0], f"moments {t}": moments | {STEP: np.array(t, np.int64)}}
+        first, second = part_of(start, FIRST), part_of(start, SECOND)
+        adam[t], first, second = reference_training.adam(config, weights, gradient, first, second, t)
+        named = {FIRST + name: m for name, m in first.items()} | {SECOND + name: v for name, v in second.items()}
+        moments[t] = named | {STEP: np.array(t, np.int64)}
     passed = reference_outputs(config, injected)
     first, second = part_of(injected.arrays, FIRST), part_of(injected.arrays, SECOND)
-    stepped = reference_training.adam(config, weights, passed["gradient"], first, second, injected.step + 1)[0]
+    stepped = reference_training.adam(config, weights, passed.gradient, first, second, injected.step + 1)[0]
     average = reference_training.averaged(config, part_of(injected.arrays, AVERAGE), stepped)
-    return results | {"step": stepped, "terms": passed["loss"] | passed["kl"], "average": average}
+    return Updates(adam, moments, step=stepped, terms={**passed.loss, **passed.kl}, average=average)
 
 
 def half_inference(half: Half, config: Config, injected: InjectedState) -> dict[str, Any]:
@@ -135,7 +164,9 @@ def _batch(half: Half, config: Config, injected: InjectedState) -> tuple[Any, An
         return half.prepare_images(half.to_device(injected.images, device), None, noise.dtype), noise, injected.labels
 
 
-def _by_kind(outputs: Outputs, terms: Mapping[str, Any], evaluated: Terms, gradients: Arrays) -> Quantities:
+def _by_kind(
+    outputs: Outputs, terms: Mapping[str, Any], evaluated: Terms, gradients: Arrays, injected: Arrays
+) -> Computed:
     tensors = {"logits": outputs.logits, "latents": outputs.latents, **outputs.posterior._asdict()}
     if outputs.log_scale is not None:
         tensors["log_scale"] = outputs.log_scale
@@ -146,10 +177,11 @@ def _by_kind(outputs: Outputs, terms: Mapping[str, Any], evaluated: Terms, gradi
         tensors |= {f"upper {name}": array for name, array in outputs.upper.posterior._asdict().items()}
     if outputs.codes is not None:
         tensors |= {f"code {name}": array for name, array in outputs.codes._asdict().items()}
-    return {
-        "loss": {name: terms[name] for name in ("total", "reconstruction")},
-        "kl": {"kl": terms["kl"]},
-        "tensor": {name: a for name, a in tensors.items() if a is not None},
-        "evaluation": {f"evaluated {name}": value for name, value in evaluated._asdict().items()},
-        "gradient": gradients,
-    }
+    return Computed(
+        loss={name: terms[name] for name in ("total", "reconstruction")},
+        kl={"kl": terms["kl"]},
+        tensor={name: a for name, a in tensors.items() if a is not None},
+        evaluation={f"evaluated {name}": value for name, value in evaluated._asdict().items()},
+        gradient=gradients,
+        injected=injected,
+    )
