@@ -22,7 +22,7 @@ from .inference import evaluate
 from .state import State, lost_part
 
 if TYPE_CHECKING:
-    from vae_common.data.datasets import Dataset
+    from vae_common.data.splits import Dataset
 
 
 def fit(
@@ -45,7 +45,7 @@ def fit(
         NonFiniteLoss: where a loss, or the state after an epoch, is not finite, with epoch and step; its `state` is the
             one before that epoch.
     """
-    from vae_common.data.datasets import seen_by, training_images  # who only uses a model does not wait for it
+    from vae_common.data.seen import seen_by, training_images  # who only uses a model does not wait for it
 
     config = state.config
     dataset.require_shape(config.image_shape)

@@ -97,7 +97,7 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
     where beta is 1, whatever the objective was.
 
     Every image counts. Grey images of a binarized experiment are refused: they have to be binarized first (see
-    `datasets.binarize`). The draws are fixed, so the result is a function of the weights.
+    `vae_common.data.seen.binarize`). The draws are fixed, so the result is a function of the weights.
     """
     images = as_unit_images(images, model.image_shape)
     labels = as_labels(labels, model.classes, len(images))

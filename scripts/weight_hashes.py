@@ -28,6 +28,7 @@ from vae_common.config import (
 from vae_common.config.parts import Activation, Binarization, Reconstruction
 from vae_common.config.registry import MODELS
 from vae_common.data import datasets
+from vae_common.data.splits import Split
 
 IMAGES, BATCH, EPOCHS = 200, 20, 2
 
@@ -72,8 +73,8 @@ def configs() -> dict[str, Config]:
 
 def main(arguments: Arguments) -> dict[str, Any]:
     digits = datasets.load("digits")
-    test = datasets.Split(digits.test.images[:BATCH], digits.test.labels[:BATCH])
-    train = datasets.Split(digits.train.images[:IMAGES], digits.train.labels[:IMAGES])
+    test = Split(digits.test.images[:BATCH], digits.test.labels[:BATCH])
+    train = Split(digits.train.images[:IMAGES], digits.train.labels[:IMAGES])
     dataset = replace(digits, train=train, test=test)
     halves = load_halves(*arguments.frameworks, program_cache=False)
     hashes = {}

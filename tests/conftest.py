@@ -41,6 +41,8 @@ import torch_vae
 from vae_common.cli import command_line
 from vae_common.config import Config, NetworkConfig, TrainingConfig
 from vae_common.data import datasets
+from vae_common.data.seen import seen_by
+from vae_common.data.splits import Dataset, Split
 from vae_common.figures import of_models
 from vae_common.figures.options import FigureOptions
 from vae_common.runs import checkpoints
@@ -75,15 +77,15 @@ def half(request):
 
 
 @pytest.fixture(scope="session")
-def digits() -> datasets.Dataset:
+def digits() -> Dataset:
     return datasets.load("digits")
 
 
 @pytest.fixture(scope="session")
-def small(digits) -> datasets.Dataset:
+def small(digits) -> Dataset:
     """200 training and 70 test images."""
-    train = datasets.Split(digits.train.images[:200], digits.train.labels[:200])
-    test = datasets.Split(digits.test.images[:70], digits.test.labels[:70])
+    train = Split(digits.train.images[:200], digits.train.labels[:200])
+    test = Split(digits.test.images[:70], digits.test.labels[:70])
     return replace(digits, train=train, test=test)
 
 
@@ -122,7 +124,7 @@ def npz(folder, name="a.npz", **changes):
 
 def rendered(halves, config, dataset, folder, options=FigureOptions(), histories=((),)):
     """The figures of untrained models, one for each half: name -> file."""
-    seen = datasets.seen_by(config, dataset, "test")
+    seen = seen_by(config, dataset, "test")
     trained = {}
     for name, half in halves.items():
         model = half.create_model(config)

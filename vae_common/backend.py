@@ -21,7 +21,7 @@ from vae_common.files import program_cache as cache_folder
 if TYPE_CHECKING:
     from vae_common.config import Config, LossConfig
     from vae_common.contracts import Outputs, Posterior, Terms
-    from vae_common.data.datasets import Dataset
+    from vae_common.data.splits import Dataset
     from vae_common.randomness import Draws
     from vae_common.runs.epoch_records import EpochRecord
 

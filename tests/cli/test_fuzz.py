@@ -18,6 +18,7 @@ from tests.conftest import HALVES, SMALL_IMAGES, SMALL_LABELS, contents, npz, sm
 from vae_common import files, randomness
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
 from vae_common.data import datasets
+from vae_common.data.seen import binarize
 from vae_common.errors import InputError, one_line
 from vae_common.metrics import descriptors, similarity
 from vae_common.runs import checkpoints, trainer
@@ -204,7 +205,7 @@ CALLS = {
     "create_state": lambda h, g: h.create_state(g.config, g.a),
     "load_arrays": lambda h, g: h.state_from_arrays(g.config, {"encoder.mean.weight": g.b}),
     "select_device": lambda h, g: h.select_device(g.number),
-    "binarize": lambda h, g: datasets.binarize(g.a, g.labels, g.number),
+    "binarize": lambda h, g: binarize(g.a, g.labels, g.number),
     "hold_out": lambda h, g: datasets.load("digits").hold_out(g.number),
     "load": lambda h, g: datasets.load(g.number),
     "require_labels": lambda h, g: datasets.load("digits").require_labels(3),

@@ -22,6 +22,7 @@ from vae_common.comparison.options import ClaimOptions
 from vae_common.comparison.training import group_runs
 from vae_common.config import Config, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
 from vae_common.data import datasets
+from vae_common.data.seen import binarize
 from vae_common.errors import InputError, one_line
 from vae_common.figures import plotting
 from vae_common.figures.options import FigureOptions
@@ -272,9 +273,9 @@ SPLITS += [("static", "tset"), ("none", ""), ("static", None)]
 @pytest.mark.parametrize(("mode", "split"), SPLITS)
 def test_a_binarization_that_is_none(mode, split):
     with pytest.raises(InputError, match=r"(binarization|split): received"):
-        datasets.binarize(IMAGES, mode, split)
+        binarize(IMAGES, mode, split)
     with pytest.raises(InputError):
-        datasets.binarize(IMAGES / 255, "static", "test")
+        binarize(IMAGES / 255, "static", "test")
 
 
 @pytest.mark.parametrize("name", [Path("a.npz"), "a.npz", "./a.npz"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vae_common.data import datasets, pixels
+from vae_common.data.seen import binarize, evaluation_images, training_images
 from vae_common.errors import InputError
 
 pytestmark = pytest.mark.quick
@@ -152,21 +153,21 @@ def test_without_tensorflow_datasets(tmp_path, monkeypatch):
 
 def test_binarize(small):
     grey = small.test.images
-    assert datasets.binarize(grey, "none", "test") is grey
-    threshold = datasets.binarize(grey, "threshold", "test")
+    assert binarize(grey, "none", "test") is grey
+    threshold = binarize(grey, "threshold", "test")
     np.testing.assert_array_equal(threshold, np.where(grey / 255 >= 0.5, 255, 0))
-    static = datasets.binarize(grey, "static", "test")
+    static = binarize(grey, "static", "test")
     assert set(np.unique(static)) == {0, 255}
     assert static.mean() == pytest.approx(grey.mean(), rel=0.01)
-    np.testing.assert_array_equal(static, datasets.binarize(grey, "static", "test"))
-    assert not np.array_equal(static, datasets.binarize(grey, "static", "train"))
+    np.testing.assert_array_equal(static, binarize(grey, "static", "test"))
+    assert not np.array_equal(static, binarize(grey, "static", "train"))
 
 
 def test_dynamic_evaluates_on_the_static_draw_and_trains_on_grey(small):
-    np.testing.assert_array_equal(datasets.training_images(small, "dynamic"), small.train.images)
-    split, images = datasets.evaluation_images(small, "dynamic")
+    np.testing.assert_array_equal(training_images(small, "dynamic"), small.train.images)
+    split, images = evaluation_images(small, "dynamic")
     assert split == "test"
-    np.testing.assert_array_equal(images, datasets.binarize(small.test.images, "static", "test"))
+    np.testing.assert_array_equal(images, binarize(small.test.images, "static", "test"))
 
 
 def test_hold_out(small):
@@ -174,7 +175,7 @@ def test_hold_out(small):
     assert (len(held.train), len(held.validation), len(held.test)) == (150, 50, 70)
     both = np.concatenate([held.train.images, held.validation.images])
     assert sorted(map(bytes, both)) == sorted(map(bytes, small.train.images))
-    assert datasets.evaluation_images(held, "none")[0] == "validation"
+    assert evaluation_images(held, "none")[0] == "validation"
     with pytest.raises(InputError, match="validation_size: received 200"):
         small.hold_out(200)
 

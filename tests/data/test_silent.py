@@ -14,6 +14,8 @@ from vae_common.cli.command_line import parse
 from vae_common.cli.train import Arguments
 from vae_common.config import DataConfig, NetworkConfig, OptimizerConfig
 from vae_common.data import datasets, pixels
+from vae_common.data.seen import binarize, evaluation_images
+from vae_common.data.splits import Split
 from vae_common.errors import InputError
 from vae_common.figures import of_models, plotting
 from vae_common.metrics import descriptors, similarity
@@ -44,8 +46,8 @@ def test_unscaled_images_are_refused_everywhere(half, tmp_path, largest):
     model = half.create_model(small_config(image_shape=(8, 8, 1)))
     calls = [
         lambda: datasets.load(npz(tmp_path / "a.npz", images)),
-        lambda: datasets.binarize(images, "threshold", "train"),
-        lambda: datasets.binarize(images, "static", "test"),
+        lambda: binarize(images, "threshold", "train"),
+        lambda: binarize(images, "static", "test"),
         lambda: half.encode(model, images),
         lambda: half.encode(model, images[:10]),
         lambda: half.reconstruct(model, images),
@@ -59,7 +61,7 @@ def test_unscaled_images_are_refused_everywhere(half, tmp_path, largest):
         scaled = eval(mend[1], {"images": images, "np": np})  # what the message says does what it should
         assert scaled.dtype == np.uint8
         np.testing.assert_array_equal(scaled, MASKS * 255)
-        datasets.binarize(scaled, "threshold", "train")
+        binarize(scaled, "threshold", "train")
 
 
 @pytest.mark.parametrize("mode", ["none", "threshold", "static"])
@@ -68,8 +70,8 @@ def test_masks_are_taken_as_bool(half, tmp_path, mode):
     as_bool = datasets.load(npz(tmp_path / "bool.npz", MASKS > 0))
     as_bytes = datasets.load(npz(tmp_path / "bytes.npz", MASKS * 255))
     np.testing.assert_array_equal(as_bool.train.images, as_bytes.train.images)
-    assert datasets.binarize(np.eye(8, dtype=bool), mode, "train").sum() == 8 * 255
-    np.testing.assert_array_equal(datasets.binarize(MASKS > 0, mode, "test"), MASKS * 255)
+    assert binarize(np.eye(8, dtype=bool), mode, "train").sum() == 8 * 255
+    np.testing.assert_array_equal(binarize(MASKS > 0, mode, "test"), MASKS * 255)
     model = half.create_model(small_config(image_shape=(8, 8, 1)))
     codes = [half.encode(model, images).mean for images in (MASKS > 0, MASKS * 255, MASKS.astype(float))]
     np.testing.assert_array_equal(codes[0], codes[1])
@@ -84,13 +86,13 @@ def test_a_few_dark_images_are_what_they_are(half, small):
         half.encode(model, MASKS[:1])
     images, held = small.train.images.copy(), randomness.split_order(len(small.train))[:2]
     images[held] //= 20
-    dark = dataclasses.replace(small, train=datasets.Split(images, small.train.labels)).hold_out(2)
+    dark = dataclasses.replace(small, train=Split(images, small.train.labels)).hold_out(2)
     assert dark.validation.images.max() <= pixels.DARKEST < dark.train.images.max()
     images = np.full_like(images, 9)
     images[held[0]] = 255
     with pytest.raises(InputError, match="train split: received 8-bit images whose largest value is 9"):
-        dataclasses.replace(small, train=datasets.Split(images, small.train.labels)).hold_out(1)
-    assert not datasets.binarize(datasets.binarize(MASKS * 100, "threshold", "test"), "threshold", "test").any()
+        dataclasses.replace(small, train=Split(images, small.train.labels)).hold_out(1)
+    assert not binarize(binarize(MASKS * 100, "threshold", "test"), "threshold", "test").any()
 
 
 @pytest.mark.parametrize("kind", ["bool", "uint8", "float32"])
@@ -136,7 +138,7 @@ def test_between_sets_the_same_rows_are_taken():
 
 def test_the_scatter_of_a_sorted_set_has_every_class(half, small, tmp_path, monkeypatch):
     order = np.argsort(small.test.labels, kind="stable")
-    test = datasets.Split(small.test.images[order], small.test.labels[order])
+    test = Split(small.test.images[order], small.test.labels[order])
     dataset = dataclasses.replace(small, test=test)
     shown = {}
     monkeypatch.setattr(of_models, "SHOWN_POINTS", 40)
@@ -174,7 +176,7 @@ def _with(split, image=False, label=False):
         images[-1, 0, 0, 0] ^= 255
     if label:
         labels[-1] = (labels[-1] + 1) % 10
-    return datasets.Split(images, labels)
+    return Split(images, labels)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -265,7 +267,7 @@ def test_a_binarized_model_takes_binarized_images_only(half, small, mode, kind):
     config = small_config(data=DataConfig(binarization=mode))
     model = half.create_model(config)
     grey = small.test.images[:6] if kind == "uint8" else small.test.images[:6] / 255
-    binarized = datasets.evaluation_images(small, mode)[1][:6]
+    binarized = evaluation_images(small, mode)[1][:6]
     for function in (half.evaluate, lambda m, i, c: half.log_marginal(m, i, c, 10)):
         with pytest.raises(InputError, match="received grey ones, expected binarized"):
             function(model, grey, config)

@@ -11,6 +11,7 @@ from PIL import Image
 from tests.conftest import HALVES, SMALL_IMAGES, SMALL_LABELS, npz, small_config
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.data import batches, datasets, decoding, image_folders, pixels
+from vae_common.data.seen import binarize
 from vae_common.errors import InputError
 from vae_common.runs import trainer
 from vae_common.runs.folder import Run
@@ -286,7 +287,7 @@ def test_what_is_made_for_bytes_refuses_them(half, tmp_path, config, said):
         trainer.require_trainable(half, config, dataset)
     with pytest.raises(InputError, match=said):
         half.fit(half.create_state(config), dataset)
-    assert set(np.unique(datasets.binarize(images, "threshold", "train")).tolist()) == {0, 255}
+    assert set(np.unique(binarize(images, "threshold", "train")).tolist()) == {0, 255}
 
 
 def test_unit():

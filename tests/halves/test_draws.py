@@ -12,7 +12,8 @@ from scipy import stats
 from tests.conftest import HALVES, small_config
 from vae_common import randomness
 from vae_common.config import DataConfig, NetworkConfig, TrainingConfig
-from vae_common.data import datasets
+from vae_common.data.seen import evaluation_images, training_images
+from vae_common.data.splits import Dataset, Split
 
 pytestmark = pytest.mark.quick
 
@@ -128,10 +129,10 @@ def test_evaluation_noise_prior_and_static_thresholds():
 
 def test_every_split_has_its_own_static_draw():
     grey = np.full((20, 9, 9, 1), 128, np.uint8)
-    split = datasets.Split(grey, np.zeros(20, np.int64))
-    dataset = datasets.Dataset("grey", split, split, ("0",), "made up", validation=split)
-    seen = [datasets.training_images(dataset, "static")]
-    seen += [datasets.evaluation_images(dataset, "static", name)[1] for name in ("validation", "test")]
+    split = Split(grey, np.zeros(20, np.int64))
+    dataset = Dataset("grey", split, split, ("0",), "made up", validation=split)
+    seen = [training_images(dataset, "static")]
+    seen += [evaluation_images(dataset, "static", name)[1] for name in ("validation", "test")]
     assert len({images.tobytes() for images in seen}) == 3
     for images, name in zip(seen, ("train", "validation", "test")):
         np.testing.assert_array_equal(images, 255 * (grey > randomness.static_thresholds(name, grey.shape)))

@@ -12,6 +12,8 @@ import pytest
 from tests.conftest import HALVES, small_config
 from vae_common.config import DataConfig, NetworkConfig, TrainingConfig
 from vae_common.data import datasets
+from vae_common.data.seen import binarize
+from vae_common.data.splits import Dataset, Split
 from vae_common.errors import InputError
 from vae_common.runs import checkpoints, trainer
 
@@ -33,10 +35,10 @@ def labelled():
         images = rng.integers(0, 256, (count, 4, 3, 1), np.uint8)
         labels = rng.integers(0, 10, count)
         images[:, 0, 0, 0] = labels
-        return datasets.Split(images, labels)
+        return Split(images, labels)
 
     names = tuple("0123456789")
-    return datasets.Dataset("labelled", split(1300), split(1100), names, "made up").hold_out(1050)
+    return Dataset("labelled", split(1300), split(1100), names, "made up").hold_out(1050)
 
 
 def config_of(mode, **training):
@@ -58,15 +60,15 @@ def test_a_run_is_its_epochs(half, labelled, tmp_path, mode):
     summary = trainer.train(half, config, labelled, tmp_path, checkpoint_every=10)
     saved = checkpoints.read(tmp_path / "checkpoint.safetensors")
     state = half.create_state(config)
-    images = half.place_images(datasets.binarize(labelled.train.images, train_mode, "train"), config)
-    validation = datasets.binarize(labelled.validation.images, held_mode, "validation")
+    images = half.place_images(binarize(labelled.train.images, train_mode, "train"), config)
+    validation = binarize(labelled.validation.images, held_mode, "validation")
     for epoch in range(2):
         state, terms = half.train_epoch(state, images, half.epoch_draws(config, epoch, 250))
         record = saved.history[epoch]
         assert record["train"] == means(terms._replace(**{n: half.to_numpy(t) for n, t in terms._asdict().items()}))
         assert record["validation"] == means(half.evaluate(state.model, validation, config))
         assert "test" not in record
-    test = datasets.binarize(labelled.test.images, held_mode, "test")
+    test = binarize(labelled.test.images, held_mode, "test")
     assert summary["test"] == means(half.evaluate(state.model, test, config))
     assert summary["binarization"] == mode
     for name, array in half.state_to_arrays(state).items():

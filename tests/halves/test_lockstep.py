@@ -7,7 +7,7 @@ from tests.conftest import HALVES, small_config
 from vae_common import randomness, reference
 from vae_common.config import Config, DataConfig, LossConfig, TrainingConfig
 from vae_common.config.registry import MODELS
-from vae_common.data.datasets import training_images
+from vae_common.data.seen import training_images
 from vae_common.reference import training as reference_training
 
 LOSSES = {

@@ -162,7 +162,7 @@ def test_fit_goes_on_from_where_the_state_stands(half, small):
 
 
 def test_colour_images_and_odd_shapes(half):
-    from vae_common.data.datasets import Dataset, Split
+    from vae_common.data.splits import Dataset, Split
 
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (40, 5, 7, 3), np.uint8), np.zeros(40, np.int64))

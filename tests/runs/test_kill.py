@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 from tests.conftest import small_config
 from vae_common.data import datasets
+from vae_common.data.splits import Split
 from vae_common.runs import trainer
 from vae_common.runs.folder import Run
 
@@ -25,7 +26,7 @@ if sys.argv[1] == "torch":
 config = small_config()
 config = replace(config, training=replace(config.training, epochs=25))
 digits = datasets.load("digits")
-small = replace(digits, train=datasets.Split(digits.train.images[:200], digits.train.labels[:200]))
+small = replace(digits, train=Split(digits.train.images[:200], digits.train.labels[:200]))
 
 def start(folder):
     process = os.fork()

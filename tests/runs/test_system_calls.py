@@ -19,6 +19,7 @@ from dataclasses import replace
 import numpy as np
 from tests.conftest import small_config
 from vae_common.data import datasets
+from vae_common.data.splits import Split
 from vae_common.runs import checkpoints, folder as runs, trainer
 
 half, root = importlib.import_module(sys.argv[1] + "_vae"), pathlib.Path(sys.argv[2])
@@ -27,8 +28,8 @@ config = small_config()
 digits = datasets.load("digits")
 small = replace(
     digits,
-    train=datasets.Split(digits.train.images[:200], digits.train.labels[:200]),
-    test=datasets.Split(digits.test.images[:50], digits.test.labels[:50]),
+    train=Split(digits.train.images[:200], digits.train.labels[:200]),
+    test=Split(digits.test.images[:50], digits.test.labels[:50]),
 )
 folder, copies, seen, calls = root / "run", root / "copies", set(), []
 watched = False

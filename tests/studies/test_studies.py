@@ -13,6 +13,7 @@ from vae_common.backend import name_of
 from vae_common.cli.paper_table import Arguments, main
 from vae_common.config import Config, DataConfig, NetworkConfig, TrainingConfig
 from vae_common.data import datasets
+from vae_common.data.splits import Split
 from vae_common.errors import InputError
 from vae_common.studies import paper_schedule, paper_table, sweep_plots, sweeps
 
@@ -61,7 +62,7 @@ def test_a_run_that_diverges_is_a_row(tmp_path, half, small, ensemble):
         sweeps.train(
             {"one": half}, replace(base, data=DataConfig(binarization="static")), specification, [0], small, tmp_path
         )
-    other = replace(small, train=datasets.Split(small.train.images[::-1], small.train.labels[::-1]))
+    other = replace(small, train=Split(small.train.images[::-1], small.train.labels[::-1]))
     with pytest.raises(InputError, match="was trained on other images"):
         sweeps.train({"one": half}, base, specification, [0, 1], other, tmp_path)
 
@@ -117,8 +118,8 @@ def test_evaluation_says_what_is_no_likelihood_and_reports_the_codebook(tmp_path
 
 def test_the_papers_table_in_small(tmp_path, digits):
     """440 images, so two steps a pass: stage by stage, with what is missing marked so."""
-    train = datasets.Split(digits.train.images[:440], digits.train.labels[:440])
-    test = datasets.Split(digits.test.images[:20], digits.test.labels[:20])
+    train = Split(digits.train.images[:440], digits.train.labels[:440])
+    test = Split(digits.test.images[:20], digits.test.labels[:20])
     datasets._write_cache(datasets.cache_path("mnist", tmp_path / "data"), replace(digits, train=train, test=test))
     flags = ("--rows", "k1", "iwae-k5", "--samples", "20", "--output", "t")
     assert script("paper_table", "--stages", "1", *flags, cwd=tmp_path)["passes"] == 4

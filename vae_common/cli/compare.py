@@ -21,7 +21,7 @@ from vae_common.figures.options import FigureOptions
 
 if TYPE_CHECKING:
     from vae_common.comparison.plan import Plan
-    from vae_common.data.datasets import Dataset
+    from vae_common.data.splits import Dataset
 
 
 @dataclass(frozen=True)

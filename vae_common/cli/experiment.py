@@ -12,7 +12,7 @@ from vae_common.config import PRESETS, Config, DataConfig, LossConfig, NetworkCo
 from vae_common.config.registry import MODELS
 
 if TYPE_CHECKING:
-    from vae_common.data.datasets import Dataset
+    from vae_common.data.splits import Dataset
 
     ModelName: TypeAlias = str
     Preset: TypeAlias = str

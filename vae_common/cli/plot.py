@@ -35,7 +35,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
-    from vae_common.data.datasets import seen_by
+    from vae_common.data.seen import seen_by
     from vae_common.figures import of_models, plotting
     from vae_common.runs.folder import Run, load_model, require_data
 

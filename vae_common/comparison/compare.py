@@ -24,7 +24,8 @@ from vae_common.comparison.plan import KIND
 from vae_common.comparison.training import Group
 from vae_common.config.registry import MODELS
 from vae_common.conformance.states import TrainingData
-from vae_common.data import datasets
+from vae_common.data.seen import Seen, labels_for, training_images
+from vae_common.data.splits import Dataset
 from vae_common.figures import of_models, plotting
 from vae_common.figures.options import FigureOptions
 from vae_common.metrics import descriptors, similarity
@@ -37,7 +38,7 @@ MOST_NEIGHBOURS = 6
 def compare(
     halves: Halves,
     groups: Mapping[str, Group],
-    dataset: datasets.Dataset,
+    dataset: Dataset,
     folder: Path,
     options: FigureOptions,
     command: Sequence[str],
@@ -50,7 +51,7 @@ def compare(
     models: dict[str, dict[str, Any]] = {}
     pictures: dict[str, dict[str, Path]] = {}
     claims: list[Claim] = []
-    seen: datasets.Seen | None = None
+    seen: Seen | None = None
     environments: dict[str, list[dict[str, str]]] = {name: [] for name in halves}
     for model, group in groups.items():
         print(f"comparing {model}", file=sys.stderr)
@@ -82,7 +83,7 @@ def compare(
     return summary
 
 
-def _measured(finished: Finished, dataset: datasets.Dataset) -> dict[str, Any]:
+def _measured(finished: Finished, dataset: Dataset) -> dict[str, Any]:
     """What the runs of a model are worth, and how alike their latents are."""
     config, runs = finished.config, finished.runs
     means = {name: [posterior.mean for posterior in of_half.posteriors] for name, of_half in runs.items()}
@@ -110,7 +111,7 @@ def _measured(finished: Finished, dataset: datasets.Dataset) -> dict[str, Any]:
 
 
 def _claimed(
-    finished: Finished, measured: Mapping[str, Any], dataset: datasets.Dataset, wanted: ClaimOptions
+    finished: Finished, measured: Mapping[str, Any], dataset: Dataset, wanted: ClaimOptions
 ) -> tuple[list[Claim], Drift]:
     """The claims that are wanted of a model, and how far the halves drift apart where that was followed."""
     model, config, losses = finished.model, finished.config, measured["losses_by_seed"]
@@ -122,8 +123,8 @@ def _claimed(
         means = [posterior.mean for of_half in finished.runs.values() for posterior in of_half.posteriors]
         return independent(model, losses, measured["latents_of_each_half"], means, pilot), {}
     if wanted.check == "lockstep":
-        images = datasets.training_images(dataset, config.data.binarization)
-        data = TrainingData(images, datasets.labels_for(dataset.train, config))
+        images = training_images(dataset, config.data.binarization)
+        data = TrainingData(images, labels_for(dataset.train, config))
         return claims_in_lockstep(finished.halves, model, config, data, wanted.lockstep_steps)
     return [], {}
 
@@ -139,9 +140,7 @@ def _losses(finished: Finished, claims: Sequence[Claim]) -> dict[str, Any]:
     return loss_comparison(tests, shared, margins)
 
 
-def _drawn(
-    finished: Finished, dataset: datasets.Dataset, folder: Path, options: FigureOptions, drift: Drift
-) -> dict[str, Path]:
+def _drawn(finished: Finished, dataset: Dataset, folder: Path, options: FigureOptions, drift: Drift) -> dict[str, Path]:
     """A model's figures: name -> file."""
     pictures = of_models.render(finished.trained(), finished.config, dataset, finished.images, folder, options)
     if drift:

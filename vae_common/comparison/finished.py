@@ -11,7 +11,8 @@ from vae_common.backend import FRAMEWORKS, Halves
 from vae_common.comparison.training import Group
 from vae_common.config import Config
 from vae_common.contracts import Posterior
-from vae_common.data.datasets import Dataset, Seen, seen_by
+from vae_common.data.seen import Seen, seen_by
+from vae_common.data.splits import Dataset
 from vae_common.figures.of_models import TrainedModel
 from vae_common.runs.checkpoints import Checkpoint
 from vae_common.runs.folder import Run, load_model

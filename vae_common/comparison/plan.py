@@ -9,7 +9,7 @@ from pathlib import Path
 from vae_common import files
 from vae_common.comparison.options import ClaimOptions
 from vae_common.config import Config
-from vae_common.data import datasets
+from vae_common.data.splits import Dataset
 from vae_common.errors import InputError
 from vae_common.figures.options import FigureOptions
 
@@ -41,7 +41,7 @@ class Plan:
         """Both halves' seeds."""
         return (*self.seeds, *(seed + self.shift for seed in self.seeds))
 
-    def write(self, folder: Path, dataset: datasets.Dataset, command: Sequence[str]) -> None:
+    def write(self, folder: Path, dataset: Dataset, command: Sequence[str]) -> None:
         """Keeps the plan in the comparison's folder."""
         values = dataclasses.asdict(self) | {"config": self.config.to_json(), "data": dataset.fingerprint}
         values["claims"]["pilot"] = None if self.claims.pilot is None else str(self.claims.pilot)

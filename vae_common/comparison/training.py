@@ -14,7 +14,7 @@ from vae_common.comparison.plan import Plan
 from vae_common.config import Config
 from vae_common.config.checks import require_each_once
 from vae_common.conformance import signatures
-from vae_common.data import datasets
+from vae_common.data.splits import Dataset
 from vae_common.errors import InputError
 from vae_common.runs import trainer
 from vae_common.runs.folder import Run
@@ -24,7 +24,7 @@ Group = dict[int, dict[str, Path]]
 """Seed -> framework -> a finished run's folder, all of one model."""
 
 
-def checked(halves: Halves, plan: Plan, dataset: datasets.Dataset) -> Plan:
+def checked(halves: Halves, plan: Plan, dataset: Dataset) -> Plan:
     """The plan with the config that every model and seed is trained with; nothing is written.
 
     Raises InputError where models or seeds are none, repeated, not valid, or too few for what is to be checked,
@@ -51,9 +51,7 @@ def checked(halves: Halves, plan: Plan, dataset: datasets.Dataset) -> Plan:
     return dataclasses.replace(plan, config=config)
 
 
-def train_all(
-    halves: Halves, plan: Plan, dataset: datasets.Dataset, folder: Path, command: Sequence[str]
-) -> dict[str, Group]:
+def train_all(halves: Halves, plan: Plan, dataset: Dataset, folder: Path, command: Sequence[str]) -> dict[str, Group]:
     """Trains every model and seed in both halves, under `folder`; the halves take turns.
 
     Where nothing may be shared the second half's seeds are as many others; its runs are grouped under the first half's

@@ -10,164 +10,24 @@ fraction of a second with neither TensorFlow nor TensorFlow Datasets installed.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vae_common import randomness
-from vae_common.config import Config, DataConfig
-from vae_common.config.checks import require_count
+from vae_common.config import DataConfig
 from vae_common.data import image_folders, readers
-from vae_common.data.pixels import A_SET, as_array, as_pixels, as_uint8, require_scaled
+from vae_common.data.pixels import as_pixels, require_scaled
+from vae_common.data.splits import SPLITS, Dataset, Split
 from vae_common.errors import InputError, one_line, shown
 from vae_common.files import in_turn, write_atomically
 
 CACHE_VERSION = 1
 MOST_CLASSES = 10_000
-SPLITS = ("train", "validation", "test")
-BINARIZATIONS = ("none", "threshold", "static", "dynamic")
-WHOLE = "all:"
-"""Begins a fingerprint of everything; earlier ones were of the training images alone."""
 CHANNELS = (1, 3, 4)
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images and their labels; a label of -1 means that there is none."""
-
-    images: np.ndarray
-    """uint8, or float32 in [0, 1] where the set has more levels; (N, height, width, channels), read-only."""
-    labels: np.ndarray
-    """int64, (N,)."""
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A set's splits, with what a record must say of where they came from."""
-
-    name: str
-    train: Split
-    test: Split
-    class_names: tuple[str, ...]
-    source: str
-    validation: Split | None = None
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width, channels."""
-        height, width, channels = self.train.images.shape[1:]
-        return height, width, channels
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of all that decides a number: every split's images and labels, and the names of the classes."""
-        digest = hashlib.sha256(json.dumps(self.class_names).encode())
-        for name, split in self.splits.items():
-            digest.update(f"{name} {split.images.dtype} {split.images.shape}".encode())
-            digest.update(np.ascontiguousarray(split.images).data)
-            digest.update(np.ascontiguousarray(split.labels, np.int64).data)
-        return WHOLE + digest.hexdigest()
-
-    def matches(self, fingerprint: str) -> bool | None:
-        """Whether a run that carries this fingerprint saw these data; None where it is unknown.
-
-        Runs of earlier versions carry one of their training images alone: what else they saw is unknown.
-        """
-        if fingerprint.startswith(WHOLE):
-            return fingerprint == self.fingerprint
-        images = self.train.images
-        same = fingerprint == hashlib.sha256(f"{images.shape}".encode() + images.tobytes()).hexdigest()
-        return None if same else False
-
-    @property
-    def splits(self) -> dict[str, Split]:
-        """The splits that there are, by name."""
-        return {name: getattr(self, name) for name in SPLITS if getattr(self, name) is not None}
-
-    def require_shape(self, image_shape: tuple[int, int, int]) -> None:
-        """Raises InputError where a config was made for images of another shape."""
-        if self.image_shape != image_shape:
-            raise InputError(
-                f"image_shape: received {image_shape}, but {self.name} has {self.image_shape}; "
-                "make the config with image_shape=dataset.image_shape"
-            )
-
-    def require_labels(self, classes: int) -> None:
-        """Raises InputError where a model is given classes and these images have no such labels.
-
-        Every class has to be there in training: the model would be asked for one that it never saw.
-        """
-        if not classes:
-            return
-        for name, split in self.splits.items():
-            low, high = split.labels.min(), split.labels.max()
-            if not 0 <= low <= high < classes:
-                have = f"labels from {low} to {high}" if low >= 0 else "no labels"
-                raise InputError(
-                    f"classes: received {classes}, but the {name} split of {self.name} has {have}; "
-                    "expected one more than the last"
-                )
-        absent = sorted(set(range(classes)) - set(np.unique(self.train.labels).tolist()))
-        if absent:
-            raise InputError(
-                f"classes: received {classes}, but no training image of {self.name} has the label "
-                f"{one_line(', '.join(map(str, absent)), 60)}; expected labels numbered from 0 without a gap"
-            )
-
-    def require_levels(self, config: Config) -> None:
-        """Raises InputError where a config is made for 8-bit images and these have more levels."""
-        if self.train.images.dtype == np.uint8:
-            return
-        if config.loss.likelihood.eight_bit:
-            raise InputError(
-                f"reconstruction: received {config.loss.reconstruction}, which is of 8-bit pixels, and "
-                f"{self.name} has more levels; expected gaussian or learned_gaussian"
-            )
-        if config.data.binarization in ("static", "dynamic"):
-            raise InputError(
-                f"binarization: received {config.data.binarization}, which draws 8-bit pixels, and "
-                f"{self.name} has more levels; expected none or threshold"
-            )
-
-    def named(self, class_names: Sequence[str]) -> Dataset:
-        """This set with other names for its classes; none leaves what it has."""
-        highest = max(int(split.labels.max()) for split in self.splits.values())
-        if class_names and len(class_names) <= highest:
-            raise InputError(f"class_names: received {len(class_names)}, expected {highest + 1}: one per label")
-        return replace(self, class_names=tuple(class_names)) if class_names else self
-
-    def hold_out(self, size: int) -> Dataset:
-        """This set with `size` training images, a fixed draw, as its validation split."""
-        require_count("validation_size", size)
-        if size == 0:
-            return self
-        if self.validation is not None:
-            own = len(self.validation)
-            raise InputError(
-                f"validation_size: received {size}, but {self.name} has {own} validation images; expected 0"
-            )
-        if size >= len(self.train):
-            raise InputError(
-                f"validation_size: received {size}, expected fewer than the {len(self.train)} training images"
-            )
-        order = randomness.split_order(len(self.train))
-        rows = {"train": np.sort(order[size:]), "validation": np.sort(order[:size])}
-        parts: dict[str, Any] = {name: _take(self.train, of) for name, of in rows.items()}
-        for name, part in parts.items():
-            if name == "train" or len(part) >= A_SET:
-                require_scaled(part.images, f"dataset {self.name}, {name} split")
-        return replace(self, **parts)
 
 
 def load(
@@ -284,77 +144,6 @@ def cache_path(name: str, data_dir: str | os.PathLike[str]) -> Path:
     return Path(data_dir) / (name.replace("/", "-").replace(":", "-") + ".npz")
 
 
-def binarize(images: np.ndarray, mode: str, split: str) -> np.ndarray:
-    """The fixed binarizations, as uint8 of 0 and 255; grey images come back as they are.
-
-    `threshold` is the pixel's round to 0 or 1; `static` draws each pixel once, with its grey value as
-    the probability, the same for every experiment. `dynamic` draws anew at every training step, on
-    the device; a split that is evaluated gets the static draw.
-
-    Args:
-        images: uint8 from 0 to 255, or bool; float32 in [0, 1] for none and threshold.
-        mode: none, threshold or static.
-        split: train, validation or test: each has a draw of its own.
-
-    Raises:
-        InputError: for an unknown mode or split, and for images of another kind or another range.
-    """
-    for flag, received, choices in (("binarization", mode, BINARIZATIONS[:3]), ("split", split, SPLITS)):
-        if not (isinstance(received, str) and received in choices):
-            raise InputError(f"{flag}: received {shown(received)}, expected one of {', '.join(choices)}")
-    images = as_uint8(as_array("images", images))
-    if images.dtype == np.float32 and mode in ("none", "threshold"):
-        return images if mode == "none" else np.where(images > 0.5, np.uint8(255), np.uint8(0))
-    if images.dtype != np.uint8:
-        raise InputError(f"images: received {images.dtype}, expected uint8 from 0 to 255, or bool")
-    if images.any():  # all black is what it says
-        require_scaled(images, "images")
-    if mode == "none":
-        return images
-    threshold = 127 if mode == "threshold" else randomness.static_thresholds(split, images.shape)
-    return np.where(images > threshold, np.uint8(255), np.uint8(0))
-
-
-def training_images(dataset: Dataset, mode: str) -> np.ndarray:
-    """The training split as it goes to the device, uint8: grey where each step binarizes anew."""
-    return binarize(dataset.train.images, "none" if mode == "dynamic" else mode, "train")
-
-
-def evaluation_images(dataset: Dataset, mode: str, split: str | None = None) -> tuple[str, np.ndarray]:
-    """A split's name and its images as an evaluation sees them: binarized, where the experiment is.
-
-    The default is the split that is evaluated after every epoch: validation where there is one, else
-    test.
-    """
-    split = split or ("test" if dataset.validation is None else "validation")
-    if not (isinstance(split, str) and split in dataset.splits):
-        raise InputError(f"split: received {shown(split)}, expected one of {', '.join(dataset.splits)}")
-    images = dataset.splits[split].images
-    return split, binarize(images, "static" if mode == "dynamic" else mode, split)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A split as an experiment's model sees it where it is evaluated."""
-
-    split: str
-    images: np.ndarray
-    """uint8, or float32 in [0, 1], (N, height, width, channels): binarized, where the experiment is."""
-    labels: np.ndarray | None
-    """(N,), where the model is given classes."""
-
-
-def seen_by(config: Config, dataset: Dataset, split: str | None = None) -> Seen:
-    """A split as the config's model sees it; the default is that of `evaluation_images`."""
-    name, images = evaluation_images(dataset, config.data.binarization, split)
-    return Seen(name, images, labels_for(dataset.splits[name], config))
-
-
-def labels_for(split: Split, config: Config) -> np.ndarray | None:
-    """A split's labels where the config's model is given classes, else None."""
-    return split.labels if config.network.classes else None
-
-
 def _assemble(
     name: str, arrays: Mapping[str, Any], source: str, value_range: tuple[float, float] | None = None
 ) -> Dataset:
@@ -423,12 +212,6 @@ def _split(name: str, split: str, images: Any, labels: Any, value_range: tuple[f
     images = np.ascontiguousarray(images).view()
     images.setflags(write=False)
     return Split(images, labels.astype(np.int64))
-
-
-def _take(split: Split, indices: np.ndarray) -> Split:
-    images = split.images[indices]
-    images.setflags(write=False)
-    return Split(images, split.labels[indices])
 
 
 def _write_cache(path: Path, dataset: Dataset) -> None:

@@ -149,5 +149,5 @@ def require_binarized(images: np.ndarray, binarization: str) -> None:
     if not ((images == 0) | (images == highest)).all():
         raise InputError(
             f"images: received grey ones, expected binarized: the experiment's binarization is {binarization}; "
-            "use datasets.evaluation_images, or datasets.binarize(images, 'static', 'test')"
+            "use evaluation_images or binarize(images, 'static', 'test') of vae_common.data.seen"
         )

@@ -18,7 +18,8 @@ from vae_common.backend import Half
 from vae_common.config import Config
 from vae_common.config.registry import MODELS
 from vae_common.data import pixels
-from vae_common.data.datasets import Dataset, Seen
+from vae_common.data.seen import Seen
+from vae_common.data.splits import Dataset
 from vae_common.figures import plotting
 from vae_common.figures.options import FigureOptions
 from vae_common.figures.planes import Plane, Window, data_window, grid_points, plane_of, prior_window, procrustes_align
@@ -154,7 +155,7 @@ def render(
 
     Args:
         trained: for example `{"JAX": ..., "PyTorch": ...}`, or one of them.
-        seen: the test images, from `datasets.seen_by`.
+        seen: the test images, from `data.seen.seen_by`.
         folder: made if need be; gets one PNG per figure.
 
     Returns:

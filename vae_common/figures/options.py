@@ -10,7 +10,7 @@ from vae_common.config.checks import require_count
 from vae_common.errors import InputError, shown
 
 if TYPE_CHECKING:
-    from vae_common.data.datasets import Dataset
+    from vae_common.data.splits import Dataset
 
 MOST_STEPS, MOST_SIDE = 100, 60
 

@@ -50,7 +50,7 @@ class Checkpoint:
     history: list[dict[str, Any]]
     """One record per finished epoch."""
     data: str
-    """The fingerprint of the data that it was trained on and evaluated with (see `datasets.Dataset`)."""
+    """The fingerprint of the data that it was trained on and evaluated with (see `data.splits.Dataset`)."""
 
     @property
     def here(self) -> Config:

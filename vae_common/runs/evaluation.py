@@ -10,7 +10,8 @@ import numpy as np
 from vae_common import files
 from vae_common.backend import Half, name_of
 from vae_common.config.registry import MODELS
-from vae_common.data import datasets
+from vae_common.data.seen import seen_by
+from vae_common.data.splits import Dataset
 from vae_common.errors import InputError
 from vae_common.metrics import descriptors
 from vae_common.progress import Progress
@@ -24,7 +25,7 @@ MOST_SAMPLES = 1_000_000
 def evaluate(
     half: Half,
     checkpoint: checkpoints.Checkpoint,
-    dataset: datasets.Dataset,
+    dataset: Dataset,
     samples: int = 5000,
     split: str = "test",
 ) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def evaluate(
     is None and `nll_refused` says why; so with 0 `samples`.
     """
     config, model = checkpoint.config, load_model(half, checkpoint)
-    seen = datasets.seen_by(config, dataset, split)
+    seen = seen_by(config, dataset, split)
     images, labels = seen.images, seen.labels
     own = getattr(dataset, split).labels
     true_kl = "gaussian" if config.loss.kl == "tutorial" else config.loss.kl

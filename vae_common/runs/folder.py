@@ -22,7 +22,7 @@ from typing import Any
 from vae_common import files
 from vae_common.backend import FRAMEWORKS, Half
 from vae_common.config import Config
-from vae_common.data import datasets
+from vae_common.data.splits import Dataset
 from vae_common.errors import InputError, one_line, shown
 from vae_common.runs import checkpoints
 from vae_common.runs.epoch_records import TERMS, EpochRecord
@@ -174,7 +174,7 @@ def load_model(half: Half, checkpoint: checkpoints.Checkpoint) -> Any:
     return half.load_arrays(half.create_model(config), checkpoint.weights, config.training.dtype, device)
 
 
-def require_data(folder: Path, fingerprint: str, dataset: datasets.Dataset) -> None:
+def require_data(folder: Path, fingerprint: str, dataset: Dataset) -> None:
     """Raises InputError where a run was trained on, or evaluated with, other data than these.
 
     Of a run of an earlier version only the training images are known; a notice says so.

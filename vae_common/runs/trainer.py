@@ -16,7 +16,9 @@ from typing import Any
 from vae_common import files, stopping
 from vae_common.backend import Half, name_of
 from vae_common.config import Config
-from vae_common.data import datasets, memory
+from vae_common.data import memory
+from vae_common.data.seen import seen_by
+from vae_common.data.splits import Dataset
 from vae_common.errors import InputError
 from vae_common.progress import Progress
 from vae_common.randomness import steps_per_epoch
@@ -25,7 +27,7 @@ from vae_common.runs.epoch_records import EpochRecord, NonFiniteLoss, mean_terms
 from vae_common.runs.folder import BEGUN, SUMMARY, TRAINED_ELSEWHERE, Run, require_data
 
 
-def require_trainable(half: Half, config: Config, dataset: datasets.Dataset, seeds: int = 1) -> None:
+def require_trainable(half: Half, config: Config, dataset: Dataset, seeds: int = 1) -> None:
     """Raises InputError for whatever would stop a training later: nothing has been written yet.
 
     Images of another shape, labels that the model cannot have, too few images for a batch, a device or arithmetic that
@@ -42,7 +44,7 @@ def require_trainable(half: Half, config: Config, dataset: datasets.Dataset, see
 def train(
     half: Half,
     config: Config,
-    dataset: datasets.Dataset,
+    dataset: Dataset,
     folder: Path,
     *,
     command: Sequence[str] = (),
@@ -86,7 +88,7 @@ def train(
 def train_seeds(
     half: Half,
     configs: Sequence[Config],
-    dataset: datasets.Dataset,
+    dataset: Dataset,
     folders: Sequence[Path],
     *,
     command: Sequence[str] = (),
@@ -134,7 +136,7 @@ def train_seeds(
 def complete(
     half: Half,
     configs: Sequence[Config],
-    dataset: datasets.Dataset,
+    dataset: Dataset,
     folders: Sequence[Path],
     *,
     together: bool = False,
@@ -175,7 +177,7 @@ def complete(
             Run(folder).write_json(given_up, {"error": str(error)})
 
 
-def _begun(folder: Path, config: Config, dataset: datasets.Dataset) -> checkpoints.Checkpoint | None:
+def _begun(folder: Path, config: Config, dataset: Dataset) -> checkpoints.Checkpoint | None:
     """Where a run stands; InputError where the folder holds another experiment's, or one on other data."""
     point = resume.begun(folder, config)
     if point is not None:
@@ -210,7 +212,7 @@ class _Training:
         self,
         half: Half,
         config: Config,
-        dataset: datasets.Dataset,
+        dataset: Dataset,
         run: Run,
         command: list[str],
         checkpoint_every: int,
@@ -284,7 +286,7 @@ class _Training:
 
     def finish(self, state: Any) -> dict[str, Any]:
         half, config, dataset = self.half, self.config, self.dataset
-        seen = datasets.seen_by(config, dataset, "test")
+        seen = seen_by(config, dataset, "test")
         speeds = [record["images_per_second"] for record in self.history]
         summary = {
             "framework": self.framework,
@@ -312,7 +314,7 @@ class _Training:
         return summary
 
 
-def _require_continuity(run: Run, config: Config, dataset: datasets.Dataset, resume: checkpoints.Checkpoint) -> None:
+def _require_continuity(run: Run, config: Config, dataset: Dataset, resume: checkpoints.Checkpoint) -> None:
     """Raises InputError where the run would not go on from where it stopped."""
     require_data(run.folder, resume.data, dataset)
     if run.checkpoint_path.exists() and run.checkpoint().epoch != resume.epoch:

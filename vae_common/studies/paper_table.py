@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from vae_common import files
 from vae_common.backend import FRAMEWORKS, Half, name_of
 from vae_common.config import Config
-from vae_common.data import datasets
+from vae_common.data.splits import Dataset
 from vae_common.errors import InputError
 from vae_common.runs import evaluation, resume, trainer
 from vae_common.runs.folder import Run, require_data
@@ -54,7 +54,7 @@ class Study:
     folder: Path
     base: Config
     """What every row has, but for its objective."""
-    dataset: datasets.Dataset
+    dataset: Dataset
     adam: str
     stage: int
     """The last one."""
@@ -93,7 +93,7 @@ def _train_stage(half: Half, study: Study, row: str, stage: int, folders: Sequen
             trainer.train(half, config, study.dataset, folder, resume=point, **common)
 
 
-def estimate(half: Half, folder: Path, dataset: datasets.Dataset, samples: int) -> dict[str, Any]:
+def estimate(half: Half, folder: Path, dataset: Dataset, samples: int) -> dict[str, Any]:
     """The test NLL of a run's last checkpoint, from its file where that is there already."""
     checkpoint = Run(folder).checkpoint()
     require_data(folder, checkpoint.data, dataset)

@@ -20,7 +20,7 @@ from typing import Any
 from vae_common import files
 from vae_common.backend import Halves
 from vae_common.config import Config
-from vae_common.data import datasets
+from vae_common.data.splits import Dataset
 from vae_common.errors import InputError, shown
 from vae_common.runs import trainer
 from vae_common.runs.epoch_records import TERMS
@@ -91,7 +91,7 @@ def check(
     base: Config,
     vary: Sequence[str],
     seeds: Sequence[int],
-    dataset: datasets.Dataset,
+    dataset: Dataset,
     folder: Path,
     ensemble: bool = False,
 ) -> None:
@@ -123,7 +123,7 @@ def train(
     base: Config,
     vary: Sequence[str],
     seeds: Sequence[int],
-    dataset: datasets.Dataset,
+    dataset: Dataset,
     folder: Path,
     *,
     command: Sequence[str] = (),
