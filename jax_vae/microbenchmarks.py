@@ -6,10 +6,12 @@ Every function gives callables that run that many times and wait for the result.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from vae_common.backend import Repeated
 from vae_common.config import Config
@@ -18,8 +20,9 @@ from .batches import draws_at, epoch_draws, place_images, prepare_images
 from .device import device_for, precision, synchronize, to_device
 from .execution import batch_step
 from .objectives import batch_loss
+from .optimizers import adam
 from .state import create_state, update_count
-from .step import batch_gradients, updated
+from .step import batch_gradients
 
 
 def matrix_products(config: Config, products: Sequence[tuple[int, int, bool]]) -> Repeated:
@@ -58,16 +61,23 @@ def adam_updates(config: Config) -> Repeated:
     state = create_state(config)
     with precision(config.training.precision):
         gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), state.model)
-        update = jax.jit(updated, donate_argnums=0)
 
-        def run(repeats: int) -> None:
-            nonlocal state
-            with precision(config.training.precision):
-                for _ in range(repeats):
-                    state = update(state, gradients)
-                synchronize(state)
+    @partial(jax.jit, donate_argnums=0)
+    def update(parts, gradients):
+        model, optimizer = parts
+        updates, optimizer = adam(config).update(gradients, optimizer, model)
+        return optax.apply_updates(model, updates), optimizer
 
-        return run
+    parts = state.model, state.optimizer
+
+    def run(repeats: int) -> None:
+        nonlocal parts
+        with precision(config.training.precision):
+            for _ in range(repeats):
+                parts = update(parts, gradients)
+            synchronize(parts)
+
+    return run
 
 
 def streaming(config: Config, count: int) -> Repeated:
