@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import json
 import os
 import signal
@@ -139,23 +141,55 @@ def random_batch(config: Config, batch: int = 7, seed: int = 0):
     return rng.random((batch, *config.image_shape)), rng.standard_normal((batch, config.noise_dim))
 
 
-def script(name, *flags, cwd, status=0):
-    """Runs it in a folder of its own; returns the last line's JSON, or the error line."""
-    environment = {"PYTHONPATH": str(ROOT)}
+def process(name, *flags, cwd, status=0):
+    """Runs a script as its users do, in a folder of its own; returns the last line's JSON, or the error line."""
     result = subprocess.run(
         [sys.executable, "-m", f"scripts.{name}", *map(str, flags)],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env=os.environ | environment,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         check=False,
     )
-    assert result.returncode == status, result.stderr
-    if status == 0 or result.stdout:
-        return json.loads(result.stdout.splitlines()[-1])
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, result.stderr
+    return _last_line(Outcome(result.returncode, result.stdout, result.stderr), status)
+
+
+def script(name, *flags, cwd, status=0):
+    """What `process` does, in this process: nothing has to be imported or compiled anew."""
+    return _last_line(run_here(name, flags, cwd), status)
+
+
+class Outcome(NamedTuple):
+    """What a script did."""
+
+    status: int
+    out: str
+    err: str
+
+
+def _last_line(done, status):
+    assert done.status == status, done.err
+    if status == 0 or done.out:
+        return json.loads(done.out.splitlines()[-1])
+    lines = done.err.splitlines()
+    assert len(lines) == 1, done.err
     return lines[0]
+
+
+def run_here(name, flags, cwd):
+    """Runs a script in this process, in a folder of its own."""
+    home = "scripts" if name in CHECKOUT_ONLY else "vae_common.cli"
+    module, words = importlib.import_module(f"{home}.{name}"), [str(flag) for flag in flags]
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", [name, *words])
+        patch.setenv("PYTHONPATH", str(ROOT))  # for processes that it starts
+        if hasattr(module, "load_halves"):  # without their caches of programs, which are this process's own
+            patch.setattr(module, "load_halves", lambda *names, **_: {name: HALVES[name] for name in names})
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = command_line.outcome(module, words)
+    return Outcome(status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="session")
@@ -163,7 +197,7 @@ def finished(tmp_path_factory):
     """A folder with one finished run of each half."""
     folder = tmp_path_factory.mktemp("scripts")
     for framework in ("jax", "torch"):
-        script("train", "--framework", framework, "--output", framework, *QUICK, cwd=folder)
+        process("train", "--framework", framework, "--output", framework, *QUICK, cwd=folder)
     return folder
 
 
@@ -182,32 +216,10 @@ def saved(half, state, path):
     return checkpoint
 
 
-class Outcome(NamedTuple):
-    """What a script did in this process."""
-
-    status: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command():
     """Runs a script in this process, in a folder of its own: `command("train", "--epochs", 1, cwd=tmp_path)`."""
-
-    def run(name, *flags, cwd):
-        home = "scripts" if name in CHECKOUT_ONLY else "vae_common.cli"
-        module = importlib.import_module(f"{home}.{name}")
-        words = [str(flag) for flag in flags]
-        monkeypatch.chdir(cwd)
-        monkeypatch.setattr(sys, "argv", [name, *words])
-        monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for processes that it starts
-        if hasattr(module, "load_halves"):  # without their caches of programs, which are this process's own
-            monkeypatch.setattr(module, "load_halves", lambda *names, **_: {name: HALVES[name] for name in names})
-        capsys.readouterr()
-        status = command_line.outcome(module, words)
-        return Outcome(status, *capsys.readouterr())
-
-    return run
+    return lambda name, *flags, cwd: run_here(name, flags, cwd)
 
 
 @pytest.fixture

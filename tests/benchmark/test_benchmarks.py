@@ -16,7 +16,7 @@ from vae_common.benchmark.records import Record, Rounds
 from vae_common.errors import InputError
 
 SMALL = Case(hidden=(16,), batch_size=8, rounds=2, images=24)
-FLAGS = ("--hidden", 16, "--batch-size", 8, "--rounds", 2, "--executions", "eager")
+FLAGS = ("--hidden", 16, "--batch-size", 128, "--rounds", 2, "--executions", "eager")
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +44,23 @@ def test_quick_suite(quick):
         )
 
 
-def test_against_a_baseline(quick):
+def test_against_a_baseline(quick, monkeypatch):
+    """What a second run says of the first; its own measurements are the first's, slower by a tenth."""
     folder, _ = quick
+    first = {record.case.key: record for record in results.read_results(folder / "first" / "benchmark.json")}
+
+    def slower(case, programs, check=False):
+        record = first[case.key]
+        rounds = {kind: [1.1 * seconds for seconds in of] for kind, of in dataclasses.asdict(record.rounds).items()}
+        return dataclasses.replace(record, rounds=Rounds(**rounds))
+
+    monkeypatch.setattr(suites, "_measured", slower)
     printed = script("benchmark", *FLAGS, "--frameworks", "torch", "--baseline", "first/benchmark.json", cwd=folder)
     assert len(printed["against_baseline"]) == 3  # the step, the epoch, the recipe's
     for compared in printed["against_baseline"].values():
         low, high = compared["interval"]
         assert low <= compared["ratio"] <= high
+        assert compared["ratio"] == pytest.approx(1.1)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conftest import script
+from tests.conftest import process, script
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,11 @@ from tests.conftest import script
 def test_bad_input_is_one_line_and_status_2(tmp_path, name, flags, said):
     assert said in script(name, *flags, cwd=tmp_path, status=2)
     assert not [path for path in tmp_path.rglob("*") if path.name != "data"]
+
+
+def test_as_a_process(tmp_path, monkeypatch):
+    """Also where the output is not UTF-8: what parses the flags frames its explanation otherwise then."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert "invalid choice 'gan'" in process("train", "--model", "gan", cwd=tmp_path, status=2)
+    said = process("train", "--epochs", "-1", cwd=tmp_path, status=2)
+    assert said == "error: epochs: received -1, expected an integer from 0 to 2147483647"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import QUICK, script
+from tests.conftest import QUICK, process, script
 
 
 @pytest.mark.parametrize("framework", ["jax", "torch"])
@@ -61,7 +61,7 @@ def test_tutorial_runs_with_its_own_preset(tmp_path, framework):
 
 def test_divergence_is_one_line_and_leaves_a_checkpoint(tmp_path):
     flags = ("--learning-rate", "1e18", "--output", "r", *QUICK)
-    said = script("train", *flags, cwd=tmp_path, status=1)
+    said = process("train", *flags, cwd=tmp_path, status=1)
     assert "became infinite or NaN in epoch 1, step" in said
     assert (tmp_path / "r" / "checkpoint.safetensors").exists()
     assert not (tmp_path / "r" / "summary.json").exists()

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, ROOT, script, small_config
+from tests.conftest import HALVES, ROOT, process, small_config
 from vae_common.config import DataConfig
 
 jax_vae = HALVES["jax"]
@@ -47,7 +47,7 @@ def test_compiled_for_a_sharded_tpu_mesh(tmp_path):
     if not (libtpu / "libtpu").is_dir() and importlib.util.find_spec("libtpu") is None:
         pytest.skip(f"libtpu is not installed in {libtpu}: pip install --no-deps --target .libtpu libtpu")
     flags = ("--topologies", "v5e:2x2", "--batch-sizes", 128, "--precisions", "bfloat16", "--libtpu", libtpu)
-    (program,) = script("compile_for_tpu", *flags, cwd=tmp_path)["programs"]
+    (program,) = process("compile_for_tpu", *flags, cwd=tmp_path)["programs"]
     assert program["chips"] == 4
     share = 4 * program["step_of_each_chip"]["flops"] / program["model_flops_of_all_chips"]
     assert 1 < share < 1.2
@@ -64,4 +64,4 @@ def test_the_record_is_whole_and_says_that_nothing_was_run():
 def test_without_libtpu(tmp_path):
     if importlib.util.find_spec("libtpu") is not None:
         pytest.skip("libtpu is installed in this environment")
-    assert "has no libtpu package" in script("compile_for_tpu", cwd=tmp_path, status=2)
+    assert "has no libtpu package" in process("compile_for_tpu", cwd=tmp_path, status=2)

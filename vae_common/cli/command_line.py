@@ -153,6 +153,8 @@ def require_only(flag: str, allowed: Sequence[str], flags: Sequence[str]) -> Non
 
 
 def _one_line(box: str) -> str:
-    """tyro's framed explanation without its frame."""
-    words = (line.strip("│ ") for line in box.splitlines() if line.startswith("│") and "────" not in line)
+    """tyro's framed explanation without its frame, which has no sides where the output is not UTF-8."""
+    lines = box.splitlines()
+    inside = [line for line in lines if line.startswith("│")] or lines[1:]
+    words = (line.strip("│ ") for line in inside if "────" not in line and "----" not in line)
     return re.sub(r" (Argument helptext|For full helptext).*", "", " ".join(" ".join(words).split()))
