@@ -32,9 +32,9 @@ from .likelihoods import (
 )
 from .loading import Loaded, load
 from .losses import gaussian_kl, log_ratio, log_weights, loss_terms, reconstruction_terms, tutorial_kl
-from .models import AE, VAE, VQVAE, TwoLayerVAE, create_model, model_shapes
+from .models import AE, VAE, VQVAE, MixtureVAE, TwoLayerVAE, create_model, model_shapes
 from .objectives import batch_loss
-from .parameters import load_arrays, parameter_dtype, parameter_shapes, to_arrays
+from .parameters import load_arrays, parameter_dtype, parameter_shapes, parameter_starts, to_arrays
 from .state import State, create_state, lost_part, state_from_arrays, state_to_arrays
 from .step import apply_gradients, gradients, train_step
 
@@ -47,6 +47,7 @@ __all__ = [
     "Autoencoder",
     "Loaded",
     "Marginal",
+    "MixtureVAE",
     "State",
     "TwoLayerVAE",
     "apply_gradients",
@@ -83,6 +84,7 @@ __all__ = [
     "optimal_gaussian",
     "parameter_dtype",
     "parameter_shapes",
+    "parameter_starts",
     "peak_memory",
     "pixel_means",
     "platform_of",

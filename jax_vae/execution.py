@@ -11,7 +11,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from vae_common.contracts import Terms
+from vae_common.contracts import Terms, map_arrays
 from vae_common.data.batches import require_epoch
 from vae_common.randomness import Draws
 
@@ -104,7 +104,7 @@ def _eager_epoch(state, images, draws, labels=None):
     for step in range(len(draws.order)):
         state, means = jitted_batch_step(state, images, draws_at(draws, step), labels)
         steps.append(means)
-    return state, Terms(*(jnp.stack(term) for term in zip(*steps)))
+    return state, map_arrays(lambda *each: jnp.stack(each), *steps)
 
 
 def _program(state):

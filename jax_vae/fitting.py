@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_common import randomness
-from vae_common.contracts import Terms
+from vae_common.contracts import map_arrays
 from vae_common.runs.epoch_records import EpochRecord, NonFiniteLoss, epoch_record
 
 from .batches import place_images, place_labels
@@ -51,6 +51,7 @@ def fit(
     dataset.require_shape(config.image_shape)
     dataset.require_labels(config.network.classes)
     dataset.require_levels(config)
+    dataset.require_count(config)
     images = place_images(training_images(dataset, config.data.binarization), config)
     held_out = seen_by(config, dataset)
     labels = [place_labels(dataset.train.labels, config)] if config.network.classes else []
@@ -65,12 +66,16 @@ def fit(
         synchronize((draws, last_good))  # the clock sees the steps alone
         start = time.perf_counter()
         state, terms = program(state, images, draws, *labels)
-        values = np.stack([to_numpy(term) for term in terms]).astype(np.float64)  # the epoch's only wait
+        values = map_arrays(lambda term: to_numpy(term).astype(np.float64), terms)  # the epoch's only wait
         seconds = time.perf_counter() - start
-        values = values if state.seeds else values[..., None]
         members = unstack_states(state) if state.seeds else [state]
         try:
-            records = [_record(m, epoch, values[..., i], held_out, seconds) for i, m in enumerate(members)]
+            own = (
+                [map_arrays(lambda term, i=i: term[:, i], values) for i in range(len(members))]
+                if state.seeds
+                else [values]
+            )
+            records = [_record(m, epoch, of, held_out, seconds) for m, of in zip(members, own)]
         except NonFiniteLoss as error:
             error.state = last_good
             raise
@@ -81,10 +86,10 @@ def fit(
 
 
 def _record(state, epoch, values, held_out, seconds):
-    """What an epoch of one seed was worth, with its evaluation; `values` are every step's terms, (terms, steps)."""
+    """What an epoch of one seed was worth, with its evaluation; `values` are every step's terms, (steps,) each."""
     evaluation = evaluate(state.evaluated, held_out.images, state.config, held_out.labels)
     lost = lost_part(state)
-    return epoch_record(epoch, state.config, Terms(*values), held_out.split, evaluation, seconds, lost)
+    return epoch_record(epoch, state.config, values, held_out.split, evaluation, seconds, lost)
 
 
 def _copy(state):

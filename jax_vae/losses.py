@@ -11,20 +11,18 @@ import math
 import jax.numpy as jnp
 
 from vae_common.config import LossConfig
-from vae_common.contracts import Outputs, Posterior, Terms, per_draw
+from vae_common.contracts import Outputs, Posterior, StochasticLayer, Terms, per_draw
 
 from .device import Array
+from .distributions import LOG_ROOT, StandardNormal
 from .likelihoods import LIKELIHOODS
 
-
-def latent_kls(mean: Array, log_std: Array) -> Array:
-    """KL of each latent's N(mean, exp(log_std)^2) to N(0, 1) in nats (Kingma and Welling 2014, appendix B)."""
-    return (jnp.exp(2 * log_std) + mean**2 - 1) / 2 - log_std
+STANDARD = StandardNormal()
 
 
 def gaussian_kl(mean: Array, log_std: Array) -> Array:
     """KL of N(mean, exp(log_std)^2) to N(0, 1) in nats, summed over the latents."""
-    return latent_kls(mean, log_std).sum(-1)
+    return STANDARD.exact_kls(Posterior(mean, log_std)).sum(-1)
 
 
 def tutorial_kl(mean: Array, log_std: Array) -> Array:
@@ -32,23 +30,21 @@ def tutorial_kl(mean: Array, log_std: Array) -> Array:
     return (jnp.exp(2 * log_std) + mean**2 - log_std - 0.5).sum(-1)
 
 
-KLS = {"gaussian": gaussian_kl, "tutorial": tutorial_kl}
+def log_posterior(layer: StochasticLayer) -> Array:
+    """Log density in nats of a layer's latents under its posterior, by their noise: (latents - mean) / sigma would
+    cancel."""
+    return (-(layer.noise**2) / 2 - per_draw(layer.posterior.log_std, layer.noise) - LOG_ROOT).sum(-1)
 
 
-LOG_ROOT = math.log(2 * math.pi) / 2
+def log_prior(layer: StochasticLayer) -> Array:
+    """Log density in nats of a layer's latents under its prior."""
+    return (STANDARD if layer.prior is None else layer.prior).log_density(layer.latents)
 
 
-def log_normal(latents: Array, distribution: Posterior | None) -> Array:
-    """Log density in nats of latents (batch[, samples], n) under a prior; None is the standard normal."""
-    if distribution is None:
-        return (-(latents**2) / 2 - LOG_ROOT).sum(-1)
-    mean, log_std = distribution
-    return (-(((latents - mean) / jnp.exp(log_std)) ** 2) / 2 - log_std - LOG_ROOT).sum(-1)
-
-
-def log_posterior(noise: Array, posterior: Posterior) -> Array:
-    """Log density in nats of latents mean + sigma * noise, by that noise: (latents - mean) / sigma would cancel."""
-    return (-(noise**2) / 2 - per_draw(posterior.log_std, noise) - LOG_ROOT).sum(-1)
+def exact_kls(layer: StochasticLayer) -> Array | None:
+    """KL of each latent of a layer in nats, (batch[, samples], n), or None where it is not known."""
+    known = getattr(STANDARD if layer.prior is None else layer.prior, "exact_kls", None)
+    return None if known is None else known(layer.posterior)
 
 
 def log_ratio(outputs: Outputs) -> Array:
@@ -56,10 +52,9 @@ def log_ratio(outputs: Outputs) -> Array:
 
     Its mean over draws is the KL.
     """
-    ratio = log_posterior(outputs.noise, outputs.posterior) - log_normal(outputs.latents, outputs.prior)
-    if outputs.upper is not None:
-        upper = outputs.upper
-        ratio = ratio + log_posterior(upper.noise, upper.posterior) - log_normal(upper.latents, None)
+    ratio = jnp.zeros_like(outputs.latents[..., 0])
+    for layer in outputs.layers:
+        ratio = ratio + log_posterior(layer) - log_prior(layer)
     return ratio
 
 
@@ -76,22 +71,34 @@ def log_weights(loss: LossConfig, outputs: Outputs, images: Array) -> Array:
     return -reconstruction_terms(loss, outputs, images) - log_ratio(outputs)
 
 
+def layer_kls(loss: LossConfig, outputs: Outputs) -> tuple[list[Array], bool]:
+    """The KL of each stochastic layer, (batch,), and whether it is exact: it is estimated from the draws where it is to
+    be, and in all layers where one's is not known."""
+    if loss.kl == "tutorial":
+        return [tutorial_kl(*layer.posterior) for layer in outputs.layers], True
+    known = [exact_kls(layer) for layer in outputs.layers]
+    if loss.kl == "sampled" or any(kls is None for kls in known):
+        return [_over_draws(log_posterior(layer) - log_prior(layer)) for layer in outputs.layers], False
+    return [_over_draws(kls.sum(-1)) for kls in known if kls is not None], True
+
+
 def loss_terms(loss: LossConfig, outputs: Outputs, images: Array) -> Terms:
     """Total, reconstruction and KL, shape (batch,) each: the negative ELBO where beta is 1; an AE's KL is 0.
 
-    Several draws are averaged. The KL is exact for codes and, unless it is to be sampled, for one Gaussian layer; for
-    two layers it is estimated from the draws.
+    Several draws are averaged. Of several layers the KL of each is among the terms.
     """
-    reconstruction = reconstruction_terms(loss, outputs, images)
-    mean, log_std = outputs.posterior
+    reconstruction = _over_draws(reconstruction_terms(loss, outputs, images))
+    kls, exact = layer_kls(loss, outputs)
     if outputs.codes is not None:
         kl = outputs.codes.nats
-    elif log_std is None:
-        kl = jnp.zeros_like(mean[:, 0])
-    elif outputs.upper is not None or loss.kl == "sampled":
-        kl = log_ratio(outputs)
+    elif exact:
+        kl = sum(kls, jnp.zeros_like(reconstruction))
     else:
-        kl = KLS[loss.kl](mean, log_std)
-    if reconstruction.ndim > 1:
-        reconstruction, kl = reconstruction.mean(1), kl.mean(1) if kl.ndim > 1 else kl
-    return Terms(reconstruction + loss.beta * kl, reconstruction, kl)
+        kl = _over_draws(log_ratio(outputs))
+    more = {f"kl_layer_{place}_nats": each for place, each in enumerate(kls, 1)} if len(kls) > 1 else None
+    return Terms(reconstruction + loss.beta * kl, reconstruction, kl, more=more)
+
+
+def _over_draws(array):
+    """The mean over the draws of each image, where there are several."""
+    return array.mean(1) if array.ndim > 1 else array

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from vae_common.randomness import Start
 from vae_common.runs.checkpoints import check_arrays
 
 from .device import to_device, to_numpy
@@ -25,6 +26,13 @@ _CANONICAL = {"kernel": "weight", "embedding": "weight"}
 def parameter_shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
     """Canonical name -> canonical shape, also of a model that has no values yet."""
     return {name: tuple(leaf.shape[axis] for axis in axes) for name, (leaf, axes) in _named(model).items()}
+
+
+def parameter_starts(model: nnx.Module) -> dict[str, Start]:
+    """By canonical name, how the parameters begin that say so; layers' own are for the initializer."""
+    variables = jax.tree_util.tree_flatten_with_path(model, is_leaf=lambda node: isinstance(node, nnx.Variable))[0]
+    found = {_name(path): variable.get_metadata().get("start") for path, variable in variables}
+    return {name: start for name, start in found.items() if start is not None}
 
 
 def parameter_dtype(model: nnx.Module) -> str:

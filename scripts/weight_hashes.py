@@ -44,9 +44,11 @@ class Arguments:
 
 def configs() -> dict[str, Config]:
     """By name: every model, objective, likelihood, activation, schedule, and what changes the draws."""
-    small, tiny = NetworkConfig(hidden=(24,), latent_dim=3), NetworkConfig(hidden=(12,), top_hidden=(5,), top_dim=2)
+    small = NetworkConfig(hidden=(24,), latent_dim=3)
+    above: dict[str, Any] = {"top_hidden": (5,), "top_dim": 2}
+    tiny = Config("two_layer_vae", network=NetworkConfig(hidden=(12,), **above))
     likelihoods = typing.get_args(Reconstruction)
-    found = {name: Config(name, network=tiny) for name in MODELS}
+    found = {name: tiny.of_model(name) for name in MODELS}
     found |= {f"vae {name}": Config(network=small, loss=LossConfig(reconstruction=name)) for name in likelihoods}
     for objective in ("iwae", "dreg"):
         found[objective] = Config(network=small, loss=LossConfig(objective=objective, samples=3))

@@ -42,6 +42,7 @@ import jax_vae
 import torch_vae
 from vae_common.cli import command_line
 from vae_common.config import Config, NetworkConfig, TrainingConfig
+from vae_common.contracts import NAMES
 from vae_common.data import datasets
 from vae_common.data.seen import seen_by
 from vae_common.data.splits import Dataset, Split
@@ -114,6 +115,11 @@ def small_config(model: str = "vae", dtype: str = "float64", **changes) -> Confi
 
 SMALL_IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 6, 1), np.uint8)
 SMALL_LABELS = np.arange(24) % 3
+
+
+def term_rows(terms):
+    """Total, reconstruction and KL of every step, (3, ...), in NumPy."""
+    return np.array([np.asarray(getattr(terms, name)) for name in NAMES])
 
 
 def npz(folder, name="a.npz", **changes):

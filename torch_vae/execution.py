@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vae_common.contracts import Terms
+from vae_common.contracts import Terms, map_arrays
 from vae_common.data.batches import require_epoch
 from vae_common.randomness import Draws
 
@@ -134,7 +134,7 @@ def epoch_steps(state: State, images: Array, draws: Draws, labels: Array | None,
     for step in range(len(draws.order)):
         state, means = batch_step(state, images, draws_at(draws, step), labels, gradients)
         steps.append(means)
-    return state, Terms(*(torch.stack(term) for term in zip(*steps)))
+    return state, map_arrays(lambda *each: torch.stack(each), *steps)
 
 
 def _captured_epoch(state, images, draws, labels):
@@ -142,13 +142,15 @@ def _captured_epoch(state, images, draws, labels):
     gradients, resident = _gradient_function(state), images
     own = Draws._make(None if draw is None else draw.clone() for draw in draws)
     shape = (len(draws.order), len(state.seeds)) if state.seeds else (len(draws.order),)
-    means = torch.zeros((len(Terms._fields), *shape), dtype=draws.noise.dtype, device=images.device)
+    names = state.config.term_names
+    means = torch.zeros((len(names), *shape), dtype=draws.noise.dtype, device=images.device)
     place = torch.zeros(1, dtype=torch.long, device=images.device)
 
     def step():
         draw = Draws._make(None if draw is None else draw.index_select(0, place)[0] for draw in own)
         _, terms = batch_step(state, images, draw, labels, gradients)
-        means.index_copy_(1, place, torch.stack(list(terms)).unsqueeze(1))
+        found = terms.named()
+        means.index_copy_(1, place, torch.stack([found[name] for name in names]).unsqueeze(1))
         place.add_(1).remainder_(len(own.order))
 
     with precision(state.config.training.precision), _kept(state):
@@ -163,7 +165,7 @@ def _captured_epoch(state, images, draws, labels):
         place.zero_()
         for _ in range(len(draws.order)):
             replay()
-        return given, Terms(*means.clone())
+        return given, Terms.of(dict(zip(names, means.clone())))
 
     return program
 

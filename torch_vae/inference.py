@@ -22,7 +22,7 @@ from vae_common.errors import InputError
 from .batches import prepare_images
 from .device import precision
 from .likelihoods import pixel_means
-from .losses import loss_terms
+from .losses import log_prior, loss_terms
 from .models import Autoencoder
 from .parameters import dtype_of, parameter_dtype
 
@@ -31,7 +31,10 @@ INFERENCE_BATCH = 1000
 
 
 def forward(model: Autoencoder, images: np.ndarray, noise: np.ndarray, labels: np.ndarray | None = None) -> Outputs:
-    """Everything that a forward pass computes, as NumPy arrays; `noise` has shape (N[, samples], noise_dim)."""
+    """Everything that a forward pass computes, as NumPy arrays; `noise` has shape (N[, samples], noise_dim).
+
+    A layer's `prior` is here the log density of its latents under it, (N[, samples]), in nats.
+    """
     images = as_unit_images(images, model.image_shape)
     labels, noise = as_labels(labels, model.classes, len(images)), as_numbers("noise", noise, parameter_dtype(model))
     if noise.shape[:1] + noise.shape[-1:] != (len(images), model.noise_dim) or noise.ndim not in (2, 3):
@@ -40,16 +43,17 @@ def forward(model: Autoencoder, images: np.ndarray, noise: np.ndarray, labels: n
 
 
 def encode(model: Autoencoder, images: np.ndarray, labels: np.ndarray | None = None) -> Posterior:
-    """The posterior's mean and log_std, (N, latent_dim) each; an AE's code is `mean`, log_std None."""
+    """The posterior's mean and log_std, (N, *latent_shape) each; an AE's code is `mean`, log_std None."""
     images = as_unit_images(images, model.image_shape)
     return _in_batches(_encode, model, images, as_labels(labels, model.classes, len(images)))
 
 
 def decode(model: Autoencoder, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Pixel means in [0, 1], (N, height, width, channels), of latents (N, latent_dim)."""
+    """Pixel means in [0, 1], (N, height, width, channels), of latents (N, *latent_shape)."""
     latents = as_numbers("latents", latents, parameter_dtype(model))
-    if latents.ndim != 2 or latents.shape[1] != model.latent_dim:
-        raise InputError(f"latents: received shape {latents.shape}, expected (N, {model.latent_dim})")
+    if latents.shape[1:] != model.latent_shape or not latents.ndim:
+        expected = ", ".join(map(str, model.latent_shape))
+        raise InputError(f"latents: received shape {latents.shape}, expected (N, {expected})")
     labels = as_labels(labels, model.classes, len(latents))
     return _in_batches(_decode, model, latents, labels)
 
@@ -88,7 +92,8 @@ def interpolate(
     own = as_labels(labels, model.classes, 2)
     ends = zip((as_array("first", first), as_array("second", second)), [None] * 2 if own is None else own[:, None])
     start, end = (encode(model, image[None], label).mean[0] for image, label in ends)
-    points = start + np.linspace(0, 1, steps)[:, None] * (end - start)
+    fractions = np.linspace(0, 1, steps).reshape(-1, *[1] * start.ndim)
+    points = start + fractions * (end - start)
     return decode(model, points, None if own is None else np.repeat(own[:1], steps))
 
 
@@ -101,9 +106,9 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
     """
     images = as_unit_images(images, model.image_shape)
     labels = as_labels(labels, model.classes, len(images))
-    if (config.network.latent_dim, config.noise_dim) != (model.latent_dim, model.noise_dim):
-        expected = f"the model's {model.latent_dim}"
-        raise InputError(f"config: received latent_dim {config.network.latent_dim}, expected {expected}")
+    if (config.latent_shape, config.noise_dim) != (model.latent_shape, model.noise_dim):
+        expected = f"the model's {model.latent_shape}"
+        raise InputError(f"config: received latents of shape {config.latent_shape}, expected {expected}")
     require_evaluable(config, model.reconstruction, images)
     noise = randomness.evaluation_noise(len(images), config.noise_dim).astype(parameter_dtype(model))
     terms = _in_batches(partial(_evaluate, loss=config.loss), model, images, labels, noise)
@@ -112,7 +117,8 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
 
 @torch.no_grad()
 def _forward(model, images, labels, noise):
-    return model(prepare_images(images, None, dtype_of(model)), noise, labels)
+    outputs = model(prepare_images(images, None, dtype_of(model)), noise, labels)
+    return outputs._replace(layers=tuple(layer._replace(prior=log_prior(layer)) for layer in outputs.layers))
 
 
 @torch.no_grad()

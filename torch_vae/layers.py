@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from vae_common.config import Config
 from vae_common.contracts import Outputs, Posterior, per_draw
+from vae_common.randomness import LOG_SCALE, Start
 
 from .device import Array
 
@@ -40,6 +41,13 @@ def convolution(inputs: int, outputs: int) -> nn.Conv2d:
 def deconvolution(inputs: int, outputs: int) -> nn.ConvTranspose2d:
     """A transposed convolution that doubles height and width."""
     return nn.ConvTranspose2d(inputs, outputs, KERNEL, STRIDE, PADDING)
+
+
+def parameter(shape: tuple[int, ...], start: Start) -> nn.Parameter:
+    """A parameter that belongs to no layer; `start` says what it is before the first step."""
+    made = nn.Parameter(torch.zeros(shape))
+    made.start = start  # type: ignore[attr-defined]
+    return made
 
 
 def affine(features: Array, layers: Sequence[Any], products: str | None) -> Array:
@@ -150,7 +158,7 @@ class Decoder(Dense):
         if network.channels:
             self.logits = deconvolution(*channels[-2:])
         if config.loss.likelihood.learns_scale:
-            self.log_scale = nn.Parameter(torch.zeros(1))
+            self.log_scale = parameter((1,), Start(LOG_SCALE))
         self.image_shape = config.image_shape
         self.classes = network.classes
 
@@ -175,7 +183,7 @@ class Autoencoder(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.image_shape = config.image_shape
-        self.latent_dim = config.network.latent_dim
+        self.latent_shape = config.latent_shape
         self.noise_dim = config.noise_dim
         self.prior_dim = config.prior_dim
         self.classes = config.network.classes
@@ -183,20 +191,30 @@ class Autoencoder(nn.Module):
         self.log_variance_head = config.network.posterior_head == "log_variance"
 
     def decode(self, latents: Array, labels: Array | None = None) -> Array:
-        """Logits of the pixels, shape (batch[, samples], height, width, channels)."""
+        """Logits of the pixels, shape (batch[, samples], height, width, channels), of latents (..., *latent_shape)."""
         return self.decoder(latents, labels)
+
+    def decode_flat(self, latents: Array, labels: Array | None = None) -> Array:
+        """The same of latents as a forward pass has them, (batch[, samples], n)."""
+        return self.decode(latents.reshape(*latents.shape[:-1], *self.latent_shape), labels)
 
     def gaussian(self, mean: Array, scale: Array) -> Posterior:
         """The distribution that a layer's two heads give; `scale` is log sigma, or log sigma^2, as configured."""
         return Posterior(mean, scale / 2 if self.log_variance_head else scale)
 
-    def generate(self, noise: Array) -> Array:
-        """Latents from the prior, (N, latent_dim), made of standard-normal noise (N, prior_dim)."""
-        return noise
+    def prior(self) -> Any:
+        """The prior of what is decoded, where it does not depend on a layer above; None is the standard normal."""
+        return None
 
-    def outputs(self, posterior: Posterior, latents: Array, labels: Array | None = None, **more: Any) -> Outputs:
-        """What a forward pass gives, from the latents on."""
+    def generate(self, noise: Array) -> Array:
+        """Latents from the prior, (N, *latent_shape), made of standard-normal noise (N, prior_dim)."""
+        prior = self.prior()
+        latents = noise if prior is None else prior.sample(noise)
+        return latents.reshape(-1, *self.latent_shape)
+
+    def outputs(self, latents: Array, labels: Array | None = None, **more: Any) -> Outputs:
+        """What a forward pass gives, from its latents (batch[, samples], n) on."""
         log_scale = None
         if hasattr(self.decoder, "log_scale"):
             log_scale = self.decoder.log_scale.expand(*latents.shape[:-1], 1, 1, 1)
-        return Outputs(self.decode(latents, labels), posterior, latents, log_scale=log_scale, **more)
+        return Outputs(self.decode_flat(latents, labels), latents, log_scale=log_scale, **more)

@@ -1,46 +1,113 @@
-"""What a training step minimises, over a batch. Twin: jax_vae/objectives.py."""
+"""What a training step minimises, over a batch. Twin: jax_vae/objectives.py.
+
+An objective is one function of a `Batch`, in `OBJECTIVES` under its name; what is known of it beside its formula is
+declared in `vae_common/config/objectives.py`. Conformance is against `vae_common.reference`.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 
 from vae_common.config import Config
-from vae_common.contracts import Posterior, Terms, per_draw
+from vae_common.contracts import Outputs, Posterior, Terms, map_arrays, per_draw
 
 from .device import Array
-from .losses import latent_kls, log_weights, loss_terms
+from .distributions import LOG_ROOT
+from .losses import exact_kls, log_posterior, log_prior, log_weights, loss_terms
+
+
+class Batch(NamedTuple):
+    """What an objective is given."""
+
+    model: Any
+    config: Config
+    images: Array
+    """What the model saw, (batch, height, width, channels)."""
+    labels: Array | None
+    step: Array
+    """Updates before this one, a scalar: what the KL's weight grows with."""
+    outputs: Outputs
+    """Of the forward pass."""
+    means: Terms
+    """The loss's terms, the mean per image."""
+
+
+class Minimised(NamedTuple):
+    """What an objective makes of a batch."""
+
+    value: Array
+    """The mean per image."""
+    differentiated: Array | None = None
+    """Where its gradient is that of another number: that number."""
+    terms: Mapping[str, Array] | None = None
+    """The named terms that it declares."""
 
 
 def batch_loss(
     model: Any, config: Config, images: Array, noise: Array, labels: Array | None, step: Array
 ) -> tuple[Any, Terms]:
-    """The number to differentiate, and the batch's mean terms; `total` is the objective's value.
+    """The number to differentiate, and the batch's mean terms, with the objective's value.
 
     Args:
         images: what the model sees, (batch, height, width, channels), in [0, 1].
         noise: standard normal, (batch, noise_dim), or (batch, samples, noise_dim).
         labels: integers (batch,), or None where the model is given none.
-        step: updates before this one, a scalar array: what the KL's weight grows with.
+        step: updates before this one, a scalar array.
     """
-    loss, outputs = config.loss, model(images, noise, labels)
-    terms = loss_terms(loss, outputs, images)
-    means = Terms(*(term.mean() for term in terms))
-    if loss.objective == "elbo":
-        total = means.reconstruction + _kl_weight(loss, step, noise.dtype) * _kl_cost(loss, outputs, means)
-        if outputs.codes is not None:
-            total = total + _quantization(loss, outputs.codes).mean()
-        differentiated = total
-    else:
-        weights = log_weights(loss, outputs, images).reshape(len(images), loss.samples)
-        total = -(torch.logsumexp(weights, 1) - math.log(loss.samples)).mean()
-        differentiated = total
-        if loss.objective == "dreg":
-            differentiated = _doubly_reparameterised(model, loss, outputs, images, labels, weights)
-    scale = len(images) if loss.reduction == "sum" else 1
-    return differentiated * scale, means._replace(total=total)
+    outputs = model(images, noise, labels)
+    means = map_arrays(lambda term: term.mean(), loss_terms(config.loss, outputs, images))
+    found = OBJECTIVES[config.loss.objective](Batch(model, config, images, labels, step, outputs, means))
+    scale = len(images) if config.loss.reduction == "sum" else 1
+    differentiated = found.value if found.differentiated is None else found.differentiated
+    more = {**(means.more or {}), **(found.terms or {})}
+    return differentiated * scale, means._replace(objective=found.value, more=more)
+
+
+def elbo(batch: Batch) -> Minimised:
+    """Reconstruction + beta * KL, with warm-up and free bits; of codes also what pulls them and the encoder."""
+    loss, means, codes = batch.config.loss, batch.means, batch.outputs.codes
+    value = means.reconstruction + _kl_weight(loss, batch.step, means.kl.dtype) * _kl_cost(loss, batch.outputs, means)
+    return Minimised(value if codes is None else value + _quantization(loss, codes).mean())
+
+
+def iwae(batch: Batch) -> Minimised:
+    """The importance-weighted bound (Burda et al. 2016, eq. 8)."""
+    return Minimised(_bound(_weights(batch)))
+
+
+def dreg(batch: Batch) -> Minimised:
+    """The same bound, with its doubly reparameterised gradient (Tucker et al. 2019)."""
+    weights = _weights(batch)
+    return Minimised(_bound(weights), _doubly_reparameterised(batch, weights))
+
+
+def beta_tc(batch: Batch) -> Minimised:
+    """Reconstruction and the KL's three parts, each with its weight (Chen et al. 2018, eq. 2 and 4).
+
+    What is aggregated over the training set is estimated by minibatch-weighted sampling (their appendix C.1).
+    """
+    loss, (layer,), images = batch.config.loss, batch.outputs.layers, len(batch.images)
+    # log q(each latent of image i | image j), (i, j, n); of i itself by its noise: (z - mean) / sigma would cancel.
+    apart = (layer.latents[:, None] - layer.posterior.mean) / torch.exp(layer.posterior.log_std)
+    itself = torch.eye(images, dtype=torch.bool, device=apart.device)[:, :, None]
+    apart = torch.where(itself, layer.noise[:, None], apart)
+    each = -(apart**2) / 2 - layer.posterior.log_std - LOG_ROOT
+    scale = math.log(images * batch.config.train_images)
+    joint = torch.logsumexp(each.sum(-1), 1) - scale
+    product = (torch.logsumexp(each, 1) - scale).sum(-1)
+    mutual = (log_posterior(layer) - joint).mean()
+    correlation = (joint - product).mean()
+    dimension = (product - log_prior(layer)).mean()
+    weighted = loss.mi_weight * mutual + loss.tc_weight * correlation + loss.dimension_weight * dimension
+    terms = mutual, correlation, dimension
+    return Minimised(batch.means.reconstruction + weighted, terms=dict(zip(batch.config.objective.terms, terms)))
+
+
+OBJECTIVES: dict[str, Callable[[Batch], Minimised]] = {"elbo": elbo, "iwae": iwae, "dreg": dreg, "beta_tc": beta_tc}
 
 
 def _kl_weight(loss, step, dtype):
@@ -52,7 +119,8 @@ def _kl_weight(loss, step, dtype):
 def _kl_cost(loss, outputs, means):
     if not loss.free_bits:
         return means.kl
-    return torch.clip(latent_kls(*outputs.posterior).mean(0), min=loss.free_bits).sum()
+    kls: Any = (exact_kls(layer) for layer in outputs.layers)  # known: else free bits are refused
+    return sum(torch.clip(of.reshape(-1, of.shape[-1]).mean(0), min=loss.free_bits).sum() for of in kls)
 
 
 def _quantization(loss, codes):
@@ -62,17 +130,29 @@ def _quantization(loss, codes):
     return (codebook + loss.commitment * commitment).sum(-1)
 
 
-def _doubly_reparameterised(model, loss, outputs, images, labels, weights):
-    """A number whose gradient is Tucker et al. 2019's (eq. 8 for the encoder, IWAE's own for the decoder).
+def _weights(batch):
+    """The log importance weights, (batch, samples)."""
+    loss, images = batch.config.loss, batch.images
+    return log_weights(loss, batch.outputs, images).reshape(len(images), loss.samples)
+
+
+def _bound(weights):
+    return -(torch.logsumexp(weights, 1) - math.log(weights.shape[1])).mean()
+
+
+def _doubly_reparameterised(batch, weights):
+    """A number whose gradient is Tucker et al. 2019's (eq. 8 for the encoder, IWAE's own for decoder and prior).
 
     The decoder's gradient weighs each draw by its share of the importance weights, the encoder's by that squared,
     along the draw alone: the posterior's own parameters are held. The second factor is put onto the draws, whose
     values stay as they are; so it takes a second pass through the decoder.
     """
-    shares = torch.softmax(weights, 1).detach().reshape(outputs.latents.shape[:-1])
+    outputs, (layer,) = batch.outputs, batch.outputs.layers
+    shares = torch.softmax(weights, 1).detach().reshape(layer.latents.shape[:-1])
     factors = shares[..., None]
-    drawn = factors * outputs.latents + ((1 - factors) * outputs.latents).detach()
-    held = Posterior(*(parameter.detach() for parameter in outputs.posterior))
-    noise = outputs.noise + (drawn - drawn.detach()) / per_draw(torch.exp(held.log_std), drawn)
-    again = outputs._replace(logits=model.decode(drawn, labels), posterior=held, latents=drawn, noise=noise)
-    return -(shares * log_weights(loss, again, images)).sum() / len(images)
+    drawn = factors * layer.latents + ((1 - factors) * layer.latents).detach()
+    held = Posterior(*(parameter.detach() for parameter in layer.posterior))
+    noise = layer.noise + (drawn - drawn.detach()) / per_draw(torch.exp(held.log_std), drawn)
+    moved = layer._replace(posterior=held, latents=drawn, noise=noise)
+    again = outputs._replace(logits=batch.model.decode_flat(drawn, batch.labels), latents=drawn, layers=(moved,))
+    return -(shares * log_weights(batch.config.loss, again, batch.images)).sum() / len(batch.images)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vae_common.randomness import Start
 from vae_common.runs.checkpoints import check_arrays
 
 from .device import to_device, to_numpy
@@ -24,6 +25,12 @@ M = TypeVar("M", bound=nn.Module)
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Canonical name -> canonical shape, also of a model that has no values yet."""
     return {name: tuple(leaf.shape) for name, leaf in _named(model).items()}
+
+
+def parameter_starts(model: nn.Module) -> dict[str, Start]:
+    """By canonical name, how the parameters begin that say so; layers' own are for the initializer."""
+    found = {name: getattr(parameter, "start", None) for name, parameter in _named(model).items()}
+    return {name: start for name, start in found.items() if start is not None}
 
 
 def parameter_dtype(model: nn.Module) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vae_common.contracts import Terms
+from vae_common.contracts import Terms, map_arrays
 
 from .batches import on_device
 from .device import device_for, precision, to_numpy
@@ -68,7 +68,7 @@ def batch_gradients(state: State, images: Any, noise: Any, labels: Any = None) -
     loss, means = batch_loss(state.model, state.config, images, noise, labels, update_count(state))
     parameters = dict(state.model.named_parameters())
     computed = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
-    return dict(zip(parameters, computed)), Terms(*(mean.detach() for mean in means))
+    return dict(zip(parameters, computed)), map_arrays(torch.Tensor.detach, means)
 
 
 def updated(state: State, gradients: Any) -> State:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,8 +57,19 @@ class Draws(NamedTuple):
     """Uniform on 0..254, uint8, shape (steps, batch, height, width, channels), or None."""
 
 
+@dataclass(frozen=True)
+class Start:
+    """How a parameter that belongs to no layer begins: all at `mean`, or normal around it."""
+
+    mean: float = 0.0
+    deviation: float = 0.0
+
+
 def initial_weights(
-    shapes: Mapping[str, tuple[int, ...]], seed: int, initializer: str = "torch_uniform"
+    shapes: Mapping[str, tuple[int, ...]],
+    seed: int,
+    initializer: str = "torch_uniform",
+    starts: Mapping[str, Start] | None = None,
 ) -> dict[str, np.ndarray]:
     """An experiment's initial weights, float64.
 
@@ -68,15 +80,24 @@ def initial_weights(
     - glorot_uniform: uniform on +-sqrt(6 / (fan_in + fan_out)), zero biases (Glorot and Bengio 2010, eq. 16);
     - lecun_normal: normal with variance 1/fan_in, truncated at two standard deviations, zero biases; Flax's.
 
-    A parameter that belongs to no layer, such as `decoder.log_scale`, starts at -2.
+    A parameter that belongs to no layer, such as `decoder.log_scale`, says in `starts` how it begins; InputError where
+    it does not.
     """
     weights = {}
     for name, shape in shapes.items():
         layer, _, kind = name.rpartition(".")
-        if kind not in ("weight", "bias"):
-            weights[name] = np.full(shape, LOG_SCALE)
+        rng = generator(seed, "weights", zlib.crc32(name.encode()))
+        if starts and name in starts:
+            start = starts[name]
+            weights[name] = np.full(shape, start.mean)
+            if start.deviation:
+                weights[name] += start.deviation * rng.standard_normal(shape)
             continue
-        rng, weight_shape = generator(seed, "weights", zlib.crc32(name.encode())), shapes[f"{layer}.weight"]
+        if kind not in ("weight", "bias") or f"{layer}.weight" not in shapes:
+            raise InputError(
+                f"parameter {name}: received no start, expected one: make it with parameter({shape}, Start(...))"
+            )
+        weight_shape = shapes[f"{layer}.weight"]
         fan_in, field = math.prod(weight_shape[1:]), math.prod(weight_shape[2:])
         if kind == "bias" and initializer != "torch_uniform":
             weights[name] = np.zeros(shape)

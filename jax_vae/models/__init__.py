@@ -12,13 +12,14 @@ from vae_common.config.registry import MODELS, find_class
 
 from ..device import device_for, precision
 from ..layers import Autoencoder
-from ..parameters import load_arrays, parameter_shapes
+from ..parameters import load_arrays, parameter_shapes, parameter_starts
 from .ae import AE
+from .mixture_vae import MixtureVAE
 from .two_layer_vae import TwoLayerVAE
 from .vae import VAE
 from .vq_vae import VQVAE
 
-__all__ = ["AE", "CLASSES", "VAE", "VQVAE", "TwoLayerVAE", "create_model", "empty_model", "model_shapes"]
+__all__ = ["AE", "CLASSES", "VAE", "VQVAE", "MixtureVAE", "TwoLayerVAE", "create_model", "empty_model", "model_shapes"]
 
 CLASSES: dict[str, type[Autoencoder]] = {
     entry.class_name: find_class(__name__, name, Autoencoder) for name, entry in MODELS.items()
@@ -32,7 +33,8 @@ def create_model(config: Config) -> Autoencoder:
     Equal configs give equal weights in both halves: `vae_common.randomness` draws them.
     """
     model = empty_model(config)
-    weights = randomness.initial_weights(parameter_shapes(model), config.seed, config.network.initializer)
+    shapes, starts = parameter_shapes(model), parameter_starts(model)
+    weights = randomness.initial_weights(shapes, config.seed, config.network.initializer, starts)
     return load_arrays(model, weights, config.training.dtype, device_for(config))
 
 

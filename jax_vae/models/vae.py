@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from vae_common.config import Config
-from vae_common.contracts import Outputs, Posterior
+from vae_common.contracts import Outputs, Posterior, StochasticLayer
 
 from ..device import Array
 from ..layers import Autoencoder, Decoder, Encoder, reparameterize
 
 
 class VAE(Autoencoder):
-    """Gaussian posterior, standard-normal prior (Kingma and Welling 2014, appendix C)."""
+    """Gaussian posterior, standard-normal prior (Kingma and Welling 2014, appendix C); a subclass may have another
+    prior."""
 
     def __init__(self, config: Config):
         super().__init__(config)
@@ -24,4 +25,5 @@ class VAE(Autoencoder):
     def __call__(self, images: Array, noise: Array, labels: Array | None = None) -> Outputs:
         """`images` in [0, 1]; `noise` standard normal, shape (batch[, samples], latent_dim)."""
         posterior = self.encode(images, labels)
-        return self.outputs(posterior, reparameterize(posterior, noise), labels, noise=noise)
+        latents = reparameterize(posterior, noise)
+        return self.outputs(latents, labels, layers=(StochasticLayer(posterior, self.prior(), latents, noise),))

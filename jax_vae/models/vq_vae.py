@@ -45,11 +45,11 @@ class VQVAE(Autoencoder):
         """Codes drawn uniformly, from standard-normal noise (N, latent_dim / code_dim)."""
         book = self.codebook.embedding[...]
         indices = (jax.scipy.special.ndtr(noise) * len(book)).astype(jnp.int32).clip(0, len(book) - 1)
-        return book[indices].reshape(len(noise), self.latent_dim)
+        return book[indices].reshape(len(noise), *self.latent_shape)
 
     def __call__(self, images: Array, noise: Array, labels: Array | None = None) -> Outputs:
         """`images` in [0, 1]; `noise` has shape (batch, 0) and is not read."""
         (code,) = self.encoder(images, labels)
         codes = self.quantize(code)
         latents = code + jax.lax.stop_gradient(codes.vectors - code)
-        return self.outputs(Posterior(codes.vectors, None), latents, labels, codes=codes)
+        return self.outputs(latents, labels, codes=codes)

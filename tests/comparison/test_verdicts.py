@@ -107,7 +107,7 @@ def test_comparisons_carry_verdicts():
 
 
 def test_metrics_are_explained_and_counts_are_integers():
-    from vae_common.metrics.table import METRICS
+    from vae_common.metrics.descriptors import METRICS
 
     described = [{"active_units": 2, "knn_accuracy": 0.5}, {"active_units": 3, "knn_accuracy": 0.7}]
     assert report._mean_and_deviation(described, "active_units") == "2 to 3"

@@ -12,9 +12,10 @@ from typing import Any
 
 from allpairspy import AllPairs
 
-from tests.conformance.suite import TINY
+from tests.conformance.suite import IMAGES, TINY, own_fields
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
-from vae_common.config.parts import Activation, Binarization, Initializer, Objective, PosteriorHead, Reconstruction
+from vae_common.config.objectives import OBJECTIVES
+from vae_common.config.parts import Activation, Binarization, Initializer, PosteriorHead, Reconstruction
 from vae_common.config.registry import MODELS
 from vae_common.errors import InputError
 
@@ -31,7 +32,7 @@ OPTIONS: dict[str, Sequence[Any]] = {
     "model": ["vae", *(name for name in MODELS if name != "vae")],
     "reconstruction": typing.get_args(Reconstruction),
     "activation": typing.get_args(Activation),
-    "objective": typing.get_args(Objective),
+    "objective": list(OBJECTIVES),
     "channels": [(), (8, 6)],
     "hidden": [(12, 12), (), (9, 8, 7)],
     "kl": ["gaussian", "sampled", "tutorial"],
@@ -58,7 +59,8 @@ def make(row: Row, precision: Any = "float64") -> Config:
     return Config(
         model=whole["model"],
         image_shape=SHAPE,
-        network=NetworkConfig(**TINY | {name: whole[name] for name in NETWORK}),
+        train_images=IMAGES,
+        network=NetworkConfig(**own_fields(whole["model"], TINY) | {name: whole[name] for name in NETWORK}),
         loss=LossConfig(**{name: whole[name] for name in LOSS}),
         data=DataConfig(binarization=whole["binarization"]),
         training=TrainingConfig(precision=precision, batch_size=9),

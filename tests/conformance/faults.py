@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tests.conformance.extension_faults import EXTENSION_FAULTS
 from tests.conformance.model_faults import (
     activation,
     at_the_mean,
@@ -46,8 +47,8 @@ from vae_common.runs.checkpoints import FIRST, SECOND, STEP
 
 FAULTS = [
     Fault("KL doubled", "T1", kl(lambda kl, f: lambda m, s: 2 * kl(m, s))),
-    Fault("KL halved", "T1", kl(lambda kl, f: lambda m, s: kl(m, s) / 2)),
-    Fault("KL without its constant", "T1", kl(lambda kl, f: lambda m, s: kl(m, s) + m.shape[1] / 2)),
+    Fault("KL halved", "T1", kl(lambda kl, f: lambda m, s: kl(m, s) / 2), both=True),
+    Fault("KL without its constant", "T1", kl(lambda kl, f: lambda m, s: kl(m, s) + 0.5)),
     Fault("KL with its sign turned", "T1", kl(lambda kl, f: lambda m, s: -kl(m, s))),
     Fault("KL averaged over latents", "T1", kl(lambda kl, f: lambda m, s: kl(m, s) / m.shape[1])),
     Fault("KL ignores the mean", "T3", kl(lambda kl, f: lambda m, s: kl(f.detach(m), s))),
@@ -72,7 +73,7 @@ FAULTS = [
     Fault("sigma = exp(2 head)", "T2", posterior(lambda p: Posterior(p.mean, 2 * p.log_std))),
     Fault("sigma = exp(head / 2)", "T2", posterior(lambda p: Posterior(p.mean, p.log_std / 2))),
     Fault("mean and log_std swapped", "T2", posterior(lambda p: Posterior(p.log_std, p.mean))),
-    Fault("variance in place of sigma", "T2", latents(lambda p, n, f: p.mean + f.exp(2 * p.log_std) * n)),
+    Fault("variance in place of sigma", "T2", latents(lambda p, n, f: p.mean + f.exp(2 * p.log_std) * n), both=True),
     Fault("noise subtracted", "T2", latents(lambda p, n, f: p.mean - f.exp(p.log_std) * n)),
     Fault("no noise", "T2", latents(at_the_mean)),
     Fault("no gradient through sigma", "T3", latents(lambda p, n, f: p.mean + f.detach(f.exp(p.log_std)) * n)),
@@ -102,7 +103,7 @@ FAULTS = [
     Fault("logits clamped at 200", "T2", clamped_logits(200)),
     Fault("gradients clipped", "T3", clipped_gradients(100)),
     Fault("terms after the update", "T4b", terms_after_the_update),
-    Fault("Adam eps 1e-7", "T4a", optimizer(eps=1e-7)),
+    Fault("Adam eps 1e-7", "T4a", optimizer(eps=1e-7), both=True),
     Fault("Adam eps 0", "T4a", optimizer(eps=0.0)),
     Fault("Adam eps inside the root", "T4a", optimizer(eps_inside=True)),
     Fault("Adam beta1 0.95", "T4a", optimizer(beta1=0.95)),
@@ -138,4 +139,5 @@ FAULTS = [
     Fault("decoding without the sigmoid", "T2", without_sigmoid),
     Fault("encoding swaps mean and log_std", "T2", encoding(lambda p: Posterior(p.log_std, p.mean))),
     *OPTION_FAULTS,
+    *EXTENSION_FAULTS,
 ]

@@ -6,10 +6,19 @@
 from __future__ import annotations
 
 from vae_common.conformance.engine.faults import everywhere
+from vae_common.contracts import Posterior, StochasticLayer
 
 
 def kl(change):
-    return lambda half, f: [(half.losses.KLS, "gaussian", change(half.losses.KLS["gaussian"], f))]
+    """Another KL of each latent to the standard normal, of mean and log sigma."""
+
+    def plant(half, f):
+        standard = half.distributions.StandardNormal
+        original = standard.exact_kls
+        changed = change(lambda mean, log_std: original(standard(), Posterior(mean, log_std)), f)
+        return [(standard, "exact_kls", lambda self, posterior: changed(*posterior))]
+
+    return plant
 
 
 def reconstruction(kind, change):
@@ -34,7 +43,8 @@ def latents(change):
     def plant(half, f):
         def forward(self, images, noise, labels=None):
             posterior = self.encode(images, labels)
-            return self.outputs(posterior, change(posterior, noise, f), labels, noise=noise)
+            drawn = change(posterior, noise, f)
+            return self.outputs(drawn, labels, layers=(StochasticLayer(posterior, self.prior(), drawn, noise),))
 
         return [(half.VAE, f.call, forward)]
 

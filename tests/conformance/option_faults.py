@@ -25,7 +25,11 @@ def replaced(module, name, change):
 
 def without_prior(half, f):
     original = half.losses.log_ratio
-    return everywhere(half, "log_ratio", lambda outputs: original(outputs._replace(prior=None)))
+
+    def log_ratio(outputs):
+        return original(outputs._replace(layers=tuple(layer._replace(prior=None) for layer in outputs.layers)))
+
+    return everywhere(half, "log_ratio", log_ratio)
 
 
 def next_label(half, f):
@@ -57,7 +61,7 @@ def log_variance_taken_as_log_std(half, f):
 def not_straight_through(half, f):
     def forward(self, images, noise, labels=None):
         codes = self.quantize(*self.encoder(images, labels))
-        return self.outputs(Posterior(codes.vectors, None), codes.vectors, labels, codes=codes)
+        return self.outputs(codes.vectors, labels, codes=codes)
 
     return [(half.models.CLASSES["VQVAE"], f.call, forward)]
 
@@ -77,9 +81,9 @@ def next_rate(half, f):
 
 
 def _iwae(f):
-    def gradient(model, loss, outputs, images, labels, log_weights):
+    def gradient(batch, log_weights):
         weights = f.exp(f.detach(log_weights - log_weights.max()))
-        return -(weights / weights.sum(1)[:, None] * log_weights).sum() / len(images)
+        return -(weights / weights.sum(1)[:, None] * log_weights).sum() / len(batch.images)
 
     return gradient
 
@@ -96,7 +100,7 @@ OPTION_FAULTS = [
     Fault(
         "free bits per image",
         "T2",
-        replaced("objectives", "latent_kls", lambda kls, f: lambda m, s: f.clip(kls(m, s), 0.1, 1e9)),
+        replaced("objectives", "exact_kls", lambda kls, f: lambda layer: f.clip(kls(layer), 0.1, 1e9)),
         {"options": {"loss": {"free_bits": 0.1}}},
     ),
     Fault(

@@ -24,6 +24,8 @@ class Fault:
     plant: Callable[[ModuleType, SimpleNamespace], Patches]
     config: dict[str, Any] = field(default_factory=dict)
     """Arguments of `tiny_config` that the fault needs."""
+    both: bool = False
+    """Whether it is planted in both halves at once, too: only an oracle notices then."""
 
 
 def functions(half: ModuleType) -> SimpleNamespace:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
+from vae_common.config.registry import MODELS
 from vae_common.conformance.checks import TIERS
 from vae_common.conformance.engine.checks import Check
 
@@ -23,7 +24,15 @@ LOSSES = {
 }
 
 
-TINY = {"hidden": (12, 12), "latent_dim": 3, "top_hidden": (7,), "top_dim": 2, "codes": 5}
+IMAGES = 60
+"""That the small configs are trained on."""
+TINY = {"hidden": (12, 12), "latent_dim": 3, "top_hidden": (7,), "top_dim": 2, "codes": 5, "components": 4}
+
+
+def own_fields(model: str, values: dict) -> dict:
+    """Those fields of a network's config that the model has."""
+    others = {name for entry in MODELS.values() for name in entry.own_fields} - set(MODELS[model].own_fields)
+    return {name: value for name, value in values.items() if name not in others}
 
 
 def tiny_config(
@@ -41,20 +50,20 @@ def tiny_config(
     config = Config(
         model=model,
         image_shape=image_shape,
-        network=NetworkConfig(**TINY | network),
+        network=NetworkConfig(**own_fields(model, TINY | network)),
         loss=LOSSES[loss],
         data=DataConfig(binarization="dynamic"),
         training=TrainingConfig(precision=dtype, batch_size=9),
     )
     changed = {part: replace(getattr(config, part), **of) for part, of in (options or {}).items()}
-    return replace(config, **changed)
+    return replace(config, train_images=IMAGES, **changed)
 
 
 def with_likelihood(config: Config, **changes) -> Config:
     return replace(config, loss=replace(config.loss, **changes))
 
 
-def images_for(config: Config, count: int = 60) -> np.ndarray:
+def images_for(config: Config, count: int = IMAGES) -> np.ndarray:
     """Half structure, half noise, uint8, every value from 0 to 255."""
     height, width, channels = config.image_shape
     rng = np.random.default_rng(7)
@@ -93,5 +102,19 @@ def assert_conformant(checks: Iterable[Check], dtype: str) -> None:
     failed = failing_tiers(checks)
     assert not failed, failed
     note_use(checks, dtype)
-    eroded = [check for check in checks if dtype == "float64" and check.ratio > EROSION]
-    assert not eroded, eroded
+    assert not eroded(checks, dtype)
+
+
+def eroded(checks: Iterable[Check], dtype: str) -> list[str]:
+    """In float64, what uses more of its tolerance than it may, the worst first.
+
+    Not asked in the extreme state between the halves alone: where a reference knows the model each is held against it.
+    """
+    checks = list(checks)
+    has_oracle = any("reference" in check.where for check in checks if check.tier == "T3")
+    worn = [check for check in checks if check.ratio > EROSION and (has_oracle or "extreme" not in check.where)]
+    said = [
+        f"{check.tier}: {check.name} uses {check.ratio:.2g} of its tolerance, {EROSION} allowed"
+        for check in sorted(worn, key=lambda check: -check.ratio)
+    ]
+    return said if dtype == "float64" else []

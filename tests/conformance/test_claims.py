@@ -175,7 +175,7 @@ def test_paired_halves_are_equivalent(small):
             config = small_config(seed=seed, dtype="float32")
             state = half.fit(half.create_state(config), small)
             terms = half.evaluate(state.model, small.test.images, config)
-            runs.append({f"{term}_nats": values.mean() for term, values in terms._asdict().items()})
+            runs.append({f"{term}_nats": values.mean() for term, values in terms.named().items()})
         found[name] = runs
     assert not failed(paired("vae", found))
 

@@ -56,7 +56,7 @@ def test_lockstep_claims_that_are_false(small):
         return posterior._replace(mean=posterior.mean + 1e-6)
 
     for changes, said in (
-        ({"train_step": kl}, "T4b: kl, cold: jax against torch"),
+        ({"train_step": kl}, "T4b: kl, cold: torch against reference"),
         ({"state_to_arrays": weights}, "T0: decoder.logits.bias, injected"),
         ({"train_epoch": loop}, "T5: .*by train_epoch: torch"),
         ({"encode": encode}, "L1: latents"),

@@ -137,7 +137,7 @@ def convolutional(half, small):
     state, terms = half.train_step(state, images.astype(np.float32), noise, labels)
     stacked = half.stack_states([half.create_state(replace(config, seed=seed)) for seed in (0, 1)])
     found |= {f"unstacked.{k}": v for k, v in half.to_arrays(half.unstack_states(stacked)[0].model).items()}
-    found |= {f"terms.{k}": half.to_numpy(v) for k, v in terms._asdict().items()}
+    found |= {f"terms.{k}": half.to_numpy(v) for k, v in terms.named().items()}
     found["gradient"] = half.gradients(state, images.astype(np.float32), noise, labels)[0]["encoder.mean.weight"]
     found["mean"] = half.encode(state.model, images, labels).mean
     found["sample"] = half.sample(state.model, 3, labels=labels[:3])

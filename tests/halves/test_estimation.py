@@ -96,7 +96,8 @@ def test_halves_agree_and_the_draws_are_streamed(monkeypatch):
             shape = (len(own), min(40, 90 - start), config.noise_dim)
             outputs = half.forward(model, own, randomness.marginal_noise(first, start, shape))
             nats = np.logaddexp(0, outputs.logits) - outputs.logits * own[:, None]
-            log_q = (-(outputs.noise**2) / 2 - outputs.posterior.log_std[:, None]).sum(-1)
+            (layer,) = outputs.layers
+            log_q = (-(layer.noise**2) / 2 - layer.posterior.log_std[:, None]).sum(-1)
             log_p = (-(outputs.latents**2) / 2).sum(-1)
             log_weights[first : first + 3, start : start + 40] = -nats.sum((-3, -2, -1)) + log_p - log_q
     expected = special.logsumexp(log_weights, 1) - np.log(90)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import HALVES, small_config
 from vae_common.config import DataConfig, NetworkConfig, TrainingConfig
+from vae_common.contracts import map_arrays
 from vae_common.data import datasets
 from vae_common.data.seen import binarize
 from vae_common.data.splits import Dataset, Split
@@ -51,7 +52,7 @@ def config_of(mode, **training):
 
 
 def means(terms):
-    return {f"{name}_nats": pytest.approx(np.mean(values), rel=1e-13) for name, values in terms._asdict().items()}
+    return {f"{name}_nats": pytest.approx(np.mean(values), rel=1e-13) for name, values in terms.named().items()}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -65,7 +66,7 @@ def test_a_run_is_its_epochs(half, labelled, tmp_path, mode):
     for epoch in range(2):
         state, terms = half.train_epoch(state, images, half.epoch_draws(config, epoch, 250))
         record = saved.history[epoch]
-        assert record["train"] == means(terms._replace(**{n: half.to_numpy(t) for n, t in terms._asdict().items()}))
+        assert record["train"] == means(map_arrays(half.to_numpy, terms))
         assert record["validation"] == means(half.evaluate(state.model, validation, config))
         assert "test" not in record
     test = binarize(labelled.test.images, held_mode, "test")
@@ -109,7 +110,7 @@ def test_numpy_batches_are_copied(half, labelled):
 
 def test_evaluation_is_in_double_precision(half, labelled):
     config = config_of("none", precision="float32")
-    for term in half.evaluate(half.create_model(config), labelled.test.images, config):
+    for term in half.evaluate(half.create_model(config), labelled.test.images, config).named().values():
         assert term.dtype == np.float64
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, small_config
+from tests.conftest import HALVES, small_config, term_rows
 from vae_common import randomness, reference
 from vae_common.config import Config, DataConfig, LossConfig, TrainingConfig
 from vae_common.config.registry import MODELS
@@ -21,7 +21,7 @@ def run(half, config, images, epochs):
     state, placed, steps = half.create_state(config), half.place_images(images, config), []
     for epoch in range(epochs):
         state, terms = half.train_epoch(state, placed, half.epoch_draws(config, epoch, len(images)))
-        steps.append(np.array([np.asarray(term) for term in terms]))
+        steps.append(term_rows(terms))
     return np.concatenate(steps, axis=1), half.state_to_arrays(state)
 
 
@@ -81,7 +81,7 @@ def test_train_epoch_is_train_step_repeated_and_the_reference(half, small, model
         with half.precision("float64"):
             batch = half.prepare_images(placed[on_device.order[step]], None, on_device.noise.dtype)
         state, now = half.train_step(state, batch, on_device.noise[step])
-        np.testing.assert_allclose([float(t) for t in now], terms[:, step], rtol=1e-12)
-        np.testing.assert_allclose(terms[:, step], expected, rtol=1e-11)
+        np.testing.assert_allclose(term_rows(now), terms[:, step], rtol=1e-12)
+        np.testing.assert_allclose(terms[:, step], term_rows(expected), rtol=1e-11)
     for name, weight in weights.items():
         assert np.abs(arrays[name] - weight).max() < 1e-7 * 1e-3

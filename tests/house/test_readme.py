@@ -3,10 +3,18 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import safetensors.flax
+import safetensors.torch
+from flax import nnx
 
-from tests.conftest import ROOT
+from tests.conftest import HALVES, ROOT, small_config
+from vae_common.config import NetworkConfig
+from vae_common.config.registry import MODELS
+from vae_common.runs.checkpoints import write_weights
 
 README = (ROOT / "README.md").read_text()
 PAGES = [
@@ -68,3 +76,24 @@ def test_the_site_builds(tmp_path):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     assert (tmp_path / "tutorial.html").read_text().count("<img") >= 2  # its figures
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_weights_without_this_code(model, tmp_path, monkeypatch):
+    """Both snippets of docs/running.md, on every model: what is loaded encodes and decodes as what was saved."""
+    section = (ROOT / "docs" / "running.md").read_text().partition("## Weights without this code")[2]
+    in_torch, in_flax = re.findall(r"```python\n(.*?)```", section, re.S)[:2]
+    config = small_config(model, network=NetworkConfig(channels=(2, 3), hidden=(7, 6), latent_dim=3, classes=4))
+    images, labels = np.random.default_rng(0).random((5, 28, 28, 1)), np.arange(5) % 4
+    other = replace(config, seed=1)
+    monkeypatch.chdir(tmp_path)
+    for name, snippet in (("torch", in_torch), ("jax", in_flax)):
+        half = HALVES[name]
+        saved = half.create_model(config)
+        write_weights("weights.safetensors", half.to_arrays(saved))
+        loaded = half.create_model(other)
+        with half.precision("float64"):
+            exec(snippet, {"model": loaded, "safetensors": safetensors, "nnx": nnx})
+        for key, array in half.to_arrays(loaded).items():
+            np.testing.assert_array_equal(array, half.to_arrays(saved)[key], err_msg=key)
+        np.testing.assert_array_equal(half.encode(loaded, images, labels).mean, half.encode(saved, images, labels).mean)

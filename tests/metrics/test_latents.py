@@ -63,32 +63,65 @@ def test_mutual_neighbours_of_a_known_case():
     assert 0.8 < similarity.mutual_neighbours(line, swapped, k=2) < 0.97
 
 
-def test_descriptors():
-    labels = np.repeat(np.arange(3), 100)
-    apart = DRAW.normal(size=(300, 2)) + 20 * np.stack([labels, labels % 2], 1)
-    assert descriptors.knn_accuracy(apart, labels) == 1
-    assert descriptors.silhouette(apart, labels) > 0.8
-    assert descriptors.knn_accuracy(DRAW.normal(size=(300, 2)), labels) < 0.5
-    assert descriptors.trustworthiness(apart, apart) == pytest.approx(1)
-    assert descriptors.trustworthiness(apart, DRAW.normal(size=(300, 2))) < 0.7
-    collapsed = np.concatenate([apart, 0.01 * DRAW.normal(size=(300, 4))], axis=1)
-    assert descriptors.active_units(collapsed) == 2
+LABELS = np.repeat(np.arange(3), 100)
+APART = DRAW.normal(size=(300, 2)) + 20 * np.stack([LABELS, LABELS % 2], 1)
+NOISE = DRAW.normal(size=(300, 2))
+SQUARE = np.array([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
+NARROW = np.log(0.5) + np.zeros((10, 2))
+KNOWN = {
+    "trustworthiness": [
+        (descriptors.trustworthiness(APART, APART), pytest.approx(1)),
+        (descriptors.trustworthiness(APART, NOISE) < 0.7, True),
+    ],
+    "knn_accuracy": [
+        (descriptors.knn_accuracy(APART, LABELS), 1),
+        (descriptors.knn_accuracy(NOISE, LABELS) < 0.5, True),
+    ],
+    "silhouette": [
+        (descriptors.silhouette(APART, LABELS) > 0.8, True),
+        (descriptors.silhouette(APART[:, :1] * 0 + LABELS[:, None], LABELS), pytest.approx(1)),
+    ],
+    "active_units": [(descriptors.active_units(np.concatenate([APART, 0.01 * NOISE, 0.01 * NOISE], axis=1)), 2)],
+    "aggregate_posterior_kl_nats": [
+        (descriptors.aggregate_posterior_kl(np.zeros((10, 2)), NARROW), pytest.approx(2 * (0.125 - 0.5 + np.log(2)))),
+        (descriptors.aggregate_posterior_kl(np.ones((10, 2)), 0 * NARROW), pytest.approx(1)),
+    ],
+    "effective_dimensions": [
+        (descriptors.effective_dimensions(SQUARE), pytest.approx(2)),
+        (descriptors.effective_dimensions(SQUARE * (1, 0, 0)), pytest.approx(1)),
+        (descriptors.effective_dimensions(SQUARE * (2, 1, 1)), pytest.approx(25 / 17)),
+    ],
+}
+"""What each metric of one set gives where its value is known."""
 
 
-def test_aggregate_posterior_kl():
-    """Zero for a posterior that matches the prior on average; the closed form where it is scaled."""
+@pytest.mark.parametrize("name", descriptors.DESCRIPTORS)
+def test_descriptors(name):
+    """A metric without a known case fails here: it is not known to be right."""
+    for found, expected in KNOWN[name]:
+        assert found == expected
+
+
+def test_every_metric_has_a_known_case():
+    assert set(METRICS) | set(KNOWN) == set(descriptors.METRICS)
+
+
+def test_aggregate_posterior_kl_of_a_prior_that_is_met():
     mean = DRAW.normal(size=(200_000, 2)) * 0.6
     log_std = np.full_like(mean, np.log(0.8))
     assert descriptors.aggregate_posterior_kl(mean, log_std) == pytest.approx(0, abs=1e-3)
-    half = np.log(0.5) + np.zeros((10, 2))
-    assert descriptors.aggregate_posterior_kl(np.zeros((10, 2)), half) == pytest.approx(2 * (0.125 - 0.5 + np.log(2)))
 
 
 def test_describe_leaves_out_what_is_not_there():
     images = DRAW.random((300, 4, 4, 1))
     unlabelled = descriptors.describe(BASE, None, np.full(300, -1), images)
-    assert set(unlabelled) == {"trustworthiness"}
-    assert "active_units" in descriptors.describe(BASE, BASE * 0, np.arange(300) % 3, images)
+    assert set(unlabelled) == {"trustworthiness", "effective_dimensions"}
+    described = descriptors.describe(BASE, BASE * 0, np.arange(300) % 3, images)
+    assert set(described) == set(descriptors.DESCRIPTORS)
+    other = descriptors.describe(BASE, BASE * 0, np.arange(300) % 3, images, standard_prior=False)
+    assert set(described) - set(other) == {"aggregate_posterior_kl_nats"}
+    spatial = descriptors.describe(BASE.reshape(300, 1, 1, 3), None, np.full(300, -1), images)
+    assert spatial == unlabelled
 
 
 @pytest.mark.parametrize("rows", [1, 3, 5, 12, 21])

@@ -245,9 +245,9 @@ def test_a_killed_comparison_goes_on(tmp_path, command, monkeypatch, refused):
         "{}",
         '{"kind": "comparison"}',
         "[" * 100_000,
-        lambda plan: plan | {"models": ["gan"]},
+        lambda plan: plan | {"configs": [{"model": "gan"}]},
         lambda plan: plan | {"seeds": [0, 0]},
-        lambda plan: plan | {"config": {}, "claims": {"check": "all"}},
+        lambda plan: plan | {"configs": [{}], "claims": {"check": "all"}},
         lambda plan: plan | {"figures": plan["figures"] | {"steps": 10**9}},
         lambda plan: plan | {"data": "all:0"},
     ],
@@ -257,7 +257,7 @@ def test_a_damaged_plan_is_one_line(tmp_path, refused, damage):
     dataset = datasets.load("digits")
     config = small_config(image_shape=dataset.image_shape)
     options = ClaimOptions(), FigureOptions()
-    Plan(config, ("vae",), (0,), False, *options).write(tmp_path / "c", dataset, [])
+    Plan((config,), (0,), False, *options).write(tmp_path / "c", dataset, [])
     path = tmp_path / "c" / PLAN
     text = damage if isinstance(damage, str) else json.dumps(damage(json.loads(path.read_text())))
     path.write_text(text)

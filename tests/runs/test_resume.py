@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, script, small_config
+from tests.conftest import HALVES, script, small_config, term_rows
 from vae_common import files
 from vae_common.config import DataConfig
 from vae_common.errors import InputError
@@ -51,7 +51,7 @@ def steps(half, config, small, epochs, arrays=None):
     images, terms = half.place_images(small.train.images, config), []
     for epoch in epochs:
         state, now = half.train_epoch(state, images, half.epoch_draws(config, epoch, len(images)))
-        terms.append(np.array([np.asarray(term) for term in now]))
+        terms.append(term_rows(now))
     return np.concatenate(terms, axis=1), half.state_to_arrays(state)
 
 

@@ -25,4 +25,4 @@ class AE(Autoencoder):
     def forward(self, images: Array, noise: Array, labels: Array | None = None) -> Outputs:
         """`images` in [0, 1]; `noise` has shape (batch, 0) and is not read."""
         posterior = self.encode(images, labels)
-        return self.outputs(posterior, posterior.mean, labels)
+        return self.outputs(posterior.mean, labels)

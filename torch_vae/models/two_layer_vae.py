@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from vae_common.config import Config
-from vae_common.contracts import Outputs, Posterior, UpperLayer
+from vae_common.contracts import Outputs, Posterior, StochasticLayer
 
 from ..device import Array
+from ..distributions import Gaussian, OfDraws
 from ..layers import Autoencoder, Decoder, Dense, Encoder, reparameterize
 
 
@@ -16,6 +17,7 @@ class TwoLayerVAE(Autoencoder):
         super().__init__(config)
         network = config.network
         lower, top = network.latent_dim, network.top_dim
+        self.lower_dim = lower
         self.encoder = Encoder(config, heads=("mean", "log_std"))
         self.top_encoder = Dense(config, (lower, *network.top_hidden), {"mean": top, "log_std": top})
         self.top_decoder = Dense(config, (top, *reversed(network.top_hidden)), {"mean": lower, "log_std": lower})
@@ -25,19 +27,24 @@ class TwoLayerVAE(Autoencoder):
         """Mean and log standard deviation of the lower layer, which is decoded, (batch, latent_dim) each."""
         return self.gaussian(*self.encoder(images, labels))
 
+    def lower_prior(self, top: Array) -> Gaussian:
+        """The lower layer's prior, given the upper layer's latents (batch[, samples], top_dim)."""
+        return Gaussian(*self.gaussian(*self.top_decoder(top)))
+
     def generate(self, noise: Array) -> Array:
         """Draws of the lower layer given draws of the upper, from noise (N, latent_dim + top_dim)."""
-        lower, top = noise[..., : self.latent_dim], noise[..., self.latent_dim :]
-        return reparameterize(self.gaussian(*self.top_decoder(top)), lower)
+        lower, top = noise[..., : self.lower_dim], noise[..., self.lower_dim :]
+        return self.lower_prior(top).sample(lower)
 
     def forward(self, images: Array, noise: Array, labels: Array | None = None) -> Outputs:
         """`images` in [0, 1]; `noise` standard normal, (batch[, samples], latent_dim + top_dim), lower layer first."""
-        lower, upper = noise[..., : self.latent_dim], noise[..., self.latent_dim :]
+        lower, upper = noise[..., : self.lower_dim], noise[..., self.lower_dim :]
         posterior = self.encode(images, labels)
         latents = reparameterize(posterior, lower)
         top_posterior = self.gaussian(*self.top_encoder(latents))
         top = reparameterize(top_posterior, upper)
-        prior = self.gaussian(*self.top_decoder(top))
-        return self.outputs(
-            posterior, latents, labels, noise=lower, prior=prior, upper=UpperLayer(top_posterior, top, upper)
+        layers = (
+            StochasticLayer(posterior, OfDraws(self.lower_prior(top)), latents, lower),
+            StochasticLayer(top_posterior, None, top, upper),
         )
+        return self.outputs(latents, labels, layers=layers)

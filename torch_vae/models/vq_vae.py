@@ -44,11 +44,11 @@ class VQVAE(Autoencoder):
         """Codes drawn uniformly, from standard-normal noise (N, latent_dim / code_dim)."""
         book = self.codebook.weight
         indices = (torch.special.ndtr(noise) * len(book)).int().clip(0, len(book) - 1)
-        return book[indices].reshape(len(noise), self.latent_dim)
+        return book[indices].reshape(len(noise), *self.latent_shape)
 
     def forward(self, images: Array, noise: Array, labels: Array | None = None) -> Outputs:
         """`images` in [0, 1]; `noise` has shape (batch, 0) and is not read."""
         (code,) = self.encoder(images, labels)
         codes = self.quantize(code)
         latents = code + (codes.vectors - code).detach()
-        return self.outputs(Posterior(codes.vectors, None), latents, labels, codes=codes)
+        return self.outputs(latents, labels, codes=codes)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, Protocol, TextIO
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NoReturn, Protocol, TextIO
 
 import tyro
 
 from vae_common import stopping
 from vae_common.config import PRESETS
+from vae_common.config.experiment import not_read
 from vae_common.errors import InputError, one_line
 from vae_common.runs.epoch_records import NonFiniteLoss
 
@@ -124,6 +127,8 @@ def parse(arguments: Any, flags: Sequence[str]) -> Any:
         parts = [f.name for f in dataclasses.fields(default.experiment) if hasattr(preset, f.name)]
         experiment = dataclasses.replace(default.experiment, **{part: getattr(preset, part) for part in parts})
         default = dataclasses.replace(default, experiment=experiment)
+        if {"-h", "--help"} & set(flags):
+            arguments, default = _of_its_own(arguments, default, flags)
     explanation = io.StringIO()
     try:
         with contextlib.redirect_stderr(explanation):
@@ -132,6 +137,50 @@ def parse(arguments: Any, flags: Sequence[str]) -> Any:
         if not stop.code:
             raise
         raise InputError(_one_line(explanation.getvalue())) from None
+
+
+def _of_its_own(arguments: Any, default: Any, flags: Sequence[str]) -> tuple[Any, Any]:
+    """The arguments and their defaults without the fields that the models, objective and likelihood asked for do not
+    have: what --help shows."""
+    loss = default.experiment.loss
+    chosen = {
+        "objective": given(flags).get("--objective") or loss.objective,
+        "reconstruction": given(flags).get("--reconstruction") or loss.reconstruction,
+    }
+    models = words_after("--models", flags) or words_after("--model", flags)
+    models = models or list(getattr(default, "models", [getattr(default, "model", "vae")]))
+    hidden: set[tuple[str, str]] = set.intersection(*(set(not_read(model, **chosen)) for model in models))
+    parts = {}
+    for part in ("network", "loss"):
+        values = getattr(default.experiment, part)
+        own: Any = type(values)
+        hints = typing.get_type_hints(own, include_extras=True)
+        fields = [
+            (f.name, Annotated[hints[f.name], tyro.conf.Suppress], dataclasses.field(default=f.default))
+            for f in dataclasses.fields(own)
+            if (part, f.name) in hidden
+        ]
+        narrow = dataclasses.make_dataclass(own.__name__, fields, bases=(own,), frozen=True)
+        parts[part] = narrow(**{f.name: getattr(values, f.name) for f in dataclasses.fields(own)})
+    experiment = _with_types(default.experiment, parts)
+    shown = _with_types(default, {"experiment": experiment})
+    return type(shown), shown
+
+
+def _with_types(values: Any, parts: Mapping[str, Any]) -> Any:
+    """A dataclass's values with other parts, which are of their own types."""
+    flat = tyro.conf.arg(name="")
+    fields = [(name, Annotated[type(part), flat], dataclasses.field(default=part)) for name, part in parts.items()]
+    narrow = dataclasses.make_dataclass(type(values).__name__, fields, bases=(type(values),), frozen=True)
+    return narrow(**{f.name: getattr(values, f.name) for f in dataclasses.fields(values)} | dict(parts))
+
+
+def words_after(flag: str, flags: Sequence[str]) -> list[str]:
+    """The words that a flag is given, up to the next one; nothing where it is not there."""
+    if flag not in flags:
+        return []
+    rest = list(flags[list(flags).index(flag) + 1 :])
+    return list(itertools.takewhile(lambda word: not word.startswith("-"), rest))
 
 
 def given(flags: Sequence[str]) -> dict[str, str | None]:

@@ -80,11 +80,12 @@ def _planned(halves: Halves, arguments: Arguments) -> tuple[Plan, Dataset]:
 
     if arguments.resume is not None:
         plan, data = Plan.read(arguments.resume)
-        dataset = load_dataset(plan.config.data)
+        dataset = load_dataset(plan.configs[0].data)
         require_data(arguments.resume, data, dataset)
     else:
-        config, dataset = arguments.experiment.load(halves)
-        plan = Plan(config, arguments.models, arguments.seeds, arguments.ensemble, arguments.claims, arguments.figures)
+        dataset = load_dataset(arguments.experiment.data)
+        configs = tuple(arguments.experiment.configs(arguments.models, dataset))
+        plan = Plan(configs, arguments.seeds, arguments.ensemble, arguments.claims, arguments.figures)
     return checked(halves, plan, dataset), dataset
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -9,6 +10,7 @@ import tyro
 
 from vae_common.backend import Halves
 from vae_common.config import PRESETS, Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
+from vae_common.config.experiment import parts_of_models
 from vae_common.config.registry import MODELS
 
 if TYPE_CHECKING:
@@ -45,11 +47,23 @@ class Experiment:
         from vae_common.runs.trainer import require_trainable
 
         dataset = load_dataset(self.data)
-        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(Config) if hasattr(self, f.name)}
-        config = Config(model=model, seed=seed, image_shape=dataset.image_shape, **parts)
+        (config,) = self.configs([model], dataset, seed)
         for half in halves.values():
             require_trainable(half, config, dataset, seeds_together)
         return config, dataset
+
+    def configs(self, models: Sequence[str], dataset: Dataset, seed: int = 0) -> list[Config]:
+        """The config of each of these models for this data: fields that only others of them have are left out.
+
+        Raises InputError for a field that none of them has.
+        """
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(Config) if hasattr(self, f.name)}
+        common: dict[str, Any] = {
+            "seed": seed,
+            "image_shape": dataset.image_shape,
+            "train_images": len(dataset.train),
+        }
+        return [Config(model=model, **common, **own) for model, own in parts_of_models(parts, models)]
 
 
 def load_dataset(data: DataConfig) -> Dataset:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from vae_common import stopping
 from vae_common.backend import installed, load_halves
 from vae_common.cli.command_line import called
-from vae_common.cli.experiment import Experiment, Flat
+from vae_common.cli.experiment import Experiment, Flat, load_dataset
 from vae_common.comparison.options import ClaimOptions
 from vae_common.figures.options import FigureOptions
 
@@ -43,8 +43,9 @@ def main(arguments: Arguments) -> dict[str, Any]:
 
     frameworks = ("jax", "torch") if arguments.framework == "both" else (arguments.framework,)
     halves = load_halves(*frameworks, program_cache=arguments.experiment.program_cache)
-    config, dataset = arguments.experiment.load(halves)
-    plan = Plan(config, MODELS, (arguments.seed,), False, ClaimOptions(), arguments.figures)
+    dataset = load_dataset(arguments.experiment.data)
+    configs = tuple(arguments.experiment.configs(MODELS, dataset))
+    plan = Plan(configs, (arguments.seed,), False, ClaimOptions(), arguments.figures)
     plan = checked(halves, plan, dataset)
     arguments.figures.check(dataset)
     folder = new_folder(arguments.output, f"tutorial-{dataset.name.replace('/', '-')}")

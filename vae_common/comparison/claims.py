@@ -123,10 +123,13 @@ class LockstepClaim(Claim):
     """The step, from 1."""
     culprit: str | None
     """The check that says where the halves part."""
+    has_oracle: bool
+    """Whether the reference knows the model; else the halves are held against each other alone."""
 
     @property
     def statement(self) -> str:
-        return f"the same seed gives the same losses, weights and latents, float64, {self.steps} steps"
+        alone = "" if self.has_oracle else "; unproven against the reference, which does not know the model"
+        return f"the same seed gives the same losses, weights and latents, float64, {self.steps} steps{alone}"
 
     def shown(self) -> Numbers:
         numbers: Numbers = [(f"largest difference, {name}", gap) for name, gap in self.largest_difference.items()]

@@ -86,7 +86,7 @@ def compare(
 def _measured(finished: Finished, dataset: Dataset) -> dict[str, Any]:
     """What the runs of a model are worth, and how alike their latents are."""
     config, runs = finished.config, finished.runs
-    means = {name: [posterior.mean for posterior in of_half.posteriors] for name, of_half in runs.items()}
+    means = {name: of_half.means for name, of_half in runs.items()}
     images, classes = finished.images.images, dataset.test.labels
     return {
         "config": config.to_json(),
@@ -94,13 +94,18 @@ def _measured(finished: Finished, dataset: Dataset) -> dict[str, Any]:
         "reconstruction_unit": config.reconstruction_unit,
         "kl_unit": config.kl_unit,
         "losses_by_seed": {name: [run["test"] for run in of_half.summaries] for name, of_half in runs.items()},
+        "training_by_seed": {
+            name: [of.history[-1]["train"] for of in of_half.checkpoints if of.history]
+            for name, of_half in runs.items()
+        },
+        "objective_unit": config.objective_unit,
         "latents_between_halves": [similarity.similarities(*pair) for pair in zip(*means.values()) if len(pair) == 2],
         "latents_between_seeds": {
             name: [similarity.similarities(a, b) for a, b in pairwise(own[:MOST_NEIGHBOURS])]
             for name, own in means.items()
         },
         "latents_of_each_half": {
-            name: [descriptors.describe(p.mean, p.log_std, classes, images) for p in of_half.posteriors]
+            name: [descriptors.describe(*p, classes, images, config.entry.standard_prior) for p in of_half.posteriors]
             for name, of_half in runs.items()
         },
         "median_images_per_second": {
@@ -120,7 +125,7 @@ def _claimed(
     if wanted.check == "independent":
         seeds = [seed for of_half in measured["seeds"].values() for seed in of_half]
         pilot = read_pilot(wanted.pilot, config, seeds, dataset.fingerprint) if wanted.pilot else None
-        means = [posterior.mean for of_half in finished.runs.values() for posterior in of_half.posteriors]
+        means = [mean for of_half in finished.runs.values() for mean in of_half.means]
         return independent(model, losses, measured["latents_of_each_half"], means, pilot), {}
     if wanted.check == "lockstep":
         images = training_images(dataset, config.data.binarization)
@@ -189,7 +194,7 @@ def loss_comparison(
     Args:
         tests: framework -> one dict of terms per seed, seeds in the same order. One or two frameworks.
         are_paired: whether the same seeds had the same randomness in both halves.
-        margins: of the relative difference, by term.
+        margins: of the relative difference, by term; one that is not among them has the KL's.
 
     Returns:
         For each term: each half's mean and standard deviation over seeds (None with fewer than 2) and,
@@ -206,5 +211,6 @@ def loss_comparison(
             first, second = means.values()
             one, other = values.values()
             compared[term]["relative_difference"] = (second - first) / abs(first) if first else None
-            compared[term]["verdict"] = verdicts.as_record(verdicts.judge(one, other, margins[term], are_paired))
+            margin = margins.get(term, margins["kl_nats"])
+            compared[term]["verdict"] = verdicts.as_record(verdicts.judge(one, other, margin, are_paired))
     return compared

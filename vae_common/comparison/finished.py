@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vae_common.backend import FRAMEWORKS, Halves
 from vae_common.comparison.training import Group
 from vae_common.config import Config
@@ -14,6 +16,7 @@ from vae_common.contracts import Posterior
 from vae_common.data.seen import Seen, seen_by
 from vae_common.data.splits import Dataset
 from vae_common.figures.of_models import TrainedModel
+from vae_common.metrics import descriptors
 from vae_common.runs.checkpoints import Checkpoint
 from vae_common.runs.folder import Run, load_model
 
@@ -28,6 +31,11 @@ class FinishedRuns:
     models: Sequence[Any]
     posteriors: Sequence[Posterior]
     """Of the test images, one for each run."""
+
+    @property
+    def means(self) -> list[np.ndarray]:
+        """Each run's latent means of the test images, flat, (N, n)."""
+        return [descriptors.flat(posterior.mean) for posterior in self.posteriors]
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class Finished:
             runs = self.runs[name]
             histories = [checkpoint.history for checkpoint in runs.checkpoints]
             seed = runs.checkpoints[0].config.seed
-            found[FRAMEWORKS[name]] = TrainedModel(half, runs.models[0], histories, runs.posteriors[0].mean, seed)
+            found[FRAMEWORKS[name]] = TrainedModel(half, runs.models[0], histories, runs.means[0], seed)
         return found
 
 

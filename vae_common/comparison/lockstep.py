@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vae_common import reference
 from vae_common.backend import Halves
 from vae_common.comparison.claims import Claim, LockstepClaim, StructureClaim
 from vae_common.comparison.over_seeds import ROWS
@@ -79,6 +80,7 @@ def _same_experiment(
         share_of_tolerance_by_train_epoch=max(check.ratio for check in by_epoch),
         first_excess=exact.first_excess,
         culprit=culprit,
+        has_oracle=reference.knows(config),
     )
 
 
@@ -86,7 +88,7 @@ def _same_structure(
     halves: Halves, model: str, config: Config, result: Lockstep, data: TrainingData, steps: int
 ) -> StructureClaim:
     """In float32, where ReLU networks part, the latents keep one structure all the same."""
-    a, b = (posterior.mean for posterior in _encoded(halves, config, result.parameters, data))
+    a, b = (descriptors.flat(posterior.mean) for posterior in _encoded(halves, config, result.parameters, data))
     found = similarity.similarities(a, b)
     known = {name: float("nan") if value is None else value for name, value in found.items()}
     kept = all(known[name] >= least for name, least in FLOAT32_LEAST.items())

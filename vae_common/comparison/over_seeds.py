@@ -19,7 +19,8 @@ from vae_common.conformance.engine.equivalence import energy_test, equivalence, 
 from vae_common.errors import InputError
 from vae_common.files import read_json, reason
 from vae_common.metrics import similarity
-from vae_common.metrics.table import METRICS, Margin
+from vae_common.metrics.descriptors import METRICS
+from vae_common.metrics.table import Margin
 from vae_common.runs.epoch_records import TERMS
 
 DEVIATIONS_IN_MARGIN = 2.7
@@ -99,7 +100,7 @@ def neighbourhoods(model: str, means: Sequence[np.ndarray], first: int) -> Neigh
     """
     rows = randomness.some_rows(len(means[0]), ROWS)
     sets = [np.asarray(mean[rows], np.float64) for mean in means]
-    apart = similarity.dissimilarities(sets, scale_free=not MODELS[model].posterior)
+    apart = similarity.dissimilarities(sets, scale_free=not MODELS[model].draws)
     least = smallest_p(first, len(sets) - first)
     tests = {}
     for metric, matrix in apart.items():
@@ -119,7 +120,7 @@ def read_pilot(path: Path, config: Config, seeds: Sequence[int], data: str) -> d
     summary = read_json(path, "pilot")
     try:
         earlier = summary["models"][config.model]
-        before = Config.from_json(earlier["config"])
+        before = Config.from_record(earlier["config"])
         used = {seed for of_half in earlier["seeds"].values() for seed in of_half}
         values = _joined(earlier["losses_by_seed"], earlier["latents_of_each_half"])
         check = summary["check"]

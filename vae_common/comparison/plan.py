@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vae_common import files
 from vae_common.comparison.options import ClaimOptions
 from vae_common.config import Config
+from vae_common.config.checks import require_each_once
 from vae_common.data.splits import Dataset
 from vae_common.errors import InputError
 from vae_common.figures.options import FigureOptions
@@ -22,14 +24,18 @@ PLAN = "comparison.json"
 class Plan:
     """What a comparison trains and draws."""
 
-    config: Config
-    """Of every training, but for model and seed."""
-    models: tuple[str, ...]
+    configs: tuple[Config, ...]
+    """Of every training, but for its seed: one for each model."""
     seeds: tuple[int, ...]
     ensemble: bool
     """Whether a half trains all seeds of a model in one program."""
     claims: ClaimOptions
     figures: FigureOptions
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models' names."""
+        return tuple(config.model for config in self.configs)
 
     @property
     def shift(self) -> int:
@@ -43,7 +49,8 @@ class Plan:
 
     def write(self, folder: Path, dataset: Dataset, command: Sequence[str]) -> None:
         """Keeps the plan in the comparison's folder."""
-        values = dataclasses.asdict(self) | {"config": self.config.to_json(), "data": dataset.fingerprint}
+        configs = [config.to_json() for config in self.configs]
+        values = dataclasses.asdict(self) | {"configs": configs, "data": dataset.fingerprint}
         values["claims"]["pilot"] = None if self.claims.pilot is None else str(self.claims.pilot)
         files.write_json(folder / PLAN, {files.KIND: KIND} | values | {"command": list(command)})
 
@@ -59,14 +66,19 @@ class Plan:
             ends = held["figures"]["interpolate"]
             options = {"window": window and tuple(window), "interpolate": ends and tuple(ends)}
             plan = cls(
-                config=Config.from_json(held["config"]),
-                models=tuple(held["models"]),
+                configs=tuple(map(Config.from_record, held["configs"] if "configs" in held else _of_models(held))),
                 seeds=tuple(held["seeds"]),
                 ensemble=bool(held["ensemble"] if "ensemble" in held else held["parallel_seeds"]),  # its earlier name
                 claims=ClaimOptions(**held["claims"] | {"pilot": pilot and Path(pilot)}),
                 figures=FigureOptions(**held["figures"] | options),
             )
+            require_each_once(models=plan.models)
             return plan, str(held["data"])
         except (KeyError, TypeError, ValueError) as error:
             said = f"resume: {path} is damaged ({files.reason(error)})"
             raise InputError(f"{said}; start the comparison anew") from error
+
+
+def _of_models(held: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The configs of a plan that an earlier version wrote: one for all models."""
+    return [held["config"] | {"model": model} for model in held["models"]]

@@ -17,7 +17,8 @@ from vae_common.comparison.claims import Claim, EquivalenceClaim
 from vae_common.comparison.verdicts import percent
 from vae_common.config.registry import MODELS
 from vae_common.files import write_atomically
-from vae_common.metrics.table import METRICS, title
+from vae_common.metrics.descriptors import METRICS
+from vae_common.metrics.table import title
 
 TEMPLATE, FAULT_TABLE = "report.html.jinja", "fault_table.json"
 """Beside this file: the page, and fault -> tiers, as the conformance suite wrote it."""
@@ -43,6 +44,7 @@ def write(
         faults=json.loads((_HERE / FAULT_TABLE).read_text(encoding="utf-8")),
         label=title,
         seeds=_seeds,
+        trained_terms=_trained_terms,
         size=_size,
         number=_number,
         mean_and_deviation=_mean_and_deviation,
@@ -59,6 +61,12 @@ def write(
 def _seeds(result: Mapping[str, Any]) -> list[str]:
     """The seed of each pair of runs, or the pair of seeds where the halves have their own."""
     return [" and ".join(dict.fromkeys(map(str, pair))) for pair in zip(*result["seeds"].values())]
+
+
+def _trained_terms(result: Mapping[str, Any]) -> list[str]:
+    """The terms of training that no test has, in their order."""
+    runs = [run for of_half in result["training_by_seed"].values() for run in of_half]
+    return list(dict.fromkeys(term for run in runs for term in run if term not in result["losses"]))
 
 
 def _size(claim: EquivalenceClaim, value: float, signed: bool = True) -> str:

@@ -13,6 +13,7 @@ from vae_common.comparison.over_seeds import read_pilot
 from vae_common.comparison.plan import Plan
 from vae_common.config import Config
 from vae_common.config.checks import require_each_once
+from vae_common.config.experiment import same_but_for_model
 from vae_common.conformance import signatures
 from vae_common.data.splits import Dataset
 from vae_common.errors import InputError
@@ -31,24 +32,25 @@ def checked(halves: Halves, plan: Plan, dataset: Dataset) -> Plan:
     where a model's halves differ in their signatures, and for whatever would stop a training.
     """
     require_each_once(models=plan.models, seeds=plan.seeds)
-    config, wanted = plan.config, plan.claims
-    for model in plan.models:
+    wanted = plan.claims
+    for own in plan.configs:
         for seed in plan.all_seeds:
-            dataclasses.replace(config, model=model, seed=seed)
-        own = dataclasses.replace(config, model=model)
+            dataclasses.replace(own, seed=seed)
         for half in halves.values():
             trainer.require_trainable(half, own, dataset, len(plan.seeds) if plan.ensemble else 1)
         if len(halves) > 1:
             signatures.require_same_signatures(halves, own)
     wanted.require_seeds(len(plan.seeds))
+    configs = plan.configs
     if wanted.disjoint:
-        config = dataclasses.replace(config, training=dataclasses.replace(config.training, randomness="native"))
-    wanted.require_randomness(config.training.randomness)
-    if wanted.pilot:
-        for model in plan.models:
-            own = dataclasses.replace(config, model=model)
+        configs = tuple(
+            dataclasses.replace(own, training=dataclasses.replace(own.training, randomness="native")) for own in configs
+        )
+    for own in configs:
+        wanted.require_randomness(own.training.randomness)
+        if wanted.pilot:
             read_pilot(wanted.pilot, own, plan.all_seeds, dataset.fingerprint)
-    return dataclasses.replace(plan, config=config)
+    return dataclasses.replace(plan, configs=configs)
 
 
 def train_all(halves: Halves, plan: Plan, dataset: Dataset, folder: Path, command: Sequence[str]) -> dict[str, Group]:
@@ -58,10 +60,11 @@ def train_all(halves: Halves, plan: Plan, dataset: Dataset, folder: Path, comman
     seeds all the same. What has been trained there already is not trained again.
     """
     groups: dict[str, Group] = {}
-    for model in plan.models:
+    for config in plan.configs:
+        model = config.model
         for together in [list(plan.seeds)] if plan.ensemble else [[seed] for seed in plan.seeds]:
             for place, (framework, half) in enumerate(halves.items()):
-                own = [dataclasses.replace(plan.config, model=model, seed=s + place * plan.shift) for s in together]
+                own = [dataclasses.replace(config, seed=s + place * plan.shift) for s in together]
                 targets = [folder / "runs" / f"{framework}-{model}-seed{config.seed}" for config in own]
                 for seed, target in zip(together, targets):
                     groups.setdefault(model, {}).setdefault(seed, {})[framework] = target
@@ -85,22 +88,22 @@ def group_runs(
     """
     found: dict[str, dict[str, dict[int, Path]]] = {}
     data: dict[Path, str] = {}
-    common: tuple[Config, Path] | None = None
+    common: list[tuple[Config, Path]] = []
     for folder in folders:
         checkpoint = Run(folder).checkpoint()
         summary, config = Run(folder).summary(checkpoint), checkpoint.config
         data[folder] = checkpoint.data
-        comparable = dataclasses.replace(config.comparable, model="ae")
-        if common is not None and comparable != common[0]:
-            raise InputError(f"runs: {common[1]} and {folder} differ in more than model, seed and device")
-        common = common or (comparable, folder)
+        for before, place in common:
+            if not same_but_for_model(before, config.comparable):
+                raise InputError(f"runs: {place} and {folder} differ in more than model, seed and device")
+        common.append((config.comparable, folder))
         of_half = found.setdefault(config.model, {name: {} for name in frameworks})[summary["framework"]]
         if config.seed in of_half:
             raise InputError(f"runs: {folder} and {of_half[config.seed]} are the same half, model and seed")
         of_half[config.seed] = folder
-    if common is None:
+    if not common:
         raise InputError("runs: received none, expected finished runs' folders")
-    wanted.require_randomness(common[0].training.randomness)
+    wanted.require_randomness(common[0][0].training.randomness)
     groups = {}
     for model, halves in found.items():
         seeds = {name: sorted(of_half) for name, of_half in halves.items()}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import typing
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -61,14 +61,44 @@ def is_rate(value: object) -> bool:
 RATE = f"0 or a number from {SMALLEST:g} to {LARGEST:g}"
 
 
+class Limit(NamedTuple):
+    """What a field's values have to be: `Count = Annotated[int, Limit(...)]`."""
+
+    holds: Callable[[Any], bool]
+    expected: str
+    """In words."""
+
+
+Count = Annotated[int, Limit(is_count, counts(1))]
+"""An integer of at least 1."""
+CountOrNone = Annotated[int, Limit(lambda value: is_count(value, 0), counts(0))]
+"""An integer of at least 0."""
+Rate = Annotated[float, Limit(is_rate, RATE)]
+"""A number of at least 0."""
+Positive = Annotated[
+    float, Limit(lambda value: is_rate(value) and value > 0, f"a number above 0 and up to {LARGEST:g}")
+]
+Widths = Annotated[
+    tuple[int, ...],
+    Limit(
+        lambda value: isinstance(value, tuple) and all(map(is_count, value)),
+        "numbers of at least 1, for example 512 256",
+    ),
+]
+
+
 class Checked:
-    """Takes NumPy's scalars and lists as Python's own, checks every `Literal` field and every nested config, then runs
-    the class's own `_check`."""
+    """Takes NumPy's scalars and lists as Python's own, checks every field that is a `Literal`, has a `Limit` or is a
+    config, then runs the class's own `_check`."""
 
     def __post_init__(self) -> None:
         own: Any = type(self)
         for name, hint in _hints(own).items():
             value = _plain(getattr(self, name))
+            limits: list[Limit] = []
+            if typing.get_origin(hint) is Annotated:
+                hint, *noted = typing.get_args(hint)
+                limits = [note for note in noted if isinstance(note, Limit)]
             if hint is float and is_count(value, -MOST):  # 1 is 1.0: frameworks have integers of their own sizes
                 value = float(value)
             object.__setattr__(self, name, value)
@@ -78,6 +108,8 @@ class Checked:
                 require(known, name, value, f"one of {', '.join(choices)}")
             elif isinstance(hint, type) and issubclass(hint, Checked):
                 require(isinstance(value, hint), name, value, f"a {hint.__name__}")
+            for limit in limits:
+                require(limit.holds(value), name, value, limit.expected)
         self._check()
 
     def _check(self) -> None:
@@ -86,7 +118,7 @@ class Checked:
 
 @functools.cache
 def _hints(cls: Any) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def _plain(value: Any) -> Any:

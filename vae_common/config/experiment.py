@@ -9,13 +9,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
-from vae_common.config.checks import Checked, is_count, require_seed
+from vae_common.config.checks import Checked, counts, is_count, require_seed
+from vae_common.config.likelihoods import LIKELIHOODS
+from vae_common.config.objectives import OBJECTIVES, Objective, Refusal
 from vae_common.config.parts import DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
-from vae_common.config.registry import MODELS
+from vae_common.config.registry import MODELS, ModelEntry, Shape, size
 from vae_common.errors import InputError, one_line, require, shown
 
 
@@ -33,6 +36,9 @@ class Config(Checked):
     training: TrainingConfig = field(default_factory=TrainingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
+    train_images: int = 0
+    """Training images; set from the data where the objective is given their number, else 0."""
+
     def _check(self) -> None:
         known = isinstance(self.model, str) and self.model in MODELS
         require(known, "model", self.model, f"one of {', '.join(MODELS)}")
@@ -40,42 +46,61 @@ class Config(Checked):
         shape = self.image_shape
         valid = isinstance(shape, tuple) and len(shape) == 3 and all(is_count(n) for n in shape)
         require(valid, "image_shape", shape, "(height, width, channels), each >= 1")
+        require(is_count(self.train_images, 0), "train_images", self.train_images, counts(0))
+        if not self.objective.set_size:  # the same experiment, whoever says how many there are
+            object.__setattr__(self, "train_images", 0)
+        for foreign in _foreign_fields(self.model, self.network, self.loss):
+            require(False, foreign.name, foreign.value, foreign.expected)
         for refused, received, expected in self._refusals():
             require(not refused, f"model {self.model}", received, expected)
 
-    def _refusals(self) -> list[tuple[bool, str, str]]:
+    def _refusals(self) -> Iterator[Refusal]:
         """What does not go together: whether it is asked for, how, and what to ask for instead."""
-        latents, loss, network = MODELS[self.model].latents, self.loss, self.network
+        entry, objective, loss, network = self.entry, self.objective, self.loss, self.network
         stride = 2 ** len(network.channels)
         height, width, _ = self.image_shape
-        single = latents == "gaussian"
-        sampled = latents in ("gaussian", "hierarchical")
-        return [
-            (
-                bool(height % stride or width % stride),
-                f"channels {network.channels} on images of {height}x{width}",
-                f"a height and width that {len(network.channels)} halvings leave whole: fewer channels, or images "
-                f"padded to {-(-height // stride) * stride}x{-(-width // stride) * stride} (np.pad)",
-            ),
-            (loss.objective != "elbo" and not sampled, f"objective {loss.objective}", "elbo: nothing is drawn in it"),
-            (
-                loss.objective == "dreg" and not single,
-                "objective dreg",
-                "iwae or elbo: the doubly reparameterised gradient is made for one stochastic layer",
-            ),
-            (loss.samples > 1 and not sampled, f"samples {loss.samples}", "1: nothing is drawn in it"),
-            (loss.free_bits > 0 and not single, f"free_bits {loss.free_bits}", "0: it has no KL per latent dimension"),
-            (
-                loss.kl == "tutorial" and latents in ("hierarchical", "quantized"),
-                "kl tutorial",
-                "gaussian: the tutorial's formula is for one Gaussian layer",
-            ),
-            (
-                latents == "quantized" and network.latent_dim % network.code_dim > 0,
-                f"code_dim {network.code_dim} with latent_dim {network.latent_dim}",
-                "a divisor of latent_dim",
-            ),
-        ]
+        yield Refusal(
+            bool(height % stride or width % stride),
+            f"channels {network.channels} on images of {height}x{width}",
+            f"a height and width that {len(network.channels)} halvings leave whole: fewer channels, or images "
+            f"padded to {-(-height // stride) * stride}x{-(-width // stride) * stride} (np.pad)",
+        )
+        of_draws = [name for name, other in OBJECTIVES.items() if not other.of_draws]
+        yield Refusal(
+            objective.of_draws and not entry.draws,
+            f"objective {loss.objective}",
+            f"{' or '.join(of_draws)}: nothing is drawn in it",
+        )
+        yield Refusal(
+            loss.free_bits > 0 and not entry.exact_kl, f"free_bits {loss.free_bits}", "0: its KL is not known exactly"
+        )
+        yield Refusal(
+            loss.kl == "tutorial" and not (entry.standard_prior and len(self.layer_shapes) == 1),
+            "kl tutorial",
+            "gaussian: the tutorial's formula is for one Gaussian layer with a standard-normal prior",
+        )
+        yield Refusal(bool(network.classes) and not entry.labels, f"classes {network.classes}", "0: it takes no labels")
+        yield Refusal(
+            entry.quantizes and network.latent_dim % network.code_dim > 0,
+            f"code_dim {network.code_dim} with latent_dim {network.latent_dim}",
+            "a divisor of latent_dim",
+        )
+        yield Refusal(
+            objective.set_size and not self.train_images,
+            f"objective {loss.objective} and train_images 0",
+            "the number of training images, which it weighs by",
+        )
+        yield from objective.refuses(self)
+
+    @property
+    def entry(self) -> ModelEntry:
+        """What is declared of the model."""
+        return MODELS[self.model]
+
+    @property
+    def objective(self) -> Objective:
+        """What is declared of the objective."""
+        return OBJECTIVES[self.loss.objective]
 
     @property
     def pixels(self) -> int:
@@ -91,11 +116,19 @@ class Config(Checked):
         return height // stride, width // stride, (channels, *self.network.channels)[-1]
 
     @property
+    def layer_shapes(self) -> tuple[Shape, ...]:
+        """Of each stochastic layer's latents, in the order of their noise."""
+        return tuple(self.entry.layers(self.network))
+
+    @property
+    def latent_shape(self) -> Shape:
+        """Of what is decoded."""
+        return self.entry.latent_shape(self.network)
+
+    @property
     def noise_dim(self) -> int:
         """Standard-normal numbers that one posterior draw takes: 0 for an AE."""
-        if MODELS[self.model].latents == "hierarchical":
-            return self.network.latent_dim + self.network.top_dim
-        return self.network.latent_dim if MODELS[self.model].posterior else 0
+        return size(self.layer_shapes)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -105,9 +138,26 @@ class Config(Checked):
     @property
     def prior_dim(self) -> int:
         """Standard-normal numbers that one draw from the prior takes."""
-        if MODELS[self.model].latents == "quantized":
-            return self.network.latent_dim // self.network.code_dim
-        return self.noise_dim or self.network.latent_dim
+        if self.entry.prior_dim is not None:
+            return self.entry.prior_dim(self.network)
+        return self.noise_dim or size([self.latent_shape])
+
+    @property
+    def layer_terms(self) -> tuple[str, ...]:
+        """The names of the KL of each stochastic layer, where there are several."""
+        count = len(self.layer_shapes)
+        return tuple(f"kl_layer_{place}_nats" for place in range(1, count + 1)) if count > 1 else ()
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """Of every term that a training step gives."""
+        return ("total", "reconstruction", "kl", "objective", *self.layer_terms, *self.objective.terms)
+
+    def of_model(self, model: str) -> Config:
+        """This experiment with another model; the fields that only others have are at their defaults."""
+        parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        ((_, own),) = parts_of_models(parts | {"model": model}, [model], refuse=False)
+        return Config(**own)
 
     @property
     def comparable(self) -> Config:
@@ -125,8 +175,8 @@ class Config(Checked):
 
     def require_marginal(self) -> None:
         """Raises InputError where there is no marginal likelihood to estimate."""
-        drawn, unit = MODELS[self.model].posterior, self.reconstruction_unit
-        require(drawn, f"model {self.model}", "no posterior", "one that draws its latents, such as vae")
+        unit = self.reconstruction_unit
+        require(self.entry.draws, f"model {self.model}", "no posterior", "one that draws its latents, such as vae")
         require(self.is_likelihood, "reconstruction", unit, "a likelihood: another reconstruction, or binarized images")
 
     @property
@@ -140,13 +190,21 @@ class Config(Checked):
     @property
     def kl_unit(self) -> str:
         """What the KL term is, for records and axis labels."""
-        if MODELS[self.model].latents == "quantized":
+        if self.entry.quantizes:
             return "nats to a uniform prior over the codes (constant)"
         return "the tutorial's penalty (not a KL)" if self.loss.kl == "tutorial" else "nats"
 
+    @property
+    def objective_unit(self) -> str:
+        """What the objective's value is, for records and axis labels."""
+        bound = self.objective.bounds(self.loss) and self.is_likelihood and self.entry.draws
+        return f"{self.objective.unit}{', a bound on the negative log-likelihood' if bound else ''}"
+
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers."""
+        """Plain dicts, lists, strings and numbers; without the fields of other models, objectives and likelihoods."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        for part, name in not_read(self.model, self.loss.objective, self.loss.reconstruction):
+            del values[part][name]
         return values
 
     @classmethod
@@ -157,6 +215,100 @@ class Config(Checked):
             training = {{"dtype": "precision"}.get(name, name): value for name, value in training.items()}
             values = values | {"training": training}
         return _from_json(cls, values, "config")
+
+    @classmethod
+    def from_record(cls, values: dict[str, Any]) -> Config:
+        """`from_json` of what an earlier version may have written: fields that the experiment does not read, which were
+        once taken without a word, are left out."""
+        try:
+            loss = values.get("loss", {})
+            chosen = values["model"], loss.get("objective", "elbo"), loss.get("reconstruction", "bernoulli")
+            kept = {name: dict(part) if isinstance(part, dict) else part for name, part in values.items()}
+            for part, name in not_read(*chosen):
+                kept.get(part, {}).pop(name, None)
+        except (KeyError, AttributeError, TypeError):
+            kept = values
+        return cls.from_json(kept)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A field that was given to an experiment that does not read it."""
+
+    part: str
+    name: str
+    value: Any
+    default: Any
+    expected: str
+
+
+def _foreign_fields(model: str, network: NetworkConfig, loss: LossConfig) -> Iterator[Foreign]:
+    """The fields of other models, objectives and likelihoods that are not at their defaults."""
+    chosen = dict(zip(_owners(), (model, loss.objective, loss.reconstruction)))
+    for part, name in not_read(*chosen.values()):
+        of_part: Any = {"network": network, "loss": loss}[part]
+        value, default = getattr(of_part, name), type(of_part).__dataclass_fields__[name].default
+        if value != default:
+            owners = {kind: table[name] for kind, table in _owners().items() if name in table}
+            kind = next(kind for kind, of_kind in owners.items() if chosen[kind] not in of_kind)
+            expected = f"{default}: {kind} {chosen[kind]} does not have it ({', '.join(owners[kind])})"
+            yield Foreign(part, name, value, default, expected)
+
+
+def same_but_for_model(a: Config, b: Config) -> bool:
+    """Whether two experiments differ in nothing but their model and what the other's does not read."""
+    shared = []
+    for own, other in ((a, b), (b, a)):
+        parts = {f.name: getattr(own, f.name) for f in dataclasses.fields(own) if f.name != "model"}
+        shared += parts_of_models(parts, [other.model], refuse=False)
+    return a == b if a.model == b.model else shared[0][1] == shared[1][1]
+
+
+def parts_of_models(
+    parts: Mapping[str, Any], models: Sequence[str], refuse: bool = True
+) -> list[tuple[str, dict[str, Any]]]:
+    """For each model the parts of an experiment without the fields that only other models have.
+
+    With `refuse` InputError is raised for a field that none of them has.
+    """
+    foreign = {
+        model: {f.name: f for f in _foreign_fields(model, parts["network"], parts["loss"])}
+        for model in models
+        if model in MODELS
+    }
+    for name in set.intersection(*map(set, foreign.values())) if refuse and foreign else ():
+        field_of = next(iter(foreign.values()))[name]
+        require(False, name, field_of.value, field_of.expected)
+    found = []
+    for model in models:
+        own = dict(parts)
+        for of in foreign.get(model, {}).values():
+            own[of.part] = dataclasses.replace(own[of.part], **{of.name: of.default})
+        found.append((model, own))
+    return found
+
+
+@cache
+def _owners() -> dict[str, dict[str, list[str]]]:
+    """By kind and field, who has it, of those fields that not everybody has."""
+    tables: dict[str, Mapping[str, Any]] = {
+        "model": MODELS, "objective": OBJECTIVES, "reconstruction": LIKELIHOODS,
+    }  # fmt: skip
+    found: dict[str, dict[str, list[str]]] = {kind: {} for kind in tables}
+    for kind, table in tables.items():
+        for owner, entry in table.items():
+            for name in entry.own_fields:
+                found[kind].setdefault(name, []).append(owner)
+    return found
+
+
+@cache
+def not_read(model: str, objective: str, reconstruction: str) -> list[tuple[str, str]]:
+    """(part, field) of what an experiment of these does not read."""
+    chosen = dict(zip(_owners(), (model, objective, reconstruction)))
+    names = {name for kind, table in _owners().items() for name, owners in table.items() if chosen[kind] not in owners}
+    parts = {"network": NetworkConfig, "loss": LossConfig}
+    return [(part, f.name) for part, cls in parts.items() for f in dataclasses.fields(cls) if f.name in names]
 
 
 _T = TypeVar("_T")

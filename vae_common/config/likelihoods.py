@@ -27,6 +27,11 @@ class Likelihood:
     eight_bit: bool = False
     """Whether it is of 8-bit pixels alone."""
 
+    @property
+    def own_fields(self) -> tuple[str, ...]:
+        """The loss's fields that it has and not every likelihood."""
+        return ("sigma",) if self.takes_sigma else ()
+
 
 LIKELIHOODS: dict[str, Likelihood] = {
     "bernoulli": Likelihood(

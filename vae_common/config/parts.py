@@ -6,16 +6,53 @@ import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from vae_common.config.checks import LARGEST, NEXT_TO_ONE, RATE, Checked, counts, is_count, is_number, is_rate
+from vae_common.config.checks import (
+    LARGEST,
+    NEXT_TO_ONE,
+    RATE,
+    Checked,
+    Count,
+    CountOrNone,
+    Positive,
+    Rate,
+    Widths,
+    counts,
+    is_count,
+    is_number,
+    is_rate,
+)
 from vae_common.config.likelihoods import LIKELIHOODS, Likelihood
+from vae_common.config.objectives import OBJECTIVES
+from vae_common.config.registry import MODELS
 from vae_common.errors import require
 
 Activation = Literal["relu", "tanh", "softplus", "gelu", "silu"]
 if TYPE_CHECKING:
     Reconstruction: TypeAlias = str
-else:  # the table decides
-    Reconstruction = Literal[tuple(LIKELIHOODS)]
-Objective = Literal["elbo", "iwae", "dreg"]
+    Objective: TypeAlias = str
+
+    class _OfModels:
+        """The fields that models bring."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    class _OfObjectives:
+        """The fields that objectives bring."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:  # the tables decide
+    Reconstruction, Objective = Literal[tuple(LIKELIHOODS)], Literal[tuple(OBJECTIVES)]
+
+    @dataclass(frozen=True)
+    class _OfModels(*dict.fromkeys(entry.fields for entry in MODELS.values() if entry.fields)):
+        """The fields that models bring."""
+
+    @dataclass(frozen=True)
+    class _OfObjectives(*dict.fromkeys(entry.fields for entry in OBJECTIVES.values() if entry.fields)):
+        """The fields that objectives bring."""
+
+
 Schedule = Literal["constant", "cosine", "exponential"]
 PosteriorHead = Literal["log_std", "log_variance"]
 Initializer = Literal["torch_uniform", "glorot_uniform", "lecun_normal"]
@@ -31,53 +68,38 @@ Device = Literal["auto", "cpu", "cuda", "tpu", "mps"]
 
 
 @dataclass(frozen=True)
-class NetworkConfig(Checked):
-    """The encoder's and the decoder's shape. Convolutions, if any, then dense layers; the decoder mirrors them."""
-
-    hidden: tuple[int, ...] = (512,)
+class _Network(Checked):
+    hidden: Widths = (512,)
     """Widths of the encoder's dense hidden layers; the decoder has them in reverse."""
-    channels: tuple[int, ...] = ()
+    channels: Widths = ()
     """Channels of the encoder's convolutions (kernel 4, stride 2) before its dense layers; none makes an MLP."""
-    latent_dim: int = 2
+    latent_dim: Count = 2
     """Number of latent dimensions (of the layer that is decoded, where there are two)."""
     activation: Activation = "relu"
     """Non-linearity after each hidden layer."""
     posterior_head: PosteriorHead = "log_std"
     """What the second head of a Gaussian layer says: log sigma, or log sigma^2, as in Flax's own example."""
-    top_hidden: tuple[int, ...] = (100, 100)
-    """two_layer_vae: widths of the hidden layers between its two stochastic layers."""
-    top_dim: int = 50
-    """two_layer_vae: dimensions of the upper stochastic layer."""
-    codes: int = 64
-    """vq_vae: vectors in the codebook."""
-    code_dim: int = 1
-    """vq_vae: dimensions of each; latent_dim has to be a multiple."""
-    classes: int = 0
+    classes: CountOrNone = 0
     """Classes whose label the encoder and the decoder are given (conditional VAE; Sohn et al. 2015); 0 gives none."""
     initializer: Initializer = "torch_uniform"
     """torch_uniform: +-1/sqrt(fan_in), biases too; glorot_uniform, lecun_normal (Flax's default): zero biases."""
     output_bias: Literal["initializer", "data_mean"] = "initializer"
     """data_mean: the decoder's output bias starts at the logits of the training images' mean (Burda et al. 2016)."""
 
-    def _check(self) -> None:
-        for name in ("hidden", "top_hidden", "channels"):
-            value = getattr(self, name)
-            valid = isinstance(value, tuple) and all(is_count(width) for width in value)
-            require(valid, name, value, "numbers of at least 1, for example 512 256")
-        for name in ("latent_dim", "top_dim", "codes", "code_dim"):
-            require(is_count(getattr(self, name)), name, getattr(self, name), counts(1))
-        require(is_count(self.classes, 0), "classes", self.classes, counts(0))
+
+@dataclass(frozen=True)
+class NetworkConfig(_OfModels, _Network):
+    """The encoder's and the decoder's shape. Convolutions, if any, then dense layers; the decoder mirrors them. What a
+    model has for itself is declared beside it, in registry.py."""
 
 
 @dataclass(frozen=True)
-class LossConfig(Checked):
-    """The terms of the loss and how they add up: reconstruction + beta * KL, or a bound with importance weights."""
-
+class _Loss(Checked):
     reconstruction: Reconstruction = "bernoulli"
     """The negative log-likelihood of the pixels (see likelihoods.py), or the tutorial's squared error."""
-    sigma: float = 1.0
+    sigma: Positive = 1.0
     """gaussian: its fixed standard deviation, in units of the pixels' range [0, 1]."""
-    beta: float = 1.0
+    beta: Rate = 1.0
     """Weight of the KL term."""
     kl: KL = "gaussian"
     """To the standard normal, exact (gaussian) or estimated from the draws; or the tutorial's formula (not a KL)."""
@@ -85,37 +107,31 @@ class LossConfig(Checked):
     """Over the batch, for the gradient only; reports are always per image."""
     objective: Objective = "elbo"
     """elbo; iwae (Burda et al. 2016); dreg: its doubly reparameterised gradient (Tucker et al. 2019)."""
-    samples: int = 1
+    samples: Count = 1
     """Posterior draws per image and training step."""
-    kl_warmup: int = 0
+    kl_warmup: CountOrNone = 0
     """Steps over which the KL's weight grows linearly to beta."""
-    free_bits: float = 0.0
+    free_bits: Rate = 0.0
     """Nats per latent dimension, of its KL's mean over the batch, that cost nothing (Kingma et al. 2016, eq. 15)."""
-    commitment: float = 0.25
+    commitment: Rate = 0.25
     """vq_vae: weight of the commitment term (van den Oord et al. 2017, eq. 3)."""
 
     def _check(self) -> None:
-        for name in ("beta", "free_bits", "commitment"):
-            require(is_rate(getattr(self, name)), name, getattr(self, name), RATE)
-        require(is_rate(self.sigma) and self.sigma > 0, "sigma", self.sigma, f"a number above 0 and up to {LARGEST:g}")
-        require(is_count(self.samples), "samples", self.samples, counts(1))
-        require(is_count(self.kl_warmup, 0), "kl_warmup", self.kl_warmup, counts(0))
         exact = self.kl == "gaussian" or not self.free_bits
         require(
             exact, "free_bits", self.free_bits, f"0 beside kl {self.kl}: it needs the exact KL per latent dimension"
         )
-        if self.objective != "elbo":
-            plain = self.beta == 1 and self.kl != "tutorial" and not self.kl_warmup and not self.free_bits
-            require(
-                plain, "objective", self.objective, "beta 1, no kl tutorial, no kl_warmup and no free_bits beside it"
-            )
-            said = f"a likelihood beside it: {self.reconstruction} is none, its sigma depends on the image"
-            require(not self.likelihood.scale_of_each_image, "objective", self.objective, said)
 
     @property
     def likelihood(self) -> Likelihood:
         """What is known of the reconstruction's likelihood."""
         return LIKELIHOODS[self.reconstruction]
+
+
+@dataclass(frozen=True)
+class LossConfig(_OfObjectives, _Loss):
+    """The terms of the loss and how they add up. What an objective has for itself is declared beside it, in
+    objectives.py."""
 
 
 @dataclass(frozen=True)
@@ -166,11 +182,11 @@ class DataConfig(Checked):
 class TrainingConfig(Checked):
     """The optimisation: Adam on shuffled mini-batches."""
 
-    epochs: int = 20
+    epochs: CountOrNone = 20
     """Passes over the training images."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Images per step; a partial last batch is dropped in training, never in evaluation."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Adam's step size."""
     precision: Precision = "float32"
     """Of all arithmetic; tf32 (CUDA) and bfloat16: of the matrix products, the rest and all parameters in float32."""
@@ -182,12 +198,6 @@ class TrainingConfig(Checked):
     """shared: NumPy draws, equal in both halves; native: each framework's own generator."""
     device: Device = "auto"
     """auto: the accelerator that the framework finds, else the CPU."""
-
-    def _check(self) -> None:
-        require(is_count(self.epochs, 0), "epochs", self.epochs, counts(0))
-        require(is_count(self.batch_size), "batch_size", self.batch_size, counts(1))
-        rate = self.learning_rate
-        require(is_rate(rate) and rate > 0, "learning_rate", rate, f"a number above 0 and up to {LARGEST:g}")
 
     @property
     def dtype(self) -> str:

@@ -1,44 +1,87 @@
-"""The registry of models: what decides which files, tests, flags and figures there are."""
+"""The registry of models: what decides which files, tests, flags, fields and figures there are.
+
+What a model can do is declared here, and asked here by everybody else.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
-import typing
-from typing import Any, Literal, NamedTuple
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from vae_common.config.checks import Count, Positive, Rate, Widths  # noqa: F401  # those that fields are made of
 from vae_common.errors import InputError, require
 
-Latents = Literal["none", "gaussian", "hierarchical", "quantized"]
+Shape = tuple[int, ...]
+DRAWN_FIELDS = ("posterior_head", "samples", "beta", "kl", "kl_warmup", "free_bits")
+"""Fields of the network and of the loss that only models with latents that are drawn read."""
 
 
-class ModelEntry(NamedTuple):
-    """What the registry holds of a model."""
+@dataclass(frozen=True)
+class ModelEntry:
+    """What the registry holds of a model. A function is of the experiment's `NetworkConfig`."""
 
     class_name: str
-    latents: Latents
+    layers: Callable[[Any], Sequence[Shape]] = lambda network: ()
+    """The shapes of its stochastic layers' latents, in the order of their noise; the first one's are decoded."""
+    latent_shape: Callable[[Any], Shape] = lambda network: (network.latent_dim,)
+    """Of what is decoded."""
+    prior_dim: Callable[[Any], int] | None = None
+    """Standard-normal numbers that one draw from the prior takes; by default those that a posterior draw takes."""
+    exact_kl: bool = True
+    """Whether the KL of each layer is known, given the layers above it; else it is estimated from the draws."""
+    standard_prior: bool = True
+    """Whether what is decoded is standard normal under the prior."""
+    quantizes: bool = False
+    """Whether the forward pass has `codes`, with a uniform prior."""
+    labels: bool = True
+    """Whether it may be given classes."""
+    fields: type | None = None
+    """A frozen dataclass of fields that it adds to the network's config."""
+    reads: tuple[str, ...] = ()
+    """Fields of the loss that are its own."""
 
     @property
-    def posterior(self) -> bool:
+    def draws(self) -> bool:
         """Whether the forward pass draws latents from a posterior."""
-        return self.latents in ("gaussian", "hierarchical")
+        return self.layers is not ModelEntry.layers
+
+    @property
+    def generates(self) -> bool:
+        """Whether it has a prior to draw images from."""
+        return self.draws or self.quantizes
+
+    @property
+    def own_fields(self) -> tuple[str, ...]:
+        """The fields that it has and not every model."""
+        brought = tuple(field.name for field in dataclasses.fields(self.fields)) if self.fields else ()
+        return (*brought, *self.reads, *(DRAWN_FIELDS if self.draws else ()))
 
 
 MODELS: dict[str, ModelEntry] = {}
 
 
-def register(name: str, class_name: str, latents: Latents) -> None:
+def register(name: str, class_name: str, **declared: Any) -> None:
     """Adds a model: the class of that name in `jax_vae/models/<name>.py` and in `torch_vae/models/<name>.py`.
 
-    Raises InputError where the name or the class name is taken, is none for a file, or where there is no such kind
-    of latents.
+    Args:
+        declared: what `ModelEntry` has besides.
+
+    Raises InputError where the name or the class name is taken or is none for a file, and where something else is
+    declared than there is.
     """
     taken = {entry.class_name for entry in MODELS.values()}
     require(name not in MODELS, "model name", name, f"a name that is not registered yet: {', '.join(MODELS)}")
     require(class_name not in taken, "class name", class_name, f"one that no registered model has: {', '.join(taken)}")
     require(name.isidentifier(), "model name", name, "a module's name, for example my_vae")
-    require(latents in typing.get_args(Latents), "latents", latents, f"one of {', '.join(typing.get_args(Latents))}")
-    MODELS[name] = ModelEntry(class_name, latents)
+    known = [field.name for field in dataclasses.fields(ModelEntry)]
+    for word in declared:
+        require(word in known, f"model {name}: declares", word, f"one of {', '.join(known[1:])}")
+    MODELS[name] = ModelEntry(class_name, **declared)
 
 
 def find_class(package: str, name: str, base: type) -> Any:
@@ -53,8 +96,69 @@ def find_class(package: str, name: str, base: type) -> Any:
     return found
 
 
-# One line per model; the name is also that of its file in `jax_vae/models` and `torch_vae/models`.
-register("ae", "AE", latents="none")
-register("vae", "VAE", latents="gaussian")
-register("two_layer_vae", "TwoLayerVAE", latents="hierarchical")
-register("vq_vae", "VQVAE", latents="quantized")
+def size(shapes: Sequence[Shape]) -> int:
+    """How many numbers arrays of these shapes have together."""
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def one_layer(network: Any) -> Sequence[Shape]:
+    """The layers of a model that draws its `latent_dim` latents at once."""
+    return ((network.latent_dim,),)
+
+
+@dataclass(frozen=True)
+class TwoLayerFields:
+    """The layer above."""
+
+    top_hidden: Widths = (100, 100)
+    """two_layer_vae: widths of the hidden layers between its two stochastic layers."""
+    top_dim: Count = 50
+    """two_layer_vae: dimensions of the upper stochastic layer."""
+
+
+@dataclass(frozen=True)
+class CodebookFields:
+    """A codebook."""
+
+    codes: Count = 64
+    """vq_vae: vectors in the codebook."""
+    code_dim: Count = 1
+    """vq_vae: dimensions of each; latent_dim has to be a multiple."""
+
+
+@dataclass(frozen=True)
+class MixtureFields:
+    """A learned prior."""
+
+    components: Count = 10
+    """mixture_vae: Gaussians that its prior is a mixture of."""
+
+
+# The name is also that of the model's file in `jax_vae/models` and `torch_vae/models`.
+register("ae", "AE")
+register("vae", "VAE", layers=one_layer)
+register(
+    "two_layer_vae",
+    "TwoLayerVAE",
+    layers=lambda network: ((network.latent_dim,), (network.top_dim,)),
+    exact_kl=False,  # the upper layer is drawn from what the lower one drew
+    standard_prior=False,
+    fields=TwoLayerFields,
+)
+register(
+    "vq_vae",
+    "VQVAE",
+    prior_dim=lambda network: network.latent_dim // network.code_dim,
+    quantizes=True,
+    fields=CodebookFields,
+    reads=("commitment",),
+)
+register(
+    "mixture_vae",
+    "MixtureVAE",
+    layers=one_layer,
+    prior_dim=lambda network: network.latent_dim + 1,  # one more chooses the component
+    exact_kl=False,
+    standard_prior=False,
+    fields=MixtureFields,
+)

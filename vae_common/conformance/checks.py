@@ -16,15 +16,16 @@ clamp, a floor or a clip would show).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
 
 from vae_common import randomness, reference
-from vae_common.backend import Half, Halves
+from vae_common.backend import Half, Halves, name_of
 from vae_common.config import Config
+from vae_common.config.registry import size
 from vae_common.conformance.engine.checks import (
     Check,
     array_checks,
@@ -33,9 +34,10 @@ from vae_common.conformance.engine.checks import (
     rounded_update_checks,
     update_checks,
 )
-from vae_common.conformance.oracle import oracle_for
+from vae_common.conformance.oracle import inject, oracle_for
 from vae_common.conformance.outputs import (
     ADAM_STEPS,
+    Computed,
     half_inference,
     half_outputs,
     half_updates,
@@ -45,7 +47,7 @@ from vae_common.conformance.outputs import (
 )
 from vae_common.conformance.states import InjectedState, TrainingData
 from vae_common.conformance.tolerances import TOLERANCES, lockstep_tolerances
-from vae_common.contracts import Terms
+from vae_common.contracts import map_arrays
 from vae_common.reference import training as reference_training
 
 _T = TypeVar("_T")
@@ -55,7 +57,7 @@ TIERS = ("T0", "T1", "T2", "T3", "T4a", "T4b", "T5")
 def input_checks(halves: Halves, config: Config, data: TrainingData) -> Iterator[Check]:
     """T0: the models' shapes and dtypes, their initial weights, and the draws of two epochs."""
     dtype, oracle, count = config.training.dtype, oracle_for(halves, config), len(data.images)
-    weights = randomness.initial_weights(oracle.shapes, config.seed, config.network.initializer)
+    weights = randomness.initial_weights(oracle.shapes, config.seed, config.network.initializer, oracle.starts)
     for name, half in halves.items():
         model, against = half.create_model(config), f"{name} against {oracle.name}"
         found = {k: np.array(v, np.int64) for k, v in half.parameter_shapes(model).items()}
@@ -76,11 +78,27 @@ def input_checks(halves: Halves, config: Config, data: TrainingData) -> Iterator
                     yield Check("T0", kind, f"epoch {epoch}: {against}", gap, 0)
 
 
-def state_checks(halves: Halves, config: Config, injected: InjectedState) -> Iterator[Check]:
-    """T2 to T4b from one injected state: every half against the reference, and the halves themselves."""
+Moving = dict[str, set[str]]
+"""By half, the parameters that had a gradient in one of the states."""
+
+
+def state_checks(
+    halves: Halves, config: Config, injected: InjectedState, moving: Moving | None = None
+) -> Iterator[Check]:
+    """T2 to T4b from one injected state: every half against the reference, and the halves themselves.
+
+    What has a gradient is added to `moving`.
+    """
     dtype, rate = config.training.dtype, config.training.learning_rate
     limits = TOLERANCES[dtype]
-    for x, y, where in _pairs(halves, config, injected, half_outputs, reference_outputs):
+
+    def of_half(config: Config, injected: InjectedState, half: Half) -> Computed:
+        found = half_outputs(config, injected, half)
+        if moving is not None:
+            moving.setdefault(name_of(half), set()).update(n for n, g in found.gradient.items() if g.any())
+        return found
+
+    for x, y, where in _pairs(halves, config, injected, of_half, reference_outputs):
         yield from array_checks("T0", f"injected, {where}", x.injected, y.injected, 0)
         for kind in ("loss", "kl", "tensor"):
             yield from array_checks("T2", where, getattr(x, kind), getattr(y, kind), limits[kind])
@@ -105,6 +123,34 @@ def state_checks(halves: Halves, config: Config, injected: InjectedState) -> Ite
             yield from chaotic_update_checks("T4b", where, one.step, other.step, injected.weights, limits["step"], rate)
 
 
+def use_checks(moving: Moving, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Check]:
+    """T3: every parameter had a gradient in one state at least; one that never has does nothing."""
+    for name, moved in moving.items():
+        for parameter in shapes:
+            dead = 0.0 if parameter in moved else np.inf
+            yield Check("T3", f"{parameter} is used", f"its gradient is not zero at every state: {name}", dead, 0)
+
+
+def capability_checks(halves: Halves, config: Config, injected: InjectedState) -> Iterator[Check]:
+    """T2: the forward pass has what is declared where the model is registered: its layers, their prior, its codes."""
+    declared, where = config.entry, "as it is declared"
+    shapes = [(size([shape]),) for shape in config.layer_shapes]
+    for name, half in halves.items():
+        model = inject(half, config, injected.arrays).model
+        outputs = half.forward(model, injected.images, injected.noise, injected.labels)
+        found = [layer.latents.shape[-1:] for layer in outputs.layers]
+        yield Check("T2", f"layers of {found}", f"{where}, {shapes}: {name}", 0.0 if found == shapes else np.inf, 0)
+        has_codes = (outputs.codes is not None) == declared.quantizes
+        yield Check("T2", "codes", f"{where}: {name}", 0.0 if has_codes else np.inf, 0)
+        if outputs.layers:
+            decoded = outputs.layers[0]
+            standard = -((decoded.latents**2).sum(-1) + decoded.latents.shape[-1] * np.log(2 * np.pi)) / 2
+            apart = difference(decoded.prior, standard) > TOLERANCES[config.training.dtype]["tensor"]
+            wrong = apart == declared.standard_prior
+            kind = "a standard-normal prior" if declared.standard_prior else "a prior of its own"
+            yield Check("T2", f"{kind} of what is decoded", f"{where}: {name}", np.inf if wrong else 0.0, 0)
+
+
 def inference_checks(halves: Halves, config: Config, injected: InjectedState) -> Iterator[Check]:
     """T2: what users call, on more images than one batch of it, each half against the reference."""
     tolerance = TOLERANCES[config.training.dtype]["tensor"]
@@ -122,20 +168,21 @@ def epoch_checks(halves: Halves, config: Config, data: TrainingData, steps: int)
     images, labels = data
     epochs = -(-steps // randomness.steps_per_epoch(len(images), config.training.batch_size))
     oracle = oracle_for(halves, config)
-    initial = reference_training.initial(config, oracle.shapes, images)[0]
+    initial = reference_training.initial(config, oracle.shapes, oracle.starts, images)[0]
     expected, weights = reference_training.train(
-        config, oracle.shapes, images, epochs, labels, oracle.terms_and_gradients
+        config, oracle.shapes, oracle.starts, images, epochs, labels, oracle.terms_and_gradients
     )
-    limits = lockstep_tolerances(config.training.dtype, len(expected.total))
+    limits = lockstep_tolerances(config, len(expected.total))
     for name, half in halves.items():
         where = f"{len(expected.total)} steps by train_epoch: {name} against {oracle.name}"
         state, placed, taken = half.create_state(config, images), half.place_images(images, config), []
         own = None if labels is None else half.place_labels(labels, config)
         for epoch in range(epochs):
             state, terms = half.train_epoch(state, placed, half.epoch_draws(config, epoch, len(images)), own)
-            taken.append([half.to_numpy(term) for term in terms])
-        for term, found, by_hand in zip(Terms._fields, np.concatenate(taken, axis=1), expected):
-            apart = [difference(a, b) for a, b in zip(found, by_hand)]
+            taken.append(map_arrays(half.to_numpy, terms))
+        steps_taken = map_arrays(lambda *each: np.concatenate(each), *taken).named()
+        for term, by_hand in expected.named().items():
+            apart = [difference(a, b) for a, b in zip(steps_taken[term], by_hand)]
             worst = int(np.argmax(apart / limits[term]))
             yield Check("T5", term, where, apart[worst], float(limits[term][worst]), worst + 1)
         if config.training.dtype == "float64":

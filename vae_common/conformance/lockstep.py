@@ -9,7 +9,15 @@ import numpy as np
 from vae_common import randomness
 from vae_common.backend import Half, Halves
 from vae_common.config import Config
-from vae_common.conformance.checks import epoch_checks, inference_checks, input_checks, state_checks
+from vae_common.conformance.checks import (
+    Moving,
+    capability_checks,
+    epoch_checks,
+    inference_checks,
+    input_checks,
+    state_checks,
+    use_checks,
+)
 from vae_common.conformance.engine.checks import Check
 from vae_common.conformance.engine.lockstep import Lockstep, Step, in_lockstep
 from vae_common.conformance.operations import operation_checks
@@ -30,13 +38,16 @@ def tier_checks(
         images: uint8 (N, height, width, channels), at least one batch.
         labels: integers (N,); made up where there are none and the model is given classes.
     """
-    data = training_data(config, images, labels)
+    data, oracle = training_data(config, images, labels), oracle_for(halves, config)
+    moving: Moving = {}
     yield from input_checks(halves, config, data)
     yield from operation_checks(halves, config)
-    for state in injected_states(oracle_for(halves, config), config, data):
-        yield from state_checks(halves, config, state)
+    for state in injected_states(oracle, config, data):
+        yield from state_checks(halves, config, state, moving)
         if state.label == "warm":
             yield from inference_checks(halves, config, state)
+            yield from capability_checks(halves, config, state)
+    yield from use_checks(moving, oracle.shapes)
     yield from lockstep(halves, config, images, steps, labels).checks()
     yield from epoch_checks(halves, config, data, steps)
 
@@ -57,7 +68,7 @@ def lockstep(
     (first, half), (second, other) = halves.items()
     trained = counted(_steps(half, config, data, steps), f"lockstep, {config.training.dtype}", steps, "step")
     programs = {first: trained, second: _steps(other, config, data, steps)}
-    limits = lockstep_tolerances(config.training.dtype, steps)
+    limits = lockstep_tolerances(config, steps)
     return in_lockstep(programs, limits, config.training.learning_rate, locate, "T5")
 
 
@@ -75,14 +86,15 @@ def _steps(half: Half, config: Config, data: TrainingData, steps: int) -> Iterat
                 noise = draws.noise[step]
             own = None if labels is None else labels[draws.order[step]]
             state, terms = half.train_step(state, batch, noise, own)
-            scalars = {name: half.to_numpy(term) for name, term in terms._asdict().items()}
+            scalars = {name: half.to_numpy(term) for name, term in terms.named().items()}
             arrays = half.state_to_arrays(state)
             yield Step(scalars, weights_of(arrays), arrays)
         done, epoch = done + len(draws.order), epoch + 1
 
 
 def _culprit(halves: Halves, config: Config, data: TrainingData, step: int, before: Arrays | None) -> Check | None:
-    """The first check that fails, from the state before the step."""
+    """What fails first, from the state before the step: the half that the reference contradicts and the term itself,
+    before what the two halves are apart and what is made of the term."""
     checks = [*input_checks(halves, config, data), *operation_checks(halves, config)]
     state = next(injected_states(oracle_for(halves, config), config, data))  # the state before the first step
     if before is not None:
@@ -93,4 +105,11 @@ def _culprit(halves: Halves, config: Config, data: TrainingData, step: int, befo
         labels = None if data.labels is None else data.labels[order]
         state = InjectedState(f"before step {step + 1}", arrays, data.images[order], noise, labels)
     checks += state_checks(halves, config, state)
-    return next((check for check in checks if not check.passed), None)
+    failed = [check for check in checks if not check.passed]
+    first = [check for check in failed if check.tier == failed[0].tier]
+    return min(first, key=_blame, default=None)
+
+
+def _blame(check: Check) -> tuple[bool, bool]:
+    """Smaller for what says more."""
+    return "against reference" not in check.where, check.quantity.startswith(("total", "objective"))

@@ -14,7 +14,7 @@ from vae_common.config import Config
 from vae_common.config.parts import Activation
 from vae_common.conformance.engine.checks import Check, array_checks
 from vae_common.conformance.tolerances import TOLERANCES
-from vae_common.contracts import Outputs, Posterior, map_arrays
+from vae_common.contracts import Outputs, Posterior, StochasticLayer, map_arrays
 
 LOSS_CASES = 3
 """Each a case of its own, so that what is large does not hide what is small."""
@@ -55,7 +55,8 @@ class _Inputs:
             mean, log_std, noise = (a[case].astype(dtype) for a in (means, log_stds, noises))
             latents = (mean + np.exp(log_std) * noise).astype(dtype)
             logit, scale = logits[case].astype(dtype), scales[case].astype(dtype)
-            self.outputs.append(Outputs(logit, Posterior(mean, log_std), latents, noise, scale))
+            layer = StochasticLayer(Posterior(mean, log_std), None, latents, noise)
+            self.outputs.append(Outputs(logit, latents, (layer,), scale))
 
 
 def _by_half(half: Half, config: Config, inputs: _Inputs) -> dict[str, np.ndarray]:
@@ -75,7 +76,7 @@ def _by_half(half: Half, config: Config, inputs: _Inputs) -> dict[str, np.ndarra
         found |= {f"activation {name}": function(x) for name, function in half.ACTIVATIONS.items()}
         for case, (outputs, target) in enumerate(zip(inputs.outputs, inputs.targets)):
             terms = half.loss_terms(config.loss, map_arrays(put, outputs), put(target))
-            found |= {f"{term} {case}": value for term, value in terms._asdict().items()}
+            found |= {f"{term} {case}": value for term, value in terms.named().items()}
     return {name: half.to_numpy(value) for name, value in found.items()}
 
 
@@ -91,5 +92,5 @@ def _by_reference(config: Config, inputs: _Inputs) -> dict[str, np.ndarray]:
     for case, (outputs, target) in enumerate(zip(inputs.outputs, inputs.targets)):
         exact = map_arrays(lambda array: array.astype(np.float64), outputs)
         terms = reference.loss_terms(config.loss, exact, target.astype(np.float64))
-        expected |= {f"{term} {case}": value for term, value in terms._asdict().items()}
+        expected |= {f"{term} {case}": value for term, value in terms.named().items()}
     return expected

@@ -11,7 +11,8 @@ import numpy as np
 from vae_common import reference
 from vae_common.backend import Half, Halves
 from vae_common.config import Config
-from vae_common.contracts import Terms
+from vae_common.contracts import Terms, map_arrays
+from vae_common.randomness import Start
 from vae_common.runs.checkpoints import AVERAGE, FIRST, SECOND, STEP, Arrays
 
 
@@ -29,15 +30,19 @@ class Oracle(NamedTuple):
     name: str
     shapes: Mapping[str, tuple[int, ...]]
     """Canonical name -> canonical shape of every parameter."""
+    starts: Mapping[str, Start]
+    """How the parameters begin that belong to no layer."""
     terms_and_gradients: TermsAndGradients
 
 
 def oracle_for(halves: Halves, config: Config) -> Oracle:
     """The reference where it knows the model, else the first half, step by step."""
     if reference.knows(config):
-        return Oracle("reference", reference.shapes(config), reference.terms_and_gradients)
+        return Oracle("reference", reference.shapes(config), reference.starts(config), reference.terms_and_gradients)
     name, half = next(iter(halves.items()))
-    return Oracle(name, half.parameter_shapes(half.create_model(config)), partial(_terms_and_gradients, half))
+    model = half.create_model(config)
+    gradients = partial(_terms_and_gradients, half)
+    return Oracle(name, half.parameter_shapes(model), half.parameter_starts(model), gradients)
 
 
 def inject(half: Half, config: Config, arrays: Arrays) -> Any:
@@ -54,5 +59,5 @@ def _terms_and_gradients(
     arrays = dict(weights) | moments | averages
     state = inject(half, config, arrays | {STEP: np.array(step, np.int64)})
     gradients, terms = half.gradients(state, np.asarray(images, float), np.asarray(noise), labels)
-    numbers = Terms(*(np.float64(half.to_numpy(term)) for term in terms))
+    numbers = map_arrays(lambda term: np.float64(half.to_numpy(term)), terms)
     return numbers, {name: gradients[name].astype(np.float64) for name in weights}

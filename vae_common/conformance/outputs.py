@@ -12,6 +12,7 @@ import numpy as np
 from vae_common import randomness, reference
 from vae_common.backend import Half
 from vae_common.config import Config
+from vae_common.config.registry import size
 from vae_common.conformance.oracle import inject
 from vae_common.conformance.states import InjectedState, adam_state
 from vae_common.contracts import Outputs, Terms
@@ -56,7 +57,7 @@ def half_outputs(config: Config, injected: InjectedState, half: Half) -> Compute
     outputs = half.forward(state.model, injected.images, injected.noise, injected.labels)
     evaluated = half.evaluate(state.evaluated, injected.images, _on_grey(config), injected.labels)
     gradients, terms = half.gradients(state, *batch)
-    means = {name: half.to_numpy(term) for name, term in terms._asdict().items()}
+    means = {name: half.to_numpy(term) for name, term in terms.named().items()}
     return _by_kind(outputs, means, evaluated, gradients, half.state_to_arrays(state))
 
 
@@ -65,11 +66,12 @@ def reference_outputs(config: Config, injected: InjectedState) -> Computed:
     images, weights, labels = unit(injected.images), injected.weights, injected.labels
     outputs = reference.forward(config, weights, images, injected.noise, labels)
     terms, gradients = reference.terms_and_gradients(config, weights, images, injected.noise, labels, injected.step)
-    means = {name: np.float64(term) for name, term in terms._asdict().items()}
+    means = {name: np.float64(term) for name, term in terms.named().items()}
     draws = randomness.evaluation_noise(len(images), config.noise_dim)
     averages = part_of(injected.arrays, AVERAGE) or weights
     evaluated = reference.loss_terms(config.loss, reference.forward(config, averages, images, draws, labels), images)
-    return _by_kind(outputs, means, evaluated, gradients, injected.arrays)
+    layers = tuple(layer._replace(prior=reference.log_prior(layer)) for layer in outputs.layers)
+    return _by_kind(outputs._replace(layers=layers), means, evaluated, gradients, injected.arrays)
 
 
 def half_updates(config: Config, injected: InjectedState, half: Half) -> Updates:
@@ -81,7 +83,7 @@ def half_updates(config: Config, injected: InjectedState, half: Half) -> Updates
         arrays = half.state_to_arrays(half.apply_gradients(inject(half, config, start), typed))
         adam[t], moments[t] = weights_of(arrays), moments_of(arrays)
     after, terms = half.train_step(inject(half, config, injected.arrays), *_batch(half, config, injected))
-    means = {name: half.to_numpy(term) for name, term in terms._asdict().items()}
+    means = {name: half.to_numpy(term) for name, term in terms.named().items()}
     arrays = half.state_to_arrays(after)
     return Updates(adam, moments, step=weights_of(arrays), terms=means, average=part_of(arrays, AVERAGE))
 
@@ -119,7 +121,7 @@ def half_inference(half: Half, config: Config, injected: InjectedState) -> dict[
         "reconstructed": half.reconstruct(model, images, labels),
         "sampled": half.sample(model, few, 1, some),
         "interpolated": half.interpolate(model, images[0], images[1], few, ends),
-        **half.evaluate(model, images, _on_grey(config), labels)._asdict(),
+        **half.evaluate(model, images, _on_grey(config), labels).named(),
     }
     return {name: array for name, array in found.items() if array is not None}
 
@@ -131,16 +133,18 @@ def reference_inference(config: Config, injected: InjectedState, count: int) -> 
     few = len(injected.images)
     noise = randomness.evaluation_noise(count, config.noise_dim)
     outputs = reference.forward(config, weights, unit(images), noise, labels)
-    (start, end), fractions = outputs.posterior.mean[:2], np.linspace(0, 1, few)[:, None]
+    posterior = reference.encode(config, weights, unit(images), labels)
+    (start, end) = posterior.mean[:2]
+    fractions = np.linspace(0, 1, few).reshape(-1, *[1] * start.ndim)
     first, some = (None, None) if labels is None else (np.repeat(labels[:1], few), labels[:few])
     found = {
-        "encoded mean": outputs.posterior.mean,
-        "encoded log_std": outputs.posterior.log_std,
+        "encoded mean": posterior.mean,
+        "encoded log_std": posterior.log_std,
         "decoded": reference.decode(config, weights, latents, labels),
-        "reconstructed": reference.decode(config, weights, outputs.posterior.mean, labels),
+        "reconstructed": reference.decode(config, weights, posterior.mean, labels),
         "sampled": reference.sample(config, weights, randomness.prior_samples(1, few, config.prior_dim), some),
         "interpolated": reference.decode(config, weights, start + fractions * (end - start), first),
-        **reference.loss_terms(config.loss, outputs, unit(images))._asdict(),
+        **reference.loss_terms(config.loss, outputs, unit(images)).named(),
     }
     return {name: array for name, array in found.items() if array is not None}
 
@@ -153,7 +157,8 @@ def _on_grey(config: Config) -> Config:
 def _many(config: Config, injected: InjectedState, count: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     images = np.resize(injected.images, (count, *config.image_shape))
     labels = None if injected.labels is None else np.resize(injected.labels, count)
-    return images, labels, randomness.prior_samples(1, count, config.network.latent_dim)
+    flat = randomness.prior_samples(1, count, size([config.latent_shape]))
+    return images, labels, flat.reshape(count, *config.latent_shape)
 
 
 def _batch(half: Half, config: Config, injected: InjectedState) -> tuple[Any, Any, Any]:
@@ -167,21 +172,19 @@ def _batch(half: Half, config: Config, injected: InjectedState) -> tuple[Any, An
 def _by_kind(
     outputs: Outputs, terms: Mapping[str, Any], evaluated: Terms, gradients: Arrays, injected: Arrays
 ) -> Computed:
-    tensors = {"logits": outputs.logits, "latents": outputs.latents, **outputs.posterior._asdict()}
-    if outputs.log_scale is not None:
-        tensors["log_scale"] = outputs.log_scale
-    if outputs.prior is not None:
-        tensors |= {f"prior {name}": array for name, array in outputs.prior._asdict().items()}
-    if outputs.upper is not None:
-        tensors |= {"upper latents": outputs.upper.latents}
-        tensors |= {f"upper {name}": array for name, array in outputs.upper.posterior._asdict().items()}
+    tensors = {"logits": outputs.logits, "latents": outputs.latents, "log_scale": outputs.log_scale}
+    for place, layer in enumerate(outputs.layers, 1):
+        of = f"layer {place} " if len(outputs.layers) > 1 else ""
+        tensors |= {f"{of}latents": layer.latents, f"{of}log prior": layer.prior}
+        tensors |= {f"{of}{name}": array for name, array in layer.posterior._asdict().items()}
     if outputs.codes is not None:
         tensors |= {f"code {name}": array for name, array in outputs.codes._asdict().items()}
+    losses = {name: term for name, term in terms.items() if name in ("total", "reconstruction", "objective")}
     return Computed(
-        loss={name: terms[name] for name in ("total", "reconstruction")},
-        kl={"kl": terms["kl"]},
+        loss=losses,
+        kl={name: term for name, term in terms.items() if name not in losses},
         tensor={name: a for name, a in tensors.items() if a is not None},
-        evaluation={f"evaluated {name}": value for name, value in evaluated._asdict().items()},
+        evaluation={f"evaluated {name}": value for name, value in evaluated.named().items()},
         gradient=gradients,
         injected=injected,
     )

@@ -20,6 +20,8 @@ from vae_common.runs.checkpoints import AVERAGE, FIRST, SECOND, STEP, Arrays, we
 
 WARM_STEPS = 20
 EXTREMES = {"encoder.mean.bias": (-30, 30), "encoder.log_std.bias": (-14, 5), "decoder.logits.bias": (-300, 300)}
+NEARER = {"encoder.mean.bias": (-5, 5), "encoder.log_std.bias": (-14, 0)}
+"""Of a model with a learned prior: its density of latents far outside has so many nats that the last place shows."""
 
 
 class TrainingData(NamedTuple):
@@ -67,7 +69,7 @@ def training_data(config: Config, images: np.ndarray, labels: np.ndarray | None 
 def injected_states(oracle: Oracle, config: Config, data: TrainingData) -> Iterator[InjectedState]:
     """A cold, a warm and an extreme state, trained by the oracle, each with its next batch."""
     rounded = np.dtype(config.training.dtype)
-    weights, first, second = reference_training.initial(config, oracle.shapes, data.images)
+    weights, first, second = reference_training.initial(config, oracle.shapes, oracle.starts, data.images)
     average = dict(weights)
     steps_in_epoch = randomness.steps_per_epoch(len(data.images), config.training.batch_size)
     for step in range(WARM_STEPS + 1):
@@ -86,10 +88,11 @@ def injected_states(oracle: Oracle, config: Config, data: TrainingData) -> Itera
         _, gradients = oracle.terms_and_gradients(config, weights, unit(images), noise, labels, step)
         weights, first, second = reference_training.adam(config, weights, gradients, first, second, step + 1)
         average = reference_training.averaged(config, average, weights)
-    far = {name: np.linspace(*ends, arrays[name].size) for name, ends in EXTREMES.items() if name in arrays}
+    extremes = EXTREMES | NEARER if any(name.startswith("prior") for name in weights) else EXTREMES
+    far = {name: np.linspace(*ends, arrays[name].size) for name, ends in extremes.items() if name in arrays}
     for part in {name.partition(".")[0] for name in weights} - {"encoder", "codebook"}:
-        first_layer = next(name for name in weights if name.startswith(f"{part}.") and name.endswith(".weight"))
-        far[first_layer] = arrays[first_layer] / 1000  # or every unit behind it would saturate
+        layers = [name for name in weights if name.startswith(f"{part}.") and name.endswith(".weight")]
+        far |= {name: arrays[name] / 1000 for name in layers[:1]}  # or every unit behind it would saturate
     far = {name: array.astype(rounded).astype(np.float64) for name, array in far.items()}
     yield InjectedState("extreme", arrays | far, images, noise, labels, updates=False)
 

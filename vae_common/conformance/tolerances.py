@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from vae_common.config import Config
+
 TOLERANCES: dict[str, dict[str, float]] = {
     "float64": {
         "operation": 1e-13, "loss": 1e-12, "kl": 1e-12, "tensor": 1e-12, "gradient": 1e-12, "adam": 1e-11,
@@ -16,8 +18,10 @@ TOLERANCES: dict[str, dict[str, float]] = {
 }  # fmt: skip
 
 
-def lockstep_tolerances(dtype: str, steps: int) -> dict[str, np.ndarray]:
-    """T5's limits per step; float32 is not gated on parameters, nor on anything beyond 100 steps."""
+def lockstep_tolerances(config: Config, steps: int) -> dict[str, np.ndarray]:
+    """T5's limits per step, of every term that the experiment has; float32 is not gated on parameters, nor on anything
+    beyond 100 steps."""
+    dtype = config.training.dtype
     if dtype == "float64":
         limits = TOLERANCES[dtype]
         loss, kl = np.full(steps, limits["lockstep_loss"]), np.full(steps, limits["lockstep_kl"])
@@ -27,4 +31,5 @@ def lockstep_tolerances(dtype: str, steps: int) -> dict[str, np.ndarray]:
         loss = np.where(early, 1e-4, np.where(late, 3e-3, np.inf))
         kl = np.where(early, 5e-4, np.where(late, 3e-2, np.inf))
         parameters = {}
-    return {"total": loss, "reconstruction": loss, "kl": kl, **parameters}
+    losses = ("total", "reconstruction", "objective")
+    return {name: loss if name in losses else kl for name in config.term_names} | parameters

@@ -108,6 +108,12 @@ class Dataset:
                 f"{one_line(', '.join(map(str, absent)), 60)}; expected labels numbered from 0 without a gap"
             )
 
+    def require_count(self, config: Config) -> None:
+        """Raises InputError where a config says another number of training images."""
+        if config.train_images not in (0, len(self.train)):
+            said = f"received {config.train_images}, but {self.name} has {len(self.train)} to train on"
+            raise InputError(f"train_images: {said}; expected that, which the objective weighs by")
+
     def require_levels(self, config: Config) -> None:
         """Raises InputError where a config is made for 8-bit images and these have more levels."""
         if self.train.images.dtype == np.uint8:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from vae_common.backend import Half
 from vae_common.config import Config
-from vae_common.config.registry import MODELS
+from vae_common.config.registry import size
 from vae_common.data import pixels
 from vae_common.data.seen import Seen
 from vae_common.data.splits import Dataset
@@ -36,7 +36,7 @@ class TrainedModel:
     model: Any
     histories: Sequence[Sequence[Mapping[str, Any]]]
     means: np.ndarray
-    """Its latent means of the test images, (N, latent_dim)."""
+    """Its latent means of the test images, flat, (N, n)."""
     seed: int = 0
     """The model's."""
 
@@ -59,9 +59,14 @@ class Subject:
         return self.dataset.test.labels
 
     @property
-    def stochastic(self) -> bool:
-        """Whether the model draws its latents."""
-        return MODELS[self.config.model].posterior
+    def standard_prior(self) -> bool:
+        """Whether the latents are drawn, and standard normal under the prior."""
+        return self.config.entry.draws and self.config.entry.standard_prior
+
+    @property
+    def latent_dim(self) -> int:
+        """How many numbers a latent has."""
+        return size([self.config.latent_shape])
 
     @cached_property
     def images(self) -> np.ndarray:
@@ -88,7 +93,7 @@ class Subject:
     @cached_property
     def planes(self) -> dict[str, Plane]:
         """The plane of each model's latent space that is shown."""
-        origin = np.zeros(self.config.network.latent_dim) if self.stochastic else None
+        origin = np.zeros(self.latent_dim) if self.standard_prior else None
         return {name: plane_of(trained.means, origin) for name, trained in self.trained.items()}
 
     @property
@@ -99,8 +104,8 @@ class Subject:
     @property
     def label(self) -> str:
         """The model, the set and the latent space, for titles."""
-        name, latent_dim = plotting.plain(self.dataset.name), self.config.network.latent_dim
-        return f"{MODELS[self.config.model].class_name} on {name}, {latent_dim} latent dimensions"
+        name = plotting.plain(self.dataset.name)
+        return f"{self.config.entry.class_name} on {name}, {self.latent_dim} latent dimensions"
 
     @property
     def label_with_seeds(self) -> str:
@@ -118,7 +123,7 @@ class Subject:
         """The part of a model's plane that is decoded: asked for, the prior's, or what holds most latents."""
         if self.options.window is not None:
             return self.options.window
-        if self.stochastic:
+        if self.standard_prior:
             return prior_window()
         return data_window(self.planes[name].project(self.trained[name].means))
 
@@ -172,14 +177,18 @@ def loss_curves(subject: Subject) -> Figure:
     """Training and test losses of every seed."""
     config = subject.config
     histories = {name: trained.histories for name, trained in subject.trained.items()}
-    units = {"reconstruction": config.reconstruction_unit, "kl": config.kl_unit}
+    units = {
+        "reconstruction_nats": config.reconstruction_unit,
+        "kl_nats": config.kl_unit,
+        "objective_nats": config.objective_unit,
+    }
     return plotting.loss_curves(histories, units, f"Loss: {subject.label}")
 
 
 @_figure
 def latent_scatter(subject: Subject) -> Figure:
     """Where the test images lie in each model's plane."""
-    hidden = subject.config.network.latent_dim - 2
+    hidden = subject.latent_dim - 2
     away = f" (the other {hidden} components projected away)" if subject.others else ""
     title = f"Latent means of test images{away}: {subject.label_with_seeds}"
     clouds = {name: _cloud(subject, name) for name in subject.trained}
@@ -189,7 +198,7 @@ def latent_scatter(subject: Subject) -> Figure:
 @_figure
 def latent_scatter_aligned(subject: Subject) -> Figure | None:
     """The second model's latents turned and scaled onto the first's."""
-    if len(subject.trained) != 2 or subject.config.network.latent_dim < 2 or len(subject.images) < 2:
+    if len(subject.trained) != 2 or subject.latent_dim < 2 or len(subject.images) < 2:
         return None
     first, second = subject.trained
     plane = subject.planes[first]
@@ -206,7 +215,7 @@ def decoded_grid(subject: Subject) -> Figure:
     grids, side, first = {}, subject.options.grid_side, subject.ends[0]
     for name, trained in subject.trained.items():
         plane, window = subject.planes[name], _non_empty(subject.window(name))
-        lifted = plane.lift(grid_points(window, side))
+        lifted = plane.lift(grid_points(window, side)).reshape(-1, *subject.config.latent_shape)
         given = None if subject.seen.labels is None else np.full(len(lifted), subject.seen.labels[first])
         grids[name] = plotting.Grid(trained.half.decode(trained.model, lifted, given), window, plane.labels)
     others = f" ({subject.others})" if subject.others else ""
@@ -238,7 +247,7 @@ def interpolation(subject: Subject) -> Figure:
 @_figure
 def prior_samples(subject: Subject) -> Figure | None:
     """Decoded draws from the prior."""
-    if MODELS[subject.config.model].latents == "none":
+    if not subject.config.entry.generates:
         return None
     samples = {name: of.half.sample(of.model, SHOWN_SAMPLES) for name, of in subject.trained.items()}
     return plotting.prior_samples(samples, f"Samples from the prior: {subject.label_of_images}")

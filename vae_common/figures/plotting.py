@@ -10,6 +10,7 @@ and Ito's for the halves; classes also carry their names in the plane.
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from PIL import Image, PngImagePlugin
 
 from vae_common.errors import InputError, one_line
 from vae_common.files import require_regular, write_atomically
+from vae_common.metrics.table import title as title_of
 
 CLASS_COLOURS = matplotlib.color_sequences["petroff10"]
 CLASS_MARKERS = "o^sDvP*X<>"
@@ -183,38 +185,52 @@ def prior_samples(samples: Mapping[str, np.ndarray], title: str) -> Figure:
 def loss_curves(
     histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], units: Mapping[str, str], title: str
 ) -> Figure:
-    """Total, reconstruction and KL against the epoch; each name holds one history per seed.
+    """Every term against the epoch; each name holds one history per seed.
 
-    A history is the list of epoch records that a run keeps. `units` names what `reconstruction` and
-    `kl` are measured in. A KL that is always zero is left out. Of three histories or more the mean is drawn, in a band
-    of one standard deviation.
+    A history is the list of epoch records that a run keeps. `units` names what terms are measured in, by their keys. A
+    KL that is always zero is left out, and an objective that is the total. Of three histories or more the mean is
+    drawn, in a band of one standard deviation.
     """
     records = [record for runs in histories.values() for history in runs for record in history]
     held_out = next((s for s in ("validation", "test") if records and s in records[0]), None)
-    has_kl = any(record["train"]["kl_nats"] for record in records)
-    terms = {"total": "total", "reconstruction": "reconstruction", "kl": "KL"} if has_kl else {"total": "total"}
+    terms = _shown_terms(records)
     most = max(map(len, histories.values()), default=1)
     banded = most >= MANY
     over = (
         f" (mean of {most} seeds, band: one standard deviation)" if banded else f" ({most} seeds)" if most > 1 else ""
     )
     figure = _figure(4.4 * len(terms) + 0.8, 4.2, title + over)
-    for axes, (term, heading) in zip(_row(figure, len(terms)), terms.items()):
+    for axes, term in zip(_row(figure, len(terms)), terms):
         for style, (name, runs) in zip(HALF_STYLES, histories.items()):
             for split, dashes in (("train", "-"), (held_out, "--")):
-                if split is not None:
-                    curves = [[record[split][f"{term}_nats"] for record in history] for history in runs]
+                if split is not None and all(term in record[split] for history in runs for record in history):
+                    curves = [[record[split][term] for record in history] for history in runs]
                     epochs = [[record["epoch"] for record in history] for history in runs]
                     _curves(axes, epochs, curves, f"{name}, {split}", {**style, "linestyle": dashes}, banded)
-        axes.set(title=heading, xlabel="epoch", ylabel="per image")
+        axes.set(title=title_of(term), xlabel="epoch", ylabel="per image")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if max((record["epoch"] for record in records), default=1) <= 1:
             axes.set_xlim(0, 2)
         axes.grid(alpha=0.25)
     figure.axes[0].legend(frameon=False)
-    named = "; ".join(f"{terms[term]}: {units[term]}" for term in terms if term in units)
-    figure.supxlabel(named or units["reconstruction"], fontsize="small", color="0.35")
+    named = "; ".join(f"{title_of(term)}: {units[term]}" for term in terms if term in units)
+    figure.supxlabel(named or units["reconstruction_nats"], fontsize="small", color="0.35")
     return figure
+
+
+def _shown_terms(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys of the terms that loss curves show: the total, and what says more than it."""
+    terms = list(dict.fromkeys(term for record in records for term in record["train"])) or ["total_nats"]
+    if not any(record["train"]["kl_nats"] for record in records):
+        terms = [term for term in terms if term not in ("reconstruction_nats", "kl_nats")]
+    if all(_near(record["train"].get("objective_nats"), record["train"]["total_nats"]) for record in records):
+        terms = [term for term in terms if term != "objective_nats"]
+    return terms
+
+
+def _near(objective: float | None, total: float) -> bool:
+    """Whether an objective, where there is one, is the total but for rounding."""
+    return objective is None or math.isclose(objective, total, rel_tol=1e-5)
 
 
 def _curves(

@@ -1,7 +1,7 @@
 """The table of latent metrics: what each says, and what it may differ by between two programs.
 
-A metric of one set of latents is a function in descriptors.py, one between two sets a function in similarity.py; its
-row here is all that reports, records and claims go by.
+A metric of one set of latents is a function in descriptors.py, with its row there; one between two sets is a function
+in similarity.py, with its row here. The row is all that reports, records and claims go by.
 """
 
 from __future__ import annotations
@@ -39,23 +39,8 @@ METRICS: dict[str, Metric] = {
     "rsa": Metric("1: the same distances between images, in order; 0: unrelated", "RSA"),
     "mutual_neighbours": Metric("share of each image's 10 nearest that are nearest in both", "mutual neighbours"),
     "axis_correlation": Metric("1: the same axes, in any order and sign; not blind to rotation", "axis correlation"),
-    "trustworthiness": Metric(
-        "1: neighbours in the latent space are neighbours in pixels", "trustworthiness", Margin(False, 0.025)
-    ),
-    "knn_accuracy": Metric(
-        "accuracy of naming the class by the 10 nearest latents", "k-NN accuracy", Margin(False, 0.05)
-    ),
-    "silhouette": Metric(
-        "1: classes far apart; 0: they touch; below: they lie within each other", "silhouette", Margin(False)
-    ),
-    # These two alone see the posterior's scale.
-    "active_units": Metric("latent dimensions whose mean varies by more than 0.01", "active units", Margin(False, 0.5)),
-    "aggregate_posterior_kl_nats": Metric(
-        "nats between all posteriors together and the prior; 0: the prior is met",
-        "aggregate posterior KL",
-        Margin(True),
-    ),
 }
+"""By name; descriptors.py adds its own."""
 
 
 def title(key: str) -> str:
@@ -63,4 +48,4 @@ def title(key: str) -> str:
     if key in METRICS:
         return METRICS[key].title
     words = key.removesuffix("_nats").split("_")
-    return " ".join("KL" if word == "kl" else word for word in words)
+    return " ".join({"kl": "KL", "kls": "KLs"}.get(word, word) for word in words)

@@ -18,24 +18,36 @@ def negative_log_likelihood(loss: LossConfig, outputs: Outputs, images: Any) -> 
     logits, x = outputs.logits, np.asarray(images, float)
     if logits.ndim > x.ndim:
         x = x[:, None]
-    if loss.reconstruction == "bernoulli":
-        nats = np.logaddexp(0, logits) - x * logits
-    elif loss.reconstruction == "continuous_bernoulli":
-        nats = _log_partition(logits) - x * logits
-    else:
-        errors = x - special.expit(logits)
-        if loss.reconstruction == "squared_error":
-            nats = errors**2
-        elif loss.reconstruction == "discretized_logistic":
-            nats = _discretized_logistic(x, errors, np.exp(outputs.log_scale))
-        else:
-            if loss.reconstruction == "optimal_gaussian":
-                variance = np.mean(errors**2, (-3, -2, -1), keepdims=True)
-            else:
-                learned = loss.reconstruction == "learned_gaussian"
-                variance = np.exp(2 * outputs.log_scale) if learned else loss.sigma**2
-            nats = errors**2 / (2 * variance) + np.log(2 * math.pi * variance) / 2
-    return np.sum(nats, (-3, -2, -1))
+    return np.sum(LIKELIHOODS[loss.reconstruction](loss, logits, x, outputs.log_scale), (-3, -2, -1))
+
+
+def _bernoulli(loss: LossConfig, logits: Any, x: Any, log_scale: Any) -> Any:
+    return np.logaddexp(0, logits) - x * logits
+
+
+def _continuous_bernoulli(loss: LossConfig, logits: Any, x: Any, log_scale: Any) -> Any:
+    return _log_partition(logits) - x * logits
+
+
+def _squared_error(loss: LossConfig, logits: Any, x: Any, log_scale: Any) -> Any:
+    return (x - special.expit(logits)) ** 2
+
+
+def _normal(errors: Any, variance: Any) -> Any:
+    return errors**2 / (2 * variance) + np.log(2 * math.pi * variance) / 2
+
+
+def _gaussian(loss: LossConfig, logits: Any, x: Any, log_scale: Any) -> Any:
+    return _normal(x - special.expit(logits), loss.sigma**2)
+
+
+def _learned_gaussian(loss: LossConfig, logits: Any, x: Any, log_scale: Any) -> Any:
+    return _normal(x - special.expit(logits), np.exp(2 * log_scale))
+
+
+def _optimal_gaussian(loss: LossConfig, logits: Any, x: Any, log_scale: Any) -> Any:
+    errors = x - special.expit(logits)
+    return _normal(errors, np.mean(errors**2, (-3, -2, -1), keepdims=True))
 
 
 def pixel_means(logits: Any, reconstruction: str) -> Any:
@@ -69,14 +81,27 @@ def _mean_excess(t: Any) -> Any:
     return total
 
 
-def _discretized_logistic(x: Any, errors: Any, scale: Any) -> Any:
+def _discretized_logistic(loss: LossConfig, logits: Any, x: Any, log_scale: Any) -> Any:
     """-log of the logistic's mass between half a level below and half a level above, the last bins open.
 
     The mass is sinh(w) / (cosh(w) + cosh(u)) for a bin of half-width w (in scales) around u.
     """
+    errors, scale = x - special.expit(logits), np.exp(log_scale)
     half, u = 1 / 510 / scale, errors / scale
     size = np.abs(u)
     log_cosh_sum = np.logaddexp(np.logaddexp(half, -half), np.logaddexp(size, -size))
     inner = log_cosh_sum - half - np.log(-np.expm1(-2 * half))
     outer = np.where(x <= 0, np.logaddexp(0, -u - half), np.logaddexp(0, u - half))
     return np.where((x <= 0) | (x >= 1), outer, inner)
+
+
+LIKELIHOODS = {
+    "bernoulli": _bernoulli,
+    "squared_error": _squared_error,
+    "gaussian": _gaussian,
+    "learned_gaussian": _learned_gaussian,
+    "optimal_gaussian": _optimal_gaussian,
+    "continuous_bernoulli": _continuous_bernoulli,
+    "discretized_logistic": _discretized_logistic,
+}
+"""Each pixel's negative log-likelihood, of the loss's settings, the logits, the pixels and the scale's logarithm."""

@@ -1,41 +1,56 @@
-"""The same maths once more, in float64 NumPy: the oracle beside the two halves.
+"""The same models once more, in float64 NumPy: the oracle beside the two halves.
 
 Written apart from them, with other formulas where there are any, and differentiated by HIPS autograd, which is
 neither framework. Weights are dicts of canonical names and layouts (`encoder.hidden.0.weight`, shape (out, in)).
-Slow on purpose: read it to know what the halves compute. The likelihoods are in likelihoods.py.
+Slow on purpose: read it to know what the halves compute. Losses and objectives are in objectives.py.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-import autograd
 import autograd.numpy as np
-from autograd.scipy import special
 from autograd.tracer import getval
 from scipy.special import ndtr
 
-from vae_common.config import Config, LossConfig
-from vae_common.contracts import Codes, Outputs, Posterior, Terms, UpperLayer
-from vae_common.reference.likelihoods import negative_log_likelihood, pixel_means
-from vae_common.reference.networks import Weights, decoder, dense, encoder, linear
+from vae_common.config import Config
+from vae_common.contracts import Codes, Outputs, Posterior, StochasticLayer
+from vae_common.randomness import Start
+from vae_common.reference import networks
+from vae_common.reference.distributions import MixtureOfNormals, Normal
+from vae_common.reference.likelihoods import pixel_means
+from vae_common.reference.networks import Weights, decoder, dense, dense_shapes, encoder, linear
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 def knows(config: Config) -> bool:
     """Whether there is an oracle for the config's model."""
-    return config.model in FORWARDS
+    return config.model in ORACLES
+
+
+def shapes(config: Config) -> Shapes:
+    """Canonical name -> canonical shape of every parameter."""
+    return networks.shapes(config) | ORACLES[config.model].shapes(config)
+
+
+def starts(config: Config) -> dict[str, Start]:
+    """How the parameters begin that belong to no layer."""
+    scale = {"decoder.log_scale": Start(-2.0)} if config.loss.likelihood.learns_scale else {}
+    return {**scale, **ORACLES[config.model].starts}
 
 
 def forward(config: Config, weights: Weights, images: Any, noise: Any, labels: Any = None) -> Outputs:
     """The forward pass on images in [0, 1], (batch, height, width, channels); noise (batch[, samples], noise_dim)."""
-    return FORWARDS[config.model](config, weights, np.asarray(images, float), noise, labels)
+    return ORACLES[config.model].forward(config, weights, np.asarray(images, float), noise, labels)
 
 
 def encode(config: Config, weights: Weights, images: Any, labels: Any = None) -> Posterior:
-    """What the latents of images in [0, 1] are drawn from."""
-    noise = np.zeros((len(images), config.noise_dim))
-    return forward(config, weights, images, noise, labels).posterior
+    """What the latents of images in [0, 1] are drawn from; of a model that draws none the code."""
+    found = forward(config, weights, images, np.zeros((len(images), config.noise_dim)), labels)
+    return found.layers[0].posterior if found.layers else Posterior(found.latents, None)
 
 
 def decode(config: Config, weights: Weights, latents: Any, labels: Any = None) -> Any:
@@ -45,147 +60,18 @@ def decode(config: Config, weights: Weights, latents: Any, labels: Any = None) -
 
 def sample(config: Config, weights: Weights, noise: Any, labels: Any = None) -> Any:
     """Pixel means of draws from the prior, made of standard-normal noise (N, prior_dim)."""
-    latents = noise
-    if config.model == "two_layer_vae":
-        lower = config.network.latent_dim
-        mean, log_std = _gaussian_layer(config, weights, "top_decoder", noise[:, lower:])
-        latents = mean + np.exp(log_std) * noise[:, :lower]
-    if config.model == "vq_vae":
-        book = weights["codebook.weight"]
-        latents = book[np.floor(ndtr(noise) * len(book)).astype(int)].reshape(len(noise), -1)
-    return decode(config, weights, latents, labels)
-
-
-def loss_terms(loss: LossConfig, outputs: Outputs, images: Any) -> Terms:
-    """Total, reconstruction and KL of each example, shape (batch,); several draws are averaged."""
-    reconstruction = negative_log_likelihood(loss, outputs, images)
-    mean, log_std = outputs.posterior
-    if outputs.codes is not None:
-        kl = outputs.codes.nats
-    elif log_std is None:
-        kl = np.zeros(len(mean))
-    elif outputs.upper is not None or loss.kl == "sampled":
-        kl = _log_ratio(outputs)
-    elif loss.kl == "gaussian":
-        kl = np.sum(_exact_kls(outputs.posterior), 1)
-    else:
-        kl = np.sum(np.exp(2 * log_std) + mean**2 - log_std - 0.5, 1)
-    if reconstruction.ndim > 1:
-        reconstruction, kl = np.mean(reconstruction, 1), np.mean(kl, 1) if kl.ndim > 1 else kl
-    return Terms(reconstruction + loss.beta * kl, reconstruction, kl)
-
-
-def _exact_kls(posterior: Posterior) -> Any:
-    """KL of each latent's Gaussian to the standard normal, (batch, latent_dim)."""
-    mean, log_std = posterior
-    return (np.exp(2 * log_std) + mean**2 - 1) / 2 - log_std
-
-
-def batch_loss(
-    config: Config, weights: Weights, images: Any, noise: Any, labels: Any = None, step: int = 0
-) -> tuple[Any, Terms]:
-    """What a training step differentiates, and the batch's mean terms; for `dreg` its gradient is another."""
-    loss, outputs = config.loss, forward(config, weights, images, noise, labels)
-    means = Terms(*(np.mean(term) for term in loss_terms(loss, outputs, images)))
-    if loss.objective == "elbo":
-        cost, weight = means.kl, loss.beta
-        if loss.free_bits:
-            each = np.mean(_exact_kls(outputs.posterior), 0)
-            cost = np.sum(np.where(each > loss.free_bits, each, loss.free_bits))
-        if loss.kl_warmup:
-            weight = loss.beta * min(1.0, (step + 1) / loss.kl_warmup)
-        total = means.reconstruction + weight * cost
-        if outputs.codes is not None:
-            inputs, vectors = outputs.codes.inputs, outputs.codes.vectors
-            apart = np.sum((getval(inputs) - vectors) ** 2) + loss.commitment * np.sum((inputs - getval(vectors)) ** 2)
-            total = total + apart / len(images)
-    else:
-        log_weights = _log_weights(loss, outputs, images)
-        total = -np.mean(special.logsumexp(log_weights, 1) - math.log(loss.samples))
-    return total * (len(images) if loss.reduction == "sum" else 1), means._replace(total=total)
-
-
-def gradients(
-    config: Config, weights: Weights, images: Any, noise: Any, labels: Any = None, step: int = 0
-) -> dict[str, Any]:
-    """The gradient of the batch's loss (its mean or sum, as configured) for every parameter."""
-    if config.loss.objective == "dreg":
-        return _doubly_reparameterised(config, weights, images, noise, labels)
-    found: dict[str, Any] = autograd.grad(lambda w: batch_loss(config, w, images, noise, labels, step)[0])(
-        dict(weights)
-    )
-    return found
-
-
-def _doubly_reparameterised(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> dict[str, Any]:
-    """Tucker et al. 2019, eq. 8, term by term: the decoder's gradient at fixed draws, the encoder's along them."""
-    loss = config.loss
-    outputs = forward(config, weights, images, noise, labels)
-    log_weights = _log_weights(loss, outputs, images)
-    shares = np.exp(log_weights - special.logsumexp(log_weights, 1, keepdims=True))
-    scale = 1 / (len(images) if loss.reduction == "mean" else 1)
-
-    std = np.exp(outputs.posterior.log_std)
-    std = std if outputs.latents.ndim == 2 else std[:, None]
-
-    def at(w: Weights, latents: Any) -> Any:
-        """The log weights as a function of the decoder and of the draws alone."""
-        noise = outputs.noise + (latents - outputs.latents) / std
-        moved = outputs._replace(logits=decoder(config, w, latents, labels), latents=latents, noise=noise)
-        if outputs.log_scale is not None:
-            moved = moved._replace(log_scale=_log_scale(w, latents))
-        return _log_weights(loss, moved, images)
-
-    of_decoder = autograd.grad(lambda w: -scale * np.sum(shares * at(w, outputs.latents)))(dict(weights))
-    pull = autograd.grad(lambda latents: -scale * np.sum(shares**2 * at(weights, latents)))(outputs.latents)
-    of_encoder = autograd.grad(lambda w: np.sum(pull * forward(config, w, images, noise, labels).latents))(
-        dict(weights)
-    )
-    return {name: of_decoder[name] + of_encoder[name] for name in weights}
-
-
-def _log_weights(loss: LossConfig, outputs: Outputs, images: Any) -> Any:
-    """log p(images, latents) - log q(latents | images), (batch, samples)."""
-    log_weights = -negative_log_likelihood(loss, outputs, images) - _log_ratio(outputs)
-    return log_weights if log_weights.ndim == 2 else log_weights[:, None]
-
-
-def _log_ratio(outputs: Outputs) -> Any:
-    ratio = _log_posterior(outputs.noise, outputs.posterior) - _log_density(outputs.latents, outputs.prior)
-    if outputs.upper is not None:
-        top = outputs.upper
-        ratio = ratio + _log_posterior(top.noise, top.posterior) - _log_density(top.latents, None)
-    return ratio
-
-
-def _log_posterior(noise: Any, posterior: Posterior) -> Any:
-    """By the change of variables from the noise: a standard normal's density over the product of the sigmas."""
-    volume = np.sum(posterior.log_std, -1)
-    return _log_density(noise, None) - (volume[:, None] if noise.ndim > posterior.log_std.ndim else volume)
-
-
-def _log_density(latents: Any, distribution: Posterior | None) -> Any:
-    mean, log_std = distribution or (np.zeros_like(getval(latents)), np.zeros_like(getval(latents)))
-    variance = np.exp(2 * log_std)
-    return -np.sum((latents - mean) ** 2 / variance + 2 * log_std + math.log(2 * math.pi), -1) / 2
-
-
-def terms_and_gradients(
-    config: Config, weights: Weights, images: Any, noise: Any, labels: Any = None, step: int = 0
-) -> tuple[Terms, dict[str, Any]]:
-    """A batch's mean terms and the gradient of every parameter."""
-    batch = images, noise, labels, step
-    return batch_loss(config, weights, *batch)[1], gradients(config, weights, *batch)
+    return decode(config, weights, ORACLES[config.model].generate(config, weights, noise), labels)
 
 
 def _ae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
     code = linear(weights, "encoder.code", encoder(config, weights, images, labels))
-    return _decoded(config, weights, Posterior(code, None), code, labels)
+    return _decoded(config, weights, code, labels)
 
 
-def _vae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
+def _vae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any, prior: Any = None) -> Outputs:
     posterior = _heads(config, weights, "encoder", encoder(config, weights, images, labels))
-    return _decoded(config, weights, posterior, _reparameterize(posterior, noise), labels, noise=noise)
+    latents = _reparameterize(posterior, noise)
+    return _decoded(config, weights, latents, labels, layers=(StochasticLayer(posterior, prior, latents, noise),))
 
 
 def _two_layer_vae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
@@ -195,25 +81,91 @@ def _two_layer_vae(config: Config, weights: Weights, images: Any, noise: Any, la
     latents = _reparameterize(posterior, own)
     top_posterior = _gaussian_layer(config, weights, "top_encoder", latents)
     top = _reparameterize(top_posterior, upper)
-    prior = _gaussian_layer(config, weights, "top_decoder", top)
-    return _decoded(
-        config, weights, posterior, latents, labels, noise=own, prior=prior, upper=UpperLayer(top_posterior, top, upper)
-    )
+    prior = Normal(*_gaussian_layer(config, weights, "top_decoder", top), exact=False)
+    layers = (StochasticLayer(posterior, prior, latents, own), StochasticLayer(top_posterior, None, top, upper))
+    return _decoded(config, weights, latents, labels, layers=layers)
 
 
 def _vq_vae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
     code = linear(weights, "encoder.code", encoder(config, weights, images, labels))
-    book, groups = weights["codebook.weight"], code.reshape(len(images), -1, config.network.code_dim)
+    codes = _quantized(config, weights, code)
+    latents = code + getval(codes.vectors) - getval(code)
+    return _decoded(config, weights, latents, labels, codes=codes)
+
+
+def _quantized(config: Config, weights: Weights, code: Any) -> Codes:
+    book, groups = weights["codebook.weight"], code.reshape(len(code), -1, config.network.code_dim)
     far = np.linalg.norm(getval(groups)[:, :, None] - getval(book), axis=-1)
     indices = np.argmin(far, -1)
-    vectors = book[indices].reshape(code.shape)
-    latents = code + getval(vectors) - getval(code)
-    nats = np.full(len(images), indices.shape[1] * math.log(config.network.codes))
-    codes = Codes(code, vectors, indices, nats)
-    return _decoded(config, weights, Posterior(vectors, None), latents, labels, codes=codes)
+    nats = np.full(len(code), indices.shape[1] * math.log(config.network.codes))
+    return Codes(code, book[indices].reshape(code.shape), indices, nats)
 
 
-FORWARDS = {"ae": _ae, "vae": _vae, "two_layer_vae": _two_layer_vae, "vq_vae": _vq_vae}
+def _itself(config: Config, weights: Weights, noise: Any) -> Any:
+    return noise
+
+
+def _lower_given_upper(config: Config, weights: Weights, noise: Any) -> Any:
+    lower = config.network.latent_dim
+    mean, log_std = _gaussian_layer(config, weights, "top_decoder", noise[:, lower:])
+    return mean + np.exp(log_std) * noise[:, :lower]
+
+
+def _uniform_codes(config: Config, weights: Weights, noise: Any) -> Any:
+    book = weights["codebook.weight"]
+    return book[np.floor(ndtr(noise) * len(book)).astype(int)].reshape(len(noise), -1)
+
+
+def _two_layer_shapes(config: Config) -> Shapes:
+    network = config.network
+    below, above, heads = network.latent_dim, network.top_dim, ("mean", "log_std")
+    up = dense_shapes("top_encoder", below, network.top_hidden, heads, above)
+    return up | dense_shapes("top_decoder", above, network.top_hidden[::-1], heads, below)
+
+
+def _mixture(weights: Weights) -> MixtureOfNormals:
+    return MixtureOfNormals(*(weights[f"prior_{name}"] for name in ("logits", "mean", "log_std")))
+
+
+def _mixture_vae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
+    return _vae(config, weights, images, noise, labels, _mixture(weights))
+
+
+def _mixture_shapes(config: Config) -> Shapes:
+    shape = config.network.components, config.network.latent_dim
+    return {"prior_logits": shape[:1], "prior_mean": shape, "prior_log_std": shape}
+
+
+class Oracle(NamedTuple):
+    """What the reference knows of a model."""
+
+    forward: Callable[[Config, Weights, Any, Any, Any], Outputs]
+    """Of the config, weights, images, noise and labels."""
+    generate: Callable[[Config, Weights, Any], Any] = _itself
+    """Latents from the prior, made of standard-normal noise (N, prior_dim)."""
+    shapes: Callable[[Config], Shapes] = lambda config: {}
+    """Of the parameters that are neither the encoder's nor the decoder's."""
+    starts: Mapping[str, Start] = {}
+    """How those begin that belong to no layer."""
+
+
+ORACLES = {
+    "ae": Oracle(_ae),
+    "vae": Oracle(_vae),
+    "two_layer_vae": Oracle(_two_layer_vae, _lower_given_upper, _two_layer_shapes),
+    "vq_vae": Oracle(
+        _vq_vae,
+        _uniform_codes,
+        lambda config: {"codebook.weight": (config.network.codes, config.network.code_dim)},
+    ),
+    "mixture_vae": Oracle(
+        _mixture_vae,
+        lambda config, weights, noise: _mixture(weights).sample(noise),
+        _mixture_shapes,
+        {"prior_logits": Start(), "prior_mean": Start(0.0, 1.0), "prior_log_std": Start()},
+    ),
+}
+"""Every model that the reference knows."""
 
 
 def _heads(config: Config, weights: Weights, part: str, features: Any) -> Posterior:
@@ -233,10 +185,14 @@ def _reparameterize(posterior: Posterior, noise: Any) -> Any:
     return mean + std * noise
 
 
-def _log_scale(weights: Weights, latents: Any) -> Any:
-    return weights["decoder.log_scale"] * np.ones((*latents.shape[:-1], 1, 1, 1))
+def decoded_again(config: Config, weights: Weights, outputs: Outputs, latents: Any, labels: Any) -> Outputs:
+    """The outputs with other latents decoded, everything else as it is."""
+    again = _decoded(config, weights, latents, labels)
+    return outputs._replace(logits=again.logits, latents=latents, log_scale=again.log_scale)
 
 
-def _decoded(config: Config, weights: Weights, posterior: Posterior, latents: Any, labels: Any, **more: Any) -> Outputs:
-    log_scale = _log_scale(weights, latents) if config.loss.likelihood.learns_scale else None
-    return Outputs(decoder(config, weights, latents, labels), posterior, latents, log_scale=log_scale, **more)
+def _decoded(config: Config, weights: Weights, latents: Any, labels: Any, **more: Any) -> Outputs:
+    log_scale = None
+    if config.loss.likelihood.learns_scale:
+        log_scale = weights["decoder.log_scale"] * np.ones((*latents.shape[:-1], 1, 1, 1))
+    return Outputs(decoder(config, weights, latents, labels), latents, log_scale=log_scale, **more)

@@ -10,45 +10,45 @@ import autograd.numpy as np
 from autograd.scipy import special, stats
 
 from vae_common.config import Config
-from vae_common.config.registry import MODELS
 
 Weights = Mapping[str, Any]
 
 
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Canonical name -> canonical shape of every parameter, in the order of the forward pass."""
-    network, kind = config.network, MODELS[config.model].latents
-    heads = ("code",) if kind in ("none", "quantized") else ("mean", "log_std")
+    """Canonical name -> canonical shape of the encoder's and the decoder's parameters."""
+    network = config.network
+    heads = ("mean", "log_std") if config.entry.draws else ("code",)
     latent_dim, found = network.latent_dim, {}
 
     def layer(name: str, inputs: int, outputs: int, transposed: bool = False, kernel: tuple[int, ...] = ()) -> None:
         sides = (inputs, outputs) if transposed else (outputs, inputs)
         found[f"{name}.weight"], found[f"{name}.bias"] = (*sides, *kernel), (outputs,)
 
-    def chain(part: str, width: int, hidden: tuple[int, ...], heads: tuple[str, ...], outputs: int) -> None:
-        for i, after in enumerate(hidden):
-            layer(f"{part}.hidden.{i}", width, after)
-            width = after
-        for head in heads:
-            layer(f"{part}.{head}", width, outputs)
-
     deep, channels = config.image_shape[2], network.channels
     for i, (a, b) in enumerate(zip((deep, *channels), channels)):
         layer(f"encoder.convolutions.{i}", a, b, kernel=(4, 4))
     grid = math.prod(config.grid_shape)
-    chain("encoder", grid + network.classes, network.hidden, heads, latent_dim)
-    if kind == "hierarchical":
-        chain("top_encoder", latent_dim, network.top_hidden, heads, network.top_dim)
-        chain("top_decoder", network.top_dim, network.top_hidden[::-1], heads, latent_dim)
-    if kind == "quantized":
-        found["codebook.weight"] = (network.codes, network.code_dim)
+    found |= dense_shapes("encoder", grid + network.classes, network.hidden, heads, latent_dim)
     head = "grid" if channels else "logits"
-    chain("decoder", latent_dim + network.classes, network.hidden[::-1], (head,), grid)
+    found |= dense_shapes("decoder", latent_dim + network.classes, network.hidden[::-1], (head,), grid)
     names = (*(f"decoder.deconvolutions.{i}" for i in range(len(channels) - 1)), "decoder.logits")
     for name, a, b in zip(names, channels[::-1], (*channels[-2::-1], deep)):
         layer(name, a, b, transposed=True, kernel=(4, 4))
     if config.loss.likelihood.learns_scale:
         found["decoder.log_scale"] = (1,)
+    return found
+
+
+def dense_shapes(
+    part: str, width: int, hidden: tuple[int, ...], heads: tuple[str, ...], outputs: int
+) -> dict[str, tuple[int, ...]]:
+    """Of dense layers one after the other, and heads that read the last."""
+    found: dict[str, tuple[int, ...]] = {}
+    for i, after in enumerate(hidden):
+        found |= {f"{part}.hidden.{i}.weight": (after, width), f"{part}.hidden.{i}.bias": (after,)}
+        width = after
+    for head in heads:
+        found |= {f"{part}.{head}.weight": (outputs, width), f"{part}.{head}.bias": (outputs,)}
     return found
 
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from vae_common import randomness
 from vae_common.config import Config
-from vae_common.contracts import Terms
+from vae_common.contracts import Terms, map_arrays
 from vae_common.data.pixels import unit
-from vae_common.reference import model
+from vae_common.randomness import Start
+from vae_common.reference import objectives
 from vae_common.reference.networks import Weights
 
 
@@ -50,9 +51,11 @@ def averaged(config: Config, average: Weights, weights: Weights) -> dict[str, An
     return {name: decay * old + (1 - decay) * weights[name] for name, old in average.items()}
 
 
-def initial(config: Config, shapes: Mapping[str, tuple[int, ...]], images: Any) -> tuple[dict[str, Any], ...]:
+def initial(
+    config: Config, shapes: Mapping[str, tuple[int, ...]], starts: Mapping[str, Start], images: Any
+) -> tuple[dict[str, Any], ...]:
     """Weights, rounded to the config's dtype, and Adam's two moments before the first step on these images."""
-    drawn = randomness.initial_weights(shapes, config.seed, config.network.initializer)
+    drawn = randomness.initial_weights(shapes, config.seed, config.network.initializer, starts)
     if config.network.output_bias == "data_mean":
         drawn = randomness.with_mean_bias(drawn, images)
     weights = {name: weight.astype(config.training.dtype).astype(np.float64) for name, weight in drawn.items()}
@@ -63,18 +66,19 @@ def initial(config: Config, shapes: Mapping[str, tuple[int, ...]], images: Any) 
 def train(
     config: Config,
     shapes: Mapping[str, tuple[int, ...]],
+    starts: Mapping[str, Start],
     images: Any,
     epochs: int,
     labels: Any = None,
-    terms_and_gradients: Callable[..., tuple[Terms, dict[str, Any]]] = model.terms_and_gradients,
+    terms_and_gradients: Callable[..., tuple[Terms, dict[str, Any]]] = objectives.terms_and_gradients,
 ) -> tuple[Terms, dict[str, Any]]:
     """The experiment's first epochs by hand: every step's mean terms, (steps,) each, and the last weights.
 
     `images` are the set's; initial weights, order, noise and thresholds are the seed's, the first and the noise
     rounded to the config's dtype. `terms_and_gradients` may be somebody else's.
     """
-    dtype, (weights, first, second) = config.training.dtype, initial(config, shapes, images)
-    steps: list[list[float]] = []
+    dtype, (weights, first, second) = config.training.dtype, initial(config, shapes, starts, images)
+    steps: list[Terms] = []
     for epoch in range(epochs):
         draws = randomness.epoch_draws(config, epoch, len(images))
         for step, order in enumerate(draws.order):
@@ -82,6 +86,6 @@ def train(
             noise = draws.noise[step].astype(dtype).astype(np.float64)
             own = None if labels is None else labels[order]
             terms, grads = terms_and_gradients(config, weights, batch, noise, own, len(steps))
-            steps.append([float(term) for term in terms])
+            steps.append(map_arrays(float, terms))
             weights, first, second = adam(config, weights, grads, first, second, len(steps))
-    return Terms(*np.array(steps).T), weights
+    return map_arrays(lambda *each: np.array(each), *steps), weights

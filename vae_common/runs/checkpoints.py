@@ -198,7 +198,7 @@ def _header(text: str, where: str) -> dict[str, Any]:
         raise InputError(f"{where} has format version {shown(version)}, expected {FORMAT_VERSION}; train it anew")
     if not ours:
         raise InputError(f"{where} has a header that no run wrote ({one_line(text, 200)}); expected a run's own file")
-    found: dict[str, Any] = header | {"config": Config.from_json(header["config"])}
+    found: dict[str, Any] = header | {"config": Config.from_record(header["config"])}
     return found
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from vae_common.config import Config
-from vae_common.contracts import Terms
+from vae_common.contracts import NAMES, Terms
 
 EpochRecord = dict[str, Any]
-TERMS = tuple(f"{name}_nats" for name in Terms._fields)
-"""The loss's terms as records name them."""
+TERMS = tuple(f"{name}_nats" for name in NAMES)
+"""The loss's terms that every record has, as records name them."""
 FAR_OUT = 1e4
 """Weights of terms beyond this are what most likely overflowed."""
 
@@ -54,11 +54,11 @@ def epoch_record(
     Raises:
         NonFiniteLoss: naming the first step, counted from 1, where a term is not finite.
     """
-    for name, values in terms._asdict().items():
+    for name, values in terms.named().items():
         bad = np.flatnonzero(~np.isfinite(values))
         if bad.size:
             raise NonFiniteLoss(config, epoch + 1, int(bad[0]) + 1, name)
-    for name, values in evaluation._asdict().items():
+    for name, values in evaluation.named().items():
         if not np.isfinite(values).all():
             raise NonFiniteLoss(config, epoch + 1, None, name)
     if lost:
@@ -76,4 +76,5 @@ def epoch_record(
 
 def mean_terms(terms: Terms) -> dict[str, float]:
     """Means with their units in the keys, per image."""
-    return {f"{name}_nats": float(np.mean(values)) for name, values in terms._asdict().items()}
+    found = {name: float(np.mean(values)) for name, values in terms.named().items()}
+    return {name if name in (terms.more or {}) else f"{name}_nats": value for name, value in found.items()}

@@ -9,7 +9,6 @@ import numpy as np
 
 from vae_common import files
 from vae_common.backend import Half, name_of
-from vae_common.config.registry import MODELS
 from vae_common.data.seen import seen_by
 from vae_common.data.splits import Dataset
 from vae_common.errors import InputError
@@ -42,7 +41,7 @@ def evaluate(
     own = getattr(dataset, split).labels
     true_kl = "gaussian" if config.loss.kl == "tutorial" else config.loss.kl
     asked = dataclasses.replace(config, loss=dataclasses.replace(config.loss, kl=true_kl))
-    terms, has_rate = half.evaluate(model, images, asked, labels), MODELS[config.model].latents != "none"
+    terms, has_rate = half.evaluate(model, images, asked, labels), config.entry.generates
     bound = float(np.mean(terms.reconstruction + terms.kl)) if config.is_likelihood and has_rate else None
     posterior = half.encode(model, images, labels)
     found: dict[str, Any] = {
@@ -60,10 +59,10 @@ def evaluate(
         "negative_elbo_nats": bound,
         "distortion": float(terms.reconstruction.mean()),
         "rate_nats": float(terms.kl.mean()) if has_rate else None,
-        "latents": descriptors.describe(posterior.mean, posterior.log_std, own, images),
+        "latents": descriptors.describe(*posterior, own, images, config.entry.standard_prior),
         "samples": samples,
     }
-    if MODELS[config.model].latents == "quantized":
+    if config.entry.quantizes:
         found["codebook"] = codebook_use(half, model, images, labels, config.network.codes)
     return found | _likelihood(half, model, images, config, samples, labels)
 

@@ -88,7 +88,7 @@ class Run:
             return self.checkpoint()
         record = files.read_json(described, "resume")
         try:
-            config, framework, data = Config.from_json(record["config"]), record["framework"], record["data"]
+            config, framework, data = Config.from_record(record["config"]), record["framework"], record["data"]
         except (KeyError, TypeError, InputError) as error:
             said = f"resume: {described} is damaged ({files.reason(error)})"
             raise InputError(f"{said}; start the run anew") from error

@@ -36,6 +36,7 @@ def require_trainable(half: Half, config: Config, dataset: Dataset, seeds: int =
     dataset.require_shape(config.image_shape)
     dataset.require_labels(config.network.classes)
     dataset.require_levels(config)
+    dataset.require_count(config)
     steps_per_epoch(len(dataset.train), config.training.batch_size)
     device = half.device_for(config)
     memory.require(config, half.model_shapes(config), len(dataset.train), half.free_memory(device), seeds)
@@ -202,7 +203,7 @@ def _progress(half: Half, config: Config, done: int, seeds: int = 1) -> Progress
 
 
 def _advance(bar: Progress, record: EpochRecord) -> None:
-    bar.update(note=f"{record['images_per_second']:,.0f} images/s, loss {record['train']['total_nats']:.2f}")
+    bar.update(note=f"{record['images_per_second']:,.0f} images/s, objective {record['train']['objective_nats']:.2f}")
 
 
 class _Training:

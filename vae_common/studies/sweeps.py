@@ -20,6 +20,7 @@ from typing import Any
 from vae_common import files
 from vae_common.backend import Halves
 from vae_common.config import Config
+from vae_common.config.registry import MODELS
 from vae_common.data.splits import Dataset
 from vae_common.errors import InputError, shown
 from vae_common.runs import trainer
@@ -34,8 +35,9 @@ Values = tuple[tuple[str, Any], ...]
 """One point of the sweep: dotted field and value."""
 
 
-def points(vary: Sequence[str], base: Config) -> list[Values]:
-    """Every combination of specifications, such as `loss.beta=1,4` and `network.hidden=[512],[512,256]`.
+def points(vary: Sequence[str], base: Config, images: int = 0) -> list[Values]:
+    """Every combination of specifications, such as `loss.beta=1,4` and `network.hidden=[512],[512,256]`, on that many
+    training images.
 
     Raises InputError where a field is unknown, a value is none for it, one combination is refused by the config, or two
     are the same experiment: it would be counted twice.
@@ -52,7 +54,7 @@ def points(vary: Sequence[str], base: Config) -> list[Values]:
     found = list(itertools.product(*axes))
     known: dict[Config, Values] = {}
     for point in found:
-        config = config_at(base, point)
+        config = config_at(base, point, images)
         if config in known:
             both = " and ".join(
                 ", ".join(f"{field}={json.dumps(v)}" for field, v in of) for of in (known[config], point)
@@ -62,9 +64,10 @@ def points(vary: Sequence[str], base: Config) -> list[Values]:
     return found
 
 
-def config_at(base: Config, point: Values) -> Config:
-    """The config of one point."""
-    values = base.to_json()
+def config_at(base: Config, point: Values, images: int) -> Config:
+    """The config of one point, on that many training images."""
+    model = dict(point).get("model")
+    values = (base.of_model(model) if model in MODELS else base).to_json() | {"train_images": images}
     for field, value in point:
         *parts, name = field.split(".")
         if field in ("seed", "image_shape") or (parts == ["data"] and name != "binarization"):
@@ -98,9 +101,9 @@ def check(
     """Raises InputError for whatever would stop the sweep later; nothing is written."""
     for name, half in halves.items():
         known: dict[Any, Values] = {}
-        for point in points(vary, base):
+        for point in points(vary, base, len(dataset.train)):
             for seed in seeds:
-                config = dataclasses.replace(config_at(base, point), seed=seed)
+                config = dataclasses.replace(config_at(base, point, len(dataset.train)), seed=seed)
             trainer.require_trainable(half, config, dataset, len(seeds) if ensemble else 1)
             same = config.comparable, str(half.device_for(config)), half.execution_for(config)
             if same in known:
@@ -137,9 +140,9 @@ def train(
     """
     check(halves, base, vary, seeds, dataset, folder, ensemble)
     rows = []
-    for point in points(vary, base):
+    for point in points(vary, base, len(dataset.train)):
         for framework, half in halves.items():
-            configs = [dataclasses.replace(config_at(base, point), seed=seed) for seed in seeds]
+            configs = [dataclasses.replace(config_at(base, point, len(dataset.train)), seed=seed) for seed in seeds]
             folders = [folder / f"{framework}-{name_of(point)}-seed{seed}" for seed in seeds]
             options: dict[str, Any] = {"command": command, "together": ensemble}
             trainer.complete(half, configs, dataset, folders, given_up=DIVERGED, **options)
