@@ -10,6 +10,8 @@ from vae_common.config.registry import MODELS
 from vae_common.data.seen import training_images
 from vae_common.reference import training as reference_training
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 LOSSES = {
     "bernoulli": LossConfig(),
     "tutorial": LossConfig(reconstruction="squared_error", kl="tutorial", reduction="sum"),
