@@ -32,7 +32,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 # What a program computes is the same, and compiling takes a third less. Tests of arithmetic take programs
 # as users have them: `as_users_compile`.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 # A run in the background ignores Ctrl-C, one under nohup SIGHUP; the processes that tests stop must not inherit that.
 for ignored in (signal.SIGINT, signal.SIGHUP):
@@ -79,10 +79,9 @@ def few_programs():
 @pytest.fixture
 def as_users_compile():
     """JAX's programs with all of its optimizations."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(params=HALVES)

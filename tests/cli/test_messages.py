@@ -130,7 +130,7 @@ def test_tensorflow_says_nothing_in_front(tmp_path, monkeypatch, capfd):
 def test_what_helps_where_a_loss_is_infinite(loss, said):
     terms = Terms(*np.full((3, 2), np.inf))
     with pytest.raises(NonFiniteLoss, match=said):
-        epoch_record(0, Config(loss=loss), terms, "test", terms, 1.0)
+        epoch_record(0, Config("vq_vae" if loss.commitment > 1 else "vae", loss=loss), terms, "test", terms, 1.0)
 
 
 @pytest.mark.parametrize("flag", ["--baseline", "--pilot"])

@@ -96,9 +96,9 @@ def test_a_part_that_is_none(value):
 
 
 def test_numpys_scalars_are_pythons():
-    config = Config(seed=np.uint64(7), loss=LossConfig(beta=np.float32(0.5)), model=np.str_("ae"))
+    config = Config(seed=np.uint64(7), loss=LossConfig(beta=np.float32(0.5)), model=np.str_("vae"))
     assert (type(config.seed), type(config.loss.beta), type(config.model)) == (int, float, str)
-    assert hash(config) == hash(Config(seed=7, loss=LossConfig(beta=0.5), model="ae"))
+    assert hash(config) == hash(Config(seed=7, loss=LossConfig(beta=0.5), model="vae"))
     assert json.dumps(config.to_json())
 
 

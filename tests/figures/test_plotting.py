@@ -120,7 +120,7 @@ def history(offset):
 
 def test_loss_curves_draw_the_histories():
     figure = plotting.loss_curves(
-        {"JAX": [history(0)], "PyTorch": [history(30)]}, {"reconstruction": "nats", "kl": "nats"}, "title"
+        {"JAX": [history(0)], "PyTorch": [history(30)]}, {"reconstruction_nats": "nats", "kl_nats": "nats"}, "title"
     )
     assert [axes.get_title() for axes in figure.axes] == ["total", "reconstruction", "KL"]
     lines = {line.get_label(): line for line in figure.axes[0].lines}
@@ -136,7 +136,7 @@ def test_loss_curves_of_an_autoencoder_have_no_kl():
     for record in records:
         for split in ("train", "test"):
             record[split]["kl_nats"] = 0.0
-    figure = plotting.loss_curves({"JAX": [records]}, {"reconstruction": "nats", "kl": "nats"}, "title")
+    figure = plotting.loss_curves({"JAX": [records]}, {"reconstruction_nats": "nats", "kl_nats": "nats"}, "title")
     assert [axes.get_title() for axes in figure.axes] == ["total"]
 
 

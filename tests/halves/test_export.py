@@ -37,8 +37,8 @@ def test_step_and_epoch_are_exported_for_every_platform(arguments):
             assert exported.platforms == PLATFORMS
             _, found = exported.call(*inputs)
             _, expected = jax.jit(program.__wrapped__)(*inputs)
-        for a, b in zip(found, expected):
-            np.testing.assert_allclose(a, b, rtol=1e-5)
+        for name, term in expected.named().items():
+            np.testing.assert_allclose(found.named()[name], term, rtol=1e-5)
 
 
 def test_compiled_for_a_sharded_tpu_mesh(tmp_path):

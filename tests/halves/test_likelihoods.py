@@ -113,13 +113,13 @@ def test_a_learned_scale_is_learned(half, small):
 @pytest.mark.parametrize(
     ("loss", "said"),
     [
-        ({"objective": "iwae", "reconstruction": "optimal_gaussian"}, "is none, its sigma depends on the image"),
-        ({"objective": "iwae", "beta": 2.0}, "beta 1"),
-        ({"objective": "dreg", "kl": "tutorial"}, "no kl tutorial"),
+        ({"objective": "iwae", "reconstruction": "optimal_gaussian"}, "a likelihood: its sigma depends on the image"),
+        ({"objective": "iwae", "beta": 2.0}, "beta: received 2.0, expected 1.0: objective iwae does not have it"),
+        ({"objective": "dreg", "kl": "tutorial"}, "kl tutorial beside dreg"),
         ({"sigma": 0.0}, "sigma: received 0.0, expected a number above 0"),
         ({"samples": 0}, "samples: received 0"),
     ],
 )
 def test_what_does_not_go_together_is_refused(loss, said):
     with pytest.raises(InputError, match=said):
-        LossConfig(**loss)
+        Config(loss=LossConfig(**loss))

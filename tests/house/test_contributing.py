@@ -33,10 +33,69 @@ def written(folder, blocks):
     return folder
 
 
+THREE_LAYERS = '''"""Three stochastic layers, bottom-up. Twin: {twin}/models/three_layer_vae.py."""
+
+from vae_common.contracts import StochasticLayer
+
+from ..distributions import Gaussian, OfDraws
+from ..layers import Autoencoder, Decoder, Dense, Encoder, reparameterize
+
+DIMS = (3, 2)
+
+
+class ThreeLayerVAE(Autoencoder):
+    def __init__(self, config):
+        super().__init__(config)
+        self.encoder = Encoder(config, heads=("mean", "log_std"))
+        self.decoder = Decoder(config)
+        widths = config.network.latent_dim, *DIMS
+        self.dims = widths
+        for place in (1, 2):
+            below, above = widths[place - 1], widths[place]
+            setattr(self, f"up_{{place}}", Dense(config, (below, 5), {{"mean": above, "log_std": above}}))
+            setattr(self, f"down_{{place}}", Dense(config, (above, 5), {{"mean": below, "log_std": below}}))
+
+    def encode(self, images, labels=None):
+        return self.gaussian(*self.encoder(images, labels))
+
+    def given(self, place, above):
+        return Gaussian(*self.gaussian(*getattr(self, f"down_{{place}}")(above)))
+
+    def split(self, noise):
+        first, second, _ = self.dims
+        return noise[..., :first], noise[..., first : first + second], noise[..., first + second :]
+
+    def generate(self, noise):
+        lowest, middle, top = self.split(noise)
+        return self.given(1, self.given(2, top).sample(middle)).sample(lowest)
+
+    def {call}(self, images, noise, labels=None):
+        posteriors, latents, noises = [self.encode(images, labels)], [], self.split(noise)
+        latents.append(reparameterize(posteriors[0], noises[0]))
+        for place in (1, 2):
+            posteriors.append(self.gaussian(*getattr(self, f"up_{{place}}")(latents[-1])))
+            latents.append(reparameterize(posteriors[-1], noises[place]))
+        priors = [OfDraws(self.given(place, latents[place])) for place in (1, 2)] + [None]
+        layers = tuple(StochasticLayer(*of) for of in zip(posteriors, priors, latents, noises))
+        return self.outputs(latents[0], labels, layers=layers)
+'''
+THREE_LAYERS_LINE = """register(
+    "three_layer_vae", "ThreeLayerVAE", layers=lambda network: ((network.latent_dim,), (3,), (2,)),
+    exact_kl=False, standard_prior=False,
+)
+"""
+THREE = [
+    ("vae_common/config/registry.py", "at its end", THREE_LAYERS_LINE),
+    ("jax_vae/models/three_layer_vae.py", "new", THREE_LAYERS.format(twin="torch_vae", call="__call__")),
+    ("torch_vae/models/three_layer_vae.py", "new", THREE_LAYERS.format(twin="jax_vae", call="forward")),
+]
+"""A model with three stochastic layers: two files and an entry."""
+
+
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
-    """The project with all that the page adds."""
-    return written(tmp_path_factory.mktemp("all"), BLOCKS)
+    """The project with all that the page adds, and a model with three stochastic layers."""
+    return written(tmp_path_factory.mktemp("all"), [*BLOCKS, *THREE])
 
 
 @pytest.fixture
@@ -73,9 +132,9 @@ def test_the_command_is_of_files_that_are_there(alone):
 
 
 def test_the_models_pass_the_suite_and_a_wrong_half_fails(everything):
-    right = suite(everything, "tests/conformance/test_tiers.py", "-k", "sphere_ae or laplace_vae")
+    right = suite(everything, "tests/conformance/test_tiers.py", "-k", "sphere_ae or laplace_vae or three_layer")
     assert right.returncode == 0, right.stdout[-3000:]
-    assert "2 passed" in right.stdout
+    assert "3 passed" in right.stdout
     assert "laplace_vae is unproven against the reference" in right.stdout
     assert "sphere_ae is unproven" not in right.stdout
     half = everything / IN_TORCH

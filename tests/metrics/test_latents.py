@@ -53,6 +53,8 @@ def test_cka_of_unrelated_sets_is_zero_on_average():
 def test_procrustes_align_gives_back_the_first():
     moved = 3 * BASE @ ROTATION + 2
     np.testing.assert_allclose(procrustes_align(BASE, moved), BASE, atol=1e-12)
+    collapsed = procrustes_align(BASE, np.full_like(BASE, 0.5))
+    np.testing.assert_allclose(collapsed, np.tile(BASE.mean(0), (300, 1)), atol=1e-12)
 
 
 def test_mutual_neighbours_of_a_known_case():

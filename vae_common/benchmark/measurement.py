@@ -27,6 +27,7 @@ from vae_common.benchmark import costs, lower_bounds
 from vae_common.benchmark.cases import Case
 from vae_common.benchmark.records import Ceilings, Record, Rounds, Summary
 from vae_common.config import Config
+from vae_common.contracts import map_arrays
 from vae_common.data import datasets, memory
 
 WARM_UP = 0.04
@@ -257,7 +258,7 @@ def _epochs(half: Half, config: Config, case: Case, steps: int, rounds: int) -> 
         program = program or half.compile_epoch(state, images, draws)
         compiled = time.perf_counter() - waited
         state, terms = program(state, images, draws)
-        _ = [half.to_numpy(term) for term in terms]
+        map_arrays(half.to_numpy, terms)
         seconds.append(time.perf_counter() - start - compiled)
     return _of_epochs(case, seconds[1:], steps)
 

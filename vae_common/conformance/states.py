@@ -20,7 +20,7 @@ from vae_common.runs.checkpoints import AVERAGE, FIRST, SECOND, STEP, Arrays, we
 
 WARM_STEPS = 20
 EXTREMES = {"encoder.mean.bias": (-30, 30), "encoder.log_std.bias": (-14, 5), "decoder.logits.bias": (-300, 300)}
-NEARER = {"encoder.mean.bias": (-5, 5), "encoder.log_std.bias": (-14, 0)}
+NEARER = {"encoder.mean.bias": (-5, 5), "encoder.log_std.bias": (-14, 0), "decoder.logits.bias": (-100, 100)}
 """Of a model with a learned prior: its density of latents far outside has so many nats that the last place shows."""
 
 

@@ -11,10 +11,14 @@ from vae_common.metrics.similarity import both_centred
 
 
 def procrustes_align(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """`b` rotated, reflected, scaled and moved onto `a` in the least-squares sense, in a's units."""
+    """`b` rotated, reflected, scaled and moved onto `a` in the least-squares sense, in a's units.
+
+    Where all of `b` is one point, that is a's mean.
+    """
     (a_centred, b_centred), middle = both_centred(a, b), a.mean(0)
     u, singular, vt = np.linalg.svd(b_centred.T @ a_centred)
-    points: np.ndarray = b_centred @ (u @ vt) * (singular.sum() / (b_centred**2).sum()) + middle
+    size = (b_centred**2).sum()
+    points: np.ndarray = b_centred @ (u @ vt) * (singular.sum() / size if size else 0) + middle
     return points
 
 

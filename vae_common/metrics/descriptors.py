@@ -139,12 +139,12 @@ def aggregate_posterior_kl(mean: np.ndarray, log_std: np.ndarray) -> float:
     "effective dimensions",
     "how many latent directions carry the variance, from 1 to all",
     Margin(True),
-    lambda of: (of.mean,) if np.ptp(of.mean, axis=0).any() else None,
+    lambda of: (of.mean,) if of.mean.var(0).sum() > 0 else None,
 )
 def effective_dimensions(mean: np.ndarray) -> float:
     """The participation ratio of the covariance's eigenvalues, (sum l)^2 / sum l^2 (Gao et al. 2017, eq. 4)."""
     covariance = np.cov(mean.T, bias=True).reshape(mean.shape[1], -1)
-    return float(np.trace(covariance) ** 2 / (covariance**2).sum())
+    return float(1 / ((covariance / np.trace(covariance)) ** 2).sum())
 
 
 def describe(
