@@ -44,6 +44,8 @@ LEGEND_ROWS = 18
 PADDING, MOST_MOVES = 4, 200
 """Pixels around a class's name that no other covers, and how often names are moved apart."""
 MANY = 3
+MOST_PANELS = 4
+"""Of loss curves in a row."""
 """Histories that are drawn as a mean in a band."""
 NAMED_CLASSES = 20  # more names than that would cover the plane
 
@@ -199,8 +201,13 @@ def loss_curves(
     over = (
         f" (mean of {most} seeds, band: one standard deviation)" if banded else f" ({most} seeds)" if most > 1 else ""
     )
-    figure = _figure(4.4 * len(terms) + 0.8, 4.2, title + over)
-    for axes, term in zip(_row(figure, len(terms)), terms):
+    columns = min(len(terms), MOST_PANELS)
+    rows = -(-len(terms) // columns)
+    figure = _figure(4.4 * columns + 0.8, 0.3 + 3.9 * rows, title + over)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[len(terms) :]:
+        axes.remove()
+    for axes, term in zip(panels, terms):
         for style, (name, runs) in zip(HALF_STYLES, histories.items()):
             for split, dashes in (("train", "-"), (held_out, "--")):
                 if split is not None and all(term in record[split] for history in runs for record in history):
