@@ -30,9 +30,6 @@ PROGRAMS = Path(__file__).resolve().parent.parent / ".pytest_cache" / f"programs
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(PROGRAMS)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-# What a program computes is the same, and compiling takes a third less. Tests of arithmetic take programs
-# as users have them: `as_users_compile`.
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 # A run in the background ignores Ctrl-C, one under nohup SIGHUP; the processes that tests stop must not inherit that.
 for ignored in (signal.SIGINT, signal.SIGHUP):
@@ -74,14 +71,6 @@ def few_programs():
     maps = Path("/proc/self/maps")
     if not maps.exists() or maps.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
-
-
-@pytest.fixture
-def as_users_compile():
-    """JAX's programs with all of its optimizations."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(params=HALVES)

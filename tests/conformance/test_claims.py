@@ -13,8 +13,6 @@ from vae_common.comparison.over_seeds import independent, neighbourhoods, paired
 from vae_common.errors import InputError
 from vae_common.metrics.table import title
 
-pytestmark = pytest.mark.usefixtures("as_users_compile")
-
 DRAW = np.random.default_rng(0)
 LATENTS = DRAW.normal(size=(24, 60, 2))
 

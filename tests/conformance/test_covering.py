@@ -43,7 +43,6 @@ def test_every_pair_of_options(row):
     assert not eroded(found, "float64")
 
 
-@pytest.mark.usefixtures("as_users_compile")
 @pytest.mark.parametrize("row", IN_FLOAT32, ids=name_of)
 def test_float32(row):
     config = make(row, "float32")

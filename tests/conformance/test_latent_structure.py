@@ -8,8 +8,6 @@ from vae_common.config import Config, TrainingConfig
 from vae_common.config.registry import MODELS
 from vae_common.metrics import descriptors, similarity
 
-pytestmark = pytest.mark.usefixtures("as_users_compile")
-
 
 def encoded(half, config, digits):
     state = half.fit(half.create_state(config), digits)

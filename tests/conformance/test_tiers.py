@@ -16,8 +16,6 @@ from vae_common.conformance.checks import TIERS, epoch_checks
 from vae_common.conformance.lockstep import lockstep, tier_checks
 from vae_common.conformance.states import training_data
 
-pytestmark = pytest.mark.usefixtures("as_users_compile")
-
 RECORD = ROOT / "results" / "conformance.json"
 
 

@@ -10,8 +10,6 @@ from vae_common.config.registry import MODELS
 from vae_common.data.seen import training_images
 from vae_common.reference import training as reference_training
 
-pytestmark = pytest.mark.usefixtures("as_users_compile")
-
 LOSSES = {
     "bernoulli": LossConfig(),
     "tutorial": LossConfig(reconstruction="squared_error", kl="tutorial", reduction="sum"),
@@ -45,7 +43,7 @@ def assert_lockstep(a, b):
     ("model", "loss"), [*((model, "bernoulli") for model in MODELS), ("ae", "tutorial"), ("vae", "tutorial")]
 )
 def test_a_hundred_steps_of_the_full_size_model(digits, model, loss):
-    config = Config(model=model, seed=3, loss=LOSSES[loss], training=TrainingConfig(precision="float64"))
+    config = Config(seed=3, loss=LOSSES[loss], training=TrainingConfig(precision="float64")).of_model(model)
     runs = [run(half, config, digits.train.images, 10) for half in HALVES.values()]
     assert runs[0][0].shape == (3, 110)
     assert_lockstep(*runs)

@@ -13,8 +13,6 @@ from vae_common.errors import InputError
 from vae_common.runs import checkpoints, trainer
 from vae_common.runs.folder import TRAINED_ELSEWHERE, Run
 
-pytestmark = pytest.mark.usefixtures("as_users_compile")
-
 
 def with_epochs(config, epochs):
     return replace(config, training=replace(config.training, epochs=epochs))
