@@ -92,6 +92,7 @@ KNOWN = {
         (descriptors.effective_dimensions(SQUARE), pytest.approx(2)),
         (descriptors.effective_dimensions(SQUARE * (1, 0, 0)), pytest.approx(1)),
         (descriptors.effective_dimensions(SQUARE * (2, 1, 1)), pytest.approx(25 / 17)),
+        (descriptors.effective_dimensions(SQUARE + 5), pytest.approx(2)),
     ],
 }
 """What each metric of one set gives where its value is known."""
@@ -102,6 +103,25 @@ def test_descriptors(name):
     """A metric without a known case fails here: it is not known to be right."""
     for found, expected in KNOWN[name]:
         assert found == expected
+
+
+WRONG = {
+    "not squared": lambda x: np.trace(np.cov(x.T, bias=True)) / np.trace(np.cov(x.T, bias=True)),
+    "of deviations": lambda x: x.std(0).sum() ** 2 / (x.std(0) ** 2).sum(),
+    "not centred": lambda x: np.trace(x.T @ x) ** 2 / ((x.T @ x) ** 2).sum(),
+    "of the largest": lambda x: x.var(0).sum() / x.var(0).max(),
+    "upside down": lambda x: (np.cov(x.T, bias=True) ** 2).sum() / np.trace(np.cov(x.T, bias=True)) ** 2,
+    "dimensions that vary": lambda x: (x.var(0) > 0).sum(),
+    "entropy": lambda x: np.exp(-sum(v * np.log(v) for v in x.var(0) / x.var(0).sum() if v)),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_known_cases_see_a_wrong_formula(wrong):
+    """The participation ratio, seven times wrong: no known case would be right by chance in all."""
+    cases = (SQUARE, SQUARE * (1, 0, 0), SQUARE * (2, 1, 1), SQUARE + 5)
+    expected = [value for _, value in KNOWN["effective_dimensions"]]
+    assert any(float(WRONG[wrong](case)) != value for case, value in zip(cases, expected))
 
 
 def test_every_metric_has_a_known_case():
