@@ -26,6 +26,7 @@ NAMES = list(reference.shapes(CONFIG))
 PAIRS = [f"{a} against {b}" for a, b in combinations([*HALVES, "reference"], 2)]
 ACTIVATIONS = [f"activation {name}" for name in typing.get_args(Activation)]
 TERMS, TRAINED = ["total", "reconstruction", "kl"], ["total", "reconstruction", "kl", "objective"]
+STANDARD = "a standard-normal prior of what is decoded"
 TENSORS = ["logits", "latents", "mean", "log_std", "log prior"]
 MOMENTS = [prefix + name for name in NAMES for prefix in (FIRST, SECOND)]
 INFERENCE = ["encoded mean", "encoded log_std", "decoded", "reconstructed", "sampled", "interpolated", *TERMS]
@@ -44,7 +45,7 @@ def expected_checks() -> set[tuple[str, str, str]]:
         found |= {("T1", name, against) for name in ("images", "binarized", "pixel means", *ACTIVATIONS, *cases)}
         found |= {("T2", name, f"inference: {against}") for name in INFERENCE}
         declared = f"as it is declared: {half}"
-        found |= {("T2", name, declared) for name in ("codes", "a standard-normal prior of what is decoded")}
+        found |= {("T2", name, declared) for name in ("codes", "a KL that is exact", STANDARD)}
         found |= {("T2", "layers of [(3,)]", f"as it is declared, [(3,)]: {half}")}
         moved = f"its gradient is not zero at every state: {half}"
         found |= {("T3", f"{name} is used", moved) for name in NAMES}

@@ -1,5 +1,7 @@
 """The suite notices what nothing uses, and what is declared and not so."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,17 @@ def test_what_is_declared_is_given(half, change):
     found = list(capability_checks({"other": Other()}, config, injected))
     assert [check for check in found if not check.passed]
     assert all(check.passed for check in capability_checks({"right": half}, config, injected))
+
+
+@pytest.mark.parametrize("model", ["vae", "mixture_vae"])
+def test_a_kl_that_is_not_as_declared(half, model, monkeypatch):
+    config = tiny_config(model)
+    injected = next(injected_states(oracle_for(HALVES, config), config, training_data(config, images_for(config))))
+    assert all(check.passed for check in capability_checks({"right": half}, config, injected))
+    entry = MODELS[model]
+    monkeypatch.setitem(MODELS, model, replace(entry, exact_kl=not entry.exact_kl))
+    failed = [check.quantity for check in capability_checks({"wrong": half}, config, injected) if not check.passed]
+    assert failed == ["a KL that is exact" if model == "mixture_vae" else "a KL that is estimated"]
 
 
 def test_a_parameter_without_a_start_is_refused():

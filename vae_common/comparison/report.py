@@ -17,7 +17,7 @@ from vae_common.comparison.claims import Claim, EquivalenceClaim
 from vae_common.comparison.verdicts import percent
 from vae_common.config.registry import MODELS
 from vae_common.files import write_atomically
-from vae_common.metrics.descriptors import METRICS
+from vae_common.metrics.descriptors import DESCRIPTORS, METRICS
 from vae_common.metrics.table import title
 
 TEMPLATE, FAULT_TABLE = "report.html.jinja", "fault_table.json"
@@ -45,6 +45,7 @@ def write(
         label=title,
         seeds=_seeds,
         trained_terms=_trained_terms,
+        left_out=_left_out,
         size=_size,
         number=_number,
         mean_and_deviation=_mean_and_deviation,
@@ -61,6 +62,12 @@ def write(
 def _seeds(result: Mapping[str, Any]) -> list[str]:
     """The seed of each pair of runs, or the pair of seeds where the halves have their own."""
     return [" and ".join(dict.fromkeys(map(str, pair))) for pair in zip(*result["seeds"].values())]
+
+
+def _left_out(result: Mapping[str, Any]) -> list[str]:
+    """The metrics of one set that no run has: they need classes, a posterior, or a standard-normal prior."""
+    runs = [run for of_half in result["latents_of_each_half"].values() for run in of_half]
+    return [title(name) for name in DESCRIPTORS if not any(name in run for run in runs)]
 
 
 def _trained_terms(result: Mapping[str, Any]) -> list[str]:

@@ -41,6 +41,7 @@ from vae_common.conformance.outputs import (
     half_inference,
     half_outputs,
     half_updates,
+    kl_depends_on_noise,
     reference_inference,
     reference_outputs,
     reference_updates,
@@ -149,6 +150,10 @@ def capability_checks(halves: Halves, config: Config, injected: InjectedState) -
             wrong = apart == declared.standard_prior
             kind = "a standard-normal prior" if declared.standard_prior else "a prior of its own"
             yield Check("T2", f"{kind} of what is decoded", f"{where}: {name}", np.inf if wrong else 0.0, 0)
+        if len(shapes) == 1 and config.loss.kl == "gaussian":  # of several layers it depends on what those above drew
+            estimated = kl_depends_on_noise(half, config, injected)
+            kind = "a KL that is exact" if declared.exact_kl else "a KL that is estimated"
+            yield Check("T2", kind, f"{where}: {name}", np.inf if estimated == declared.exact_kl else 0.0, 0)
 
 
 def inference_checks(halves: Halves, config: Config, injected: InjectedState) -> Iterator[Check]:

@@ -15,6 +15,7 @@ from vae_common.config import Config
 from vae_common.config.registry import size
 from vae_common.conformance.oracle import inject
 from vae_common.conformance.states import InjectedState, adam_state
+from vae_common.conformance.tolerances import TOLERANCES
 from vae_common.contracts import Outputs, Terms
 from vae_common.data.pixels import unit
 from vae_common.reference import training as reference_training
@@ -59,6 +60,14 @@ def half_outputs(config: Config, injected: InjectedState, half: Half) -> Compute
     gradients, terms = half.gradients(state, *batch)
     means = {name: half.to_numpy(term) for name, term in terms.named().items()}
     return _by_kind(outputs, means, evaluated, gradients, half.state_to_arrays(state))
+
+
+def kl_depends_on_noise(half: Half, config: Config, injected: InjectedState) -> bool:
+    """Whether a half's KL is another one where the noise's sign is turned: then it is estimated from the draws."""
+    state, (images, noise, labels) = inject(half, config, injected.arrays), _batch(half, config, injected)
+    with half.precision(config.training.dtype):
+        found = [half.to_numpy(half.gradients(state, images, of, labels)[1].kl) for of in (noise, -noise)]
+    return bool(abs(found[0] - found[1]) > TOLERANCES[config.training.dtype]["kl"] * abs(found[0]))
 
 
 def reference_outputs(config: Config, injected: InjectedState) -> Computed:
