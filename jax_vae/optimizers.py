@@ -19,16 +19,12 @@ def adam(config: Config) -> optax.GradientTransformation:
     settings = config.optimizer
     directions = optax.scale_by_adam(settings.beta1, settings.beta2, settings.eps)
 
-    def init(parameters):
-        state = directions.init(parameters)
-        return state._replace(nu=jax.tree.map(lambda nu: nu + settings.second_moment_start, state.nu))
-
     def update(gradients, state, parameters=None):
         rate = learning_rate(config, state.count)
         updates, state = directions.update(gradients, state)
         return jax.tree.map(lambda update: -rate * update, updates), state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(directions.init, update)
 
 
 def learning_rate(config: Config, step: Array) -> Any:

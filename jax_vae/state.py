@@ -19,7 +19,6 @@ from vae_common.runs.checkpoints import AVERAGE, FIRST, SECOND, STEP, check_stat
 
 from .device import Array, device_for, precision, to_device, to_numpy
 from .models import Autoencoder, create_model, empty_model
-from .optimizers import adam
 from .parameters import load_arrays, parameter_shapes, to_arrays
 
 
@@ -61,8 +60,7 @@ def create_state(config: Config, images: np.ndarray | None = None) -> State:
         model = load_arrays(model, biased, config.training.dtype, device_for(config))
     with precision(config.training.precision):
         average = jax.tree.map(jnp.copy, model) if config.optimizer.average else None
-        # On its device by word, as what steps give back: else the first step after them would be compiled anew.
-        return State(model, jax.device_put(_moments(config, model), device_for(config)), config, average)
+        return State(model, _moments(config, model), config, average)
 
 
 def update_count(state: State) -> Array:
@@ -109,10 +107,14 @@ def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State
         return State(model, optimizer, config, average)
 
 
-@partial(jax.jit, static_argnames="config")
 def _moments(config, model):
-    """Adam's state before the first step, made by one program."""
-    return adam(config).init(model)
+    """Adam's state before the first step."""
+    dtype, device, shapes = config.training.dtype, device_for(config), parameter_shapes(model)
+    parts = [
+        load_arrays(model, {name: np.full(shape, start, dtype) for name, shape in shapes.items()}, dtype, device)
+        for start in (0.0, config.optimizer.second_moment_start)
+    ]
+    return optax.ScaleByAdamState(to_device(np.zeros((), np.int32), device), *parts)
 
 
 @jax.jit

@@ -4,6 +4,7 @@ import typing
 from dataclasses import replace
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 
 from tests.conformance.suite import assert_conformant, images_for, own_fields
@@ -13,6 +14,9 @@ from vae_common.config.parts import Initializer, PosteriorHead
 from vae_common.config.registry import MODELS
 from vae_common.conformance.lockstep import tier_checks
 from vae_common.errors import InputError
+
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 def possible(**parts):

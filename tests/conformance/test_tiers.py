@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.conformance.covering import OPTIMIZERS
 from tests.conformance.suite import EROSION, USED, assert_conformant, images_for, tiny_config
 from tests.conftest import HALVES, ROOT
 from vae_common import reference
@@ -26,6 +27,13 @@ def test_models(model):
     if not reference.knows(config):
         warnings.warn(f"{model} is unproven against the reference, which does not know it", stacklevel=1)
     assert_conformant(tier_checks(HALVES, config, images_for(config), steps=20), "float64")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_optimizers(optimizer, dtype):
+    config = replace(tiny_config(dtype=dtype), optimizer=OPTIMIZERS[optimizer])
+    assert_conformant(tier_checks(HALVES, config, images_for(config), steps=5), dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -38,13 +38,15 @@ from vae_common.conformance.oracle import inject, oracle_for
 from vae_common.conformance.outputs import (
     ADAM_STEPS,
     Computed,
+    half_adam,
     half_inference,
     half_outputs,
-    half_updates,
+    half_step,
     kl_depends_on_noise,
+    reference_adam,
     reference_inference,
     reference_outputs,
-    reference_updates,
+    reference_step,
 )
 from vae_common.conformance.states import InjectedState, TrainingData
 from vae_common.conformance.tolerances import TOLERANCES, lockstep_tolerances
@@ -90,8 +92,17 @@ def state_checks(
 
     What has a gradient is added to `moving`.
     """
-    dtype, rate = config.training.dtype, config.training.learning_rate
-    limits = TOLERANCES[dtype]
+    yield from pass_checks(halves, config, injected, moving)
+    if injected.updates:
+        yield from adam_checks(halves, config, injected)
+        yield from step_checks(halves, config, injected)
+
+
+def pass_checks(
+    halves: Halves, config: Config, injected: InjectedState, moving: Moving | None = None
+) -> Iterator[Check]:
+    """T2 and T3: a forward and a backward pass; what has a gradient is added to `moving`."""
+    limits = TOLERANCES[config.training.dtype]
 
     def of_half(config: Config, injected: InjectedState, half: Half) -> Computed:
         found = half_outputs(config, injected, half)
@@ -105,23 +116,32 @@ def state_checks(
             yield from array_checks("T2", where, getattr(x, kind), getattr(y, kind), limits[kind])
         yield from array_checks("T2", where, x.evaluation, y.evaluation, limits["tensor"])
         yield from array_checks("T3", where, x.gradient, y.gradient, limits["gradient"])
-    if not injected.updates:
-        return
-    for one, other, where in _pairs(halves, config, injected, half_updates, reference_updates):
+
+
+def adam_checks(halves: Halves, config: Config, injected: InjectedState) -> Iterator[Check]:
+    """T4a: Adam from made-up gradients and moments."""
+    rate, limits = config.training.learning_rate, TOLERANCES[config.training.dtype]
+    compared = array_checks if config.training.dtype == "float64" else rounded_update_checks
+    for one, other, where in _pairs(halves, config, injected, half_adam, reference_adam):
         for t in ADAM_STEPS:
             at = f"t={t}, {where}"
-            if dtype == "float64":
-                yield from array_checks("T4a", at, one.adam[t], other.adam[t], limits["adam"], rate)
-            else:
-                yield from rounded_update_checks("T4a", at, one.adam[t], other.adam[t], limits["adam"], rate)
+            yield from compared("T4a", at, one.weights[t], other.weights[t], limits["adam"], rate)
             yield from array_checks("T4a", at, one.moments[t], other.moments[t], limits["tensor"])
+
+
+def step_checks(halves: Halves, config: Config, injected: InjectedState) -> Iterator[Check]:
+    """T4b: one whole step."""
+    dtype, rate = config.training.dtype, config.training.learning_rate
+    limits = TOLERANCES[dtype]
+    for one, other, where in _pairs(halves, config, injected, half_step, reference_step):
         yield from array_checks("T4b", where, one.terms, other.terms, limits["kl"])
         if config.optimizer.average:
             yield from array_checks("T4b", f"average, {where}", one.average, other.average, limits["tensor"])
         if dtype == "float64":
-            yield from array_checks("T4b", where, one.step, other.step, limits["step"], rate)
+            yield from array_checks("T4b", where, one.weights, other.weights, limits["step"], rate)
         else:
-            yield from chaotic_update_checks("T4b", where, one.step, other.step, injected.weights, limits["step"], rate)
+            before = injected.weights
+            yield from chaotic_update_checks("T4b", where, one.weights, other.weights, before, limits["step"], rate)
 
 
 def use_checks(moving: Moving, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Check]:

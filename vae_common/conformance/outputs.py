@@ -37,15 +37,19 @@ class Computed:
 
 
 @dataclass(frozen=True)
-class Updates:
-    """What Adam's updates and a whole step give; arrays by name."""
+class AdamUpdates:
+    """What Adam makes of made-up gradients and moments, by step t; arrays by name."""
 
-    adam: Mapping[int, Mapping[str, Any]]
-    """Weights after step t from made-up gradients and moments, by t."""
+    weights: Mapping[int, Mapping[str, Any]]
     moments: Mapping[int, Mapping[str, Any]]
-    step: Mapping[str, Any]
-    """Weights after one whole step."""
+
+
+@dataclass(frozen=True)
+class WholeStep:
+    """What one training step gives; arrays by name."""
+
     terms: Mapping[str, Any]
+    weights: Mapping[str, Any]
     average: Mapping[str, Any]
 
 
@@ -83,21 +87,26 @@ def reference_outputs(config: Config, injected: InjectedState) -> Computed:
     return _by_kind(outputs._replace(layers=layers), means, evaluated, gradients, injected.arrays)
 
 
-def half_updates(config: Config, injected: InjectedState, half: Half) -> Updates:
-    """Adam's updates from made-up gradients, and one whole step from the injected state."""
+def half_adam(config: Config, injected: InjectedState, half: Half) -> AdamUpdates:
+    """One half's updates from made-up gradients and moments."""
     adam, moments = {}, {}
     for t in ADAM_STEPS:
         start, gradient = adam_state(injected, t)
         typed = {name: g.astype(config.training.dtype) for name, g in gradient.items()}
         arrays = half.state_to_arrays(half.apply_gradients(inject(half, config, start), typed))
         adam[t], moments[t] = weights_of(arrays), moments_of(arrays)
+    return AdamUpdates(adam, moments)
+
+
+def half_step(config: Config, injected: InjectedState, half: Half) -> WholeStep:
+    """One half's training step from the injected state."""
     after, terms = half.train_step(inject(half, config, injected.arrays), *_batch(half, config, injected))
     means = {name: half.to_numpy(term) for name, term in terms.named().items()}
     arrays = half.state_to_arrays(after)
-    return Updates(adam, moments, step=weights_of(arrays), terms=means, average=part_of(arrays, AVERAGE))
+    return WholeStep(means, weights_of(arrays), part_of(arrays, AVERAGE))
 
 
-def reference_updates(config: Config, injected: InjectedState) -> Updates:
+def reference_adam(config: Config, injected: InjectedState) -> AdamUpdates:
     """The reference's updates from the same."""
     weights = injected.weights
     adam: dict[int, Any] = {}
@@ -108,11 +117,16 @@ def reference_updates(config: Config, injected: InjectedState) -> Updates:
         adam[t], first, second = reference_training.adam(config, weights, gradient, first, second, t)
         named = {FIRST + name: m for name, m in first.items()} | {SECOND + name: v for name, v in second.items()}
         moments[t] = named | {STEP: np.array(t, np.int64)}
+    return AdamUpdates(adam, moments)
+
+
+def reference_step(config: Config, injected: InjectedState) -> WholeStep:
+    """The reference's step."""
     passed = reference_outputs(config, injected)
     first, second = part_of(injected.arrays, FIRST), part_of(injected.arrays, SECOND)
-    stepped = reference_training.adam(config, weights, passed.gradient, first, second, injected.step + 1)[0]
+    stepped = reference_training.adam(config, injected.weights, passed.gradient, first, second, injected.step + 1)[0]
     average = reference_training.averaged(config, part_of(injected.arrays, AVERAGE), stepped)
-    return Updates(adam, moments, step=stepped, terms={**passed.loss, **passed.kl}, average=average)
+    return WholeStep({**passed.loss, **passed.kl}, stepped, average)
 
 
 def half_inference(half: Half, config: Config, injected: InjectedState) -> dict[str, Any]:
