@@ -95,12 +95,8 @@ def device_for(config: Config) -> jax.Device:
 
 
 def execution_for(config: Config) -> str:
-    """How an epoch's steps run on the config's device, `eager` or as one `program`: `auto` is resolved.
-
-    In a loop, XLA's convolutions for CPUs take many times as long as outside of one.
-    """
-    chosen, looped = config.training.execution, device_for(config).platform == "cpu" and config.network.channels
-    return "eager" if chosen == "eager" or (chosen == "auto" and looped) else "program"
+    """How an epoch's steps run, `eager` or as one `program`: `auto` is resolved."""
+    return "eager" if config.training.execution == "eager" else "program"
 
 
 @contextlib.contextmanager
@@ -109,7 +105,7 @@ def precision(name: str) -> Iterator[None]:
 
     Training, inference and checkpoints enter it by themselves; calling a model, `loss_terms` or
     `prepare_images` directly needs it. Without it JAX turns float64 into float32 silently, and an
-    accelerator may multiply float32 matrices in a shorter format. (bfloat16 operands: see `layers.affine`.)
+    accelerator may multiply float32 matrices in a shorter format. (bfloat16 operands: see `operations.affine`.)
     JAX's other settings that would change numbers or end a training are held too, and are the user's again behind it.
     """
     require(name in PRECISIONS, "precision", name, f"one of {', '.join(PRECISIONS)}")

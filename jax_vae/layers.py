@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -16,69 +14,17 @@ from vae_common.contracts import Outputs, Posterior, per_draw
 from vae_common.randomness import LOG_SCALE, Start
 
 from .device import Array
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": jax.nn.relu,
-    "tanh": jnp.tanh,
-    "softplus": jax.nn.softplus,
-    "gelu": partial(jax.nn.gelu, approximate=False),  # jax.nn.gelu approximates by default
-    "silu": jax.nn.silu,
-}
-KERNEL, STRIDE, PADDING = (4, 4), (2, 2), ((1, 1), (1, 1))  # halves and doubles, with no edge treated by itself
-LAYOUT = ("NHWC", "HWIO", "NHWC")
-
-
-def linear(inputs: int, outputs: int) -> nnx.Linear:
-    """A fully connected layer; an experiment's weights replace its own (see `create_model`)."""
-    uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1/sqrt(fan_in)
-    return nnx.Linear(inputs, outputs, kernel_init=uniform, rngs=nnx.Rngs(0))
-
-
-def convolution(inputs: int, outputs: int) -> nnx.Conv:
-    """A convolution that halves height and width."""
-    return nnx.Conv(inputs, outputs, KERNEL, strides=STRIDE, padding=PADDING, rngs=nnx.Rngs(0))
-
-
-def deconvolution(inputs: int, outputs: int) -> nnx.ConvTranspose:
-    """A transposed convolution that doubles height and width."""
-    return nnx.ConvTranspose(inputs, outputs, KERNEL, strides=STRIDE, transpose_kernel=True, rngs=nnx.Rngs(0))
-
-
-def parameter(shape: tuple[int, ...], start: Start) -> nnx.Param:
-    """A parameter that belongs to no layer; `start` says what it is before the first step."""
-    return nnx.Param(jnp.zeros(shape), start=start)
-
-
-def affine(features: Array, layers: Sequence[Any], products: str | None) -> Array:
-    """One matrix product for layers that read the same features; their outputs side by side.
-
-    Not the layers' own call: several narrow products take longer than one, and where `products` is a dtype,
-    operands and result are rounded to it.
-    """
-    kernel, bias = layers[0].kernel[...], layers[0].bias[...]
-    if len(layers) > 1:
-        kernel = jnp.concatenate([layer.kernel[...] for layer in layers], 1)
-        bias = jnp.concatenate([layer.bias[...] for layer in layers])
-    features, kernel, bias = rounded(products, features, kernel, bias)
-    return features @ kernel + bias
-
-
-def convolve(features: Array, layer: Any, products: str | None) -> Array:
-    """A convolution of features (batch, height, width, channels)."""
-    features, kernel, bias = rounded(products, features, layer.kernel[...], layer.bias[...])
-    return jax.lax.conv_general_dilated(features, kernel, STRIDE, PADDING, dimension_numbers=LAYOUT) + bias
-
-
-def deconvolve(features: Array, layer: Any, products: str | None) -> Array:
-    """A transposed convolution of features (batch, height, width, channels)."""
-    features, kernel, bias = rounded(products, features, layer.kernel[...], layer.bias[...])
-    transposed = partial(jax.lax.conv_transpose, dimension_numbers=LAYOUT, transpose_kernel=True)
-    return transposed(features, kernel, STRIDE, "SAME") + bias
-
-
-def rounded(products: str | None, *arrays: Array) -> tuple[Array, ...]:
-    """The arrays in the dtype of the matrix products, where that is not their own."""
-    return arrays if products is None else tuple(array.astype(products) for array in arrays)
+from .operations import (
+    ACTIVATIONS,
+    affine,
+    convolution,
+    convolve,
+    deconvolution,
+    deconvolve,
+    enlarged,
+    linear,
+    parameter,
+)
 
 
 def with_labels(features: Array, labels: Any, classes: int) -> Array:
@@ -121,7 +67,8 @@ class Encoder(Dense):
     """Convolutions, if any, hidden layers and one linear head per name, for example `mean` and `log_std`.
 
     Takes images of shape (batch, height, width, channels), flattened in that order (or already flat), and labels
-    (batch,) if the model is given any; returns a tuple of arrays (batch, latent_dim), one per head.
+    (batch,) if the model is given any; returns a tuple of arrays (batch, latent_dim), one per head. Images that the
+    convolutions would not halve evenly are enlarged first, with zeros below and to the right.
     """
 
     def __init__(self, config: Config, heads: Sequence[str]):
@@ -133,10 +80,11 @@ class Encoder(Dense):
         super().__init__(config, widths, dict.fromkeys(heads, network.latent_dim))
         self.convolutions = nnx.List([convolution(a, b) for a, b in pairwise(channels)])
         self.image_shape, self.flat = config.image_shape, flat
+        self.enlarged = height * config.stride, width * config.stride
         self.classes = network.classes
 
     def __call__(self, images: Array, labels: Array | None = None) -> tuple[Array, ...]:
-        features = images.reshape(-1, *self.image_shape)
+        features = enlarged(images.reshape(-1, *self.image_shape), *self.enlarged)
         for layer in self.convolutions:
             features = self.activation(convolve(features, layer, self.products))
         flat = features.reshape(-1, self.flat).astype(images.dtype)
@@ -144,7 +92,10 @@ class Encoder(Dense):
 
 
 class Decoder(Dense):
-    """The encoder's layers in reverse; latents (batch[, samples], latent_dim) to logits (..., h, w, c)."""
+    """The encoder's layers in reverse; latents (batch[, samples], latent_dim) to logits (..., h, w, c).
+
+    Where the encoder enlarges images, what is below them and to their right is cut off again.
+    """
 
     def __init__(self, config: Config):
         network = config.network
@@ -168,6 +119,7 @@ class Decoder(Dense):
             features = features.reshape(-1, *self.grid_shape)
             for layer in (*self.deconvolutions, self.logits):
                 features = deconvolve(self.activation(features), layer, self.products)
+            features = features[:, : self.image_shape[0], : self.image_shape[1]]
         return features.astype(latents.dtype).reshape(*latents.shape[:-1], *self.image_shape)
 
 

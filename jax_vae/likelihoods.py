@@ -48,6 +48,13 @@ def gaussian(logits: Array, images: Array, log_scale: Array) -> Array:
     return (errors**2 / 2 + log_scale + math.log(2 * math.pi) / 2).sum(PIXELS)
 
 
+def linear_gaussian(outputs: Array, images: Array, log_scale: Array) -> Array:
+    """Gaussian pixels whose mean is the decoder's output, which is in [-1, 1] as in latent-diffusion models'
+    autoencoders, with standard deviation exp(log_scale)."""
+    errors = (images - (outputs + 1) / 2) / jnp.exp(log_scale)
+    return (errors**2 / 2 + log_scale + math.log(2 * math.pi) / 2).sum(PIXELS)
+
+
 def optimal_gaussian(logits: Array, images: Array, log_scale: Array | None = None) -> Array:
     """`gaussian` at the standard deviation that is best for each image (Rybkin et al. 2021, section 4.2, per image).
 
@@ -94,6 +101,7 @@ LIKELIHOODS = {
     "squared_error": squared_error,
     "gaussian": gaussian,
     "learned_gaussian": gaussian,
+    "linear_gaussian": linear_gaussian,
     "optimal_gaussian": optimal_gaussian,
     "continuous_bernoulli": continuous_bernoulli,
     "discretized_logistic": discretized_logistic,
@@ -102,7 +110,10 @@ LIKELIHOODS = {
 
 def pixel_means(logits: Array, reconstruction: str = "bernoulli") -> Array:
     """Each pixel's mean, in (0, 1), under the likelihood of that name: the sigmoid of its logit, but for the
-    continuous Bernoulli. (Of the discretized logistic its location, which is not quite its mean.) Any shape."""
+    continuous Bernoulli and the linear Gaussian. (Of the discretized logistic its location, which is not quite its
+    mean.) Any shape."""
+    if reconstruction == "linear_gaussian":
+        return jnp.clip((logits + 1) / 2, 0, 1)
     if reconstruction != "continuous_bernoulli":
         return jax.nn.sigmoid(logits)
     near = jnp.abs(logits) < 1

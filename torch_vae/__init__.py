@@ -20,20 +20,22 @@ from .estimation import Marginal, log_marginal
 from .execution import compile_epoch, train_epoch
 from .fitting import fit
 from .inference import INFERENCE_BATCH, decode, encode, evaluate, forward, interpolate, reconstruct, sample
-from .layers import ACTIVATIONS, Autoencoder
+from .layers import Autoencoder
 from .likelihoods import (
     bernoulli,
     continuous_bernoulli,
     discretized_logistic,
     gaussian,
+    linear_gaussian,
     optimal_gaussian,
     pixel_means,
     squared_error,
 )
 from .loading import Loaded, load
 from .losses import gaussian_kl, log_ratio, log_weights, loss_terms, reconstruction_terms, tutorial_kl
-from .models import AE, VAE, VQVAE, MixtureVAE, TwoLayerVAE, create_model, model_shapes
+from .models import AE, VAE, VQVAE, KLAutoencoder, MixtureVAE, TwoLayerVAE, create_model, model_shapes
 from .objectives import batch_loss
+from .operations import ACTIVATIONS
 from .parameters import load_arrays, parameter_dtype, parameter_shapes, parameter_starts, to_arrays
 from .state import State, create_state, lost_part, state_from_arrays, state_to_arrays
 from .step import apply_gradients, gradients, train_step
@@ -47,6 +49,7 @@ __all__ = [
     "Autoencoder",
     "Loaded",
     "Marginal",
+    "KLAutoencoder",
     "MixtureVAE",
     "State",
     "TwoLayerVAE",
@@ -73,6 +76,7 @@ __all__ = [
     "gaussian_kl",
     "gradients",
     "interpolate",
+    "linear_gaussian",
     "load",
     "load_arrays",
     "log_marginal",

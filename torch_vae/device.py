@@ -91,7 +91,7 @@ def precision(name: str) -> Iterator[None]:
     Training, inference and checkpoints enter it by themselves; calling a model, `loss_terms` or
     `prepare_images` directly needs it. PyTorch keeps the dtype of its tensors by itself; what it may
     shorten is the arithmetic of float32 products, also on CPUs that have bfloat16. (bfloat16 operands: see
-    `layers.affine`.) PyTorch's other settings that would change numbers or end a training are held too, and
+    `operations.affine`.) PyTorch's other settings that would change numbers or end a training are held too, and
     are the user's again behind it.
     """
     require(name in PRECISIONS, "precision", name, f"one of {', '.join(PRECISIONS)}")

@@ -2,82 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from vae_common.config import Config
 from vae_common.contracts import Outputs, Posterior, per_draw
 from vae_common.randomness import LOG_SCALE, Start
 
 from .device import Array
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": F.relu,
-    "tanh": torch.tanh,
-    "softplus": partial(F.softplus, threshold=50),  # the default, 20, is off by 2e-9
-    "gelu": F.gelu,
-    "silu": F.silu,
-}
-KERNEL, STRIDE, PADDING = (4, 4), (2, 2), (1, 1)  # halves and doubles, with no edge treated by itself
-TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)  # views: a permuted NHWC array is in the channels-last layout
-
-
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A fully connected layer; an experiment's weights replace its own (see `create_model`)."""
-    return nn.Linear(inputs, outputs)
-
-
-def convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    """A convolution that halves height and width."""
-    return nn.Conv2d(inputs, outputs, KERNEL, STRIDE, PADDING)
-
-
-def deconvolution(inputs: int, outputs: int) -> nn.ConvTranspose2d:
-    """A transposed convolution that doubles height and width."""
-    return nn.ConvTranspose2d(inputs, outputs, KERNEL, STRIDE, PADDING)
-
-
-def parameter(shape: tuple[int, ...], start: Start) -> nn.Parameter:
-    """A parameter that belongs to no layer; `start` says what it is before the first step."""
-    made = nn.Parameter(torch.zeros(shape))
-    made.start = start  # type: ignore[attr-defined]
-    return made
-
-
-def affine(features: Array, layers: Sequence[Any], products: str | None) -> Array:
-    """One matrix product for layers that read the same features; their outputs side by side.
-
-    Not the layers' own call: several narrow products take longer than one, and where `products` is a dtype,
-    operands and result are rounded to it.
-    """
-    weight, bias = layers[0].weight, layers[0].bias
-    if len(layers) > 1:
-        weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
-    features, weight, bias = rounded(products, features, weight, bias)
-    return features @ weight.T + bias  # on a CPU faster than addmm, which reads a broadcast bias
-
-
-def convolve(features: Array, layer: Any, products: str | None) -> Array:
-    """A convolution of features (batch, height, width, channels)."""
-    features, weight, bias = rounded(products, features, layer.weight, layer.bias)
-    return F.conv2d(features.permute(TO_NCHW), weight, bias, STRIDE, PADDING).permute(TO_NHWC)
-
-
-def deconvolve(features: Array, layer: Any, products: str | None) -> Array:
-    """A transposed convolution of features (batch, height, width, channels)."""
-    features, weight, bias = rounded(products, features, layer.weight, layer.bias)
-    return F.conv_transpose2d(features.permute(TO_NCHW), weight, bias, STRIDE, PADDING).permute(TO_NHWC)
-
-
-def rounded(products: str | None, *arrays: Array) -> tuple[Array, ...]:
-    """The arrays in the dtype of the matrix products, where that is not their own."""
-    return arrays if products is None else tuple(array.to(getattr(torch, products)) for array in arrays)
+from .operations import (
+    ACTIVATIONS,
+    affine,
+    convolution,
+    convolve,
+    deconvolution,
+    deconvolve,
+    enlarged,
+    linear,
+    parameter,
+)
 
 
 def with_labels(features: Array, labels: Any, classes: int) -> Array:
@@ -121,7 +68,8 @@ class Encoder(Dense):
     """Convolutions, if any, hidden layers and one linear head per name, for example `mean` and `log_std`.
 
     Takes images of shape (batch, height, width, channels), flattened in that order (or already flat), and labels
-    (batch,) if the model is given any; returns a tuple of arrays (batch, latent_dim), one per head.
+    (batch,) if the model is given any; returns a tuple of arrays (batch, latent_dim), one per head. Images that the
+    convolutions would not halve evenly are enlarged first, with zeros below and to the right.
     """
 
     def __init__(self, config: Config, heads: Sequence[str]):
@@ -133,10 +81,11 @@ class Encoder(Dense):
         super().__init__(config, widths, dict.fromkeys(heads, network.latent_dim))
         self.convolutions = nn.ModuleList([convolution(a, b) for a, b in pairwise(channels)])
         self.image_shape, self.flat = config.image_shape, flat
+        self.enlarged = height * config.stride, width * config.stride
         self.classes = network.classes
 
     def forward(self, images: Array, labels: Array | None = None) -> tuple[Array, ...]:
-        features = images.reshape(-1, *self.image_shape)
+        features = enlarged(images.reshape(-1, *self.image_shape), *self.enlarged)
         for layer in self.convolutions:
             features = self.activation(convolve(features, layer, self.products))
         flat = features.reshape(-1, self.flat).to(images.dtype)
@@ -144,7 +93,10 @@ class Encoder(Dense):
 
 
 class Decoder(Dense):
-    """The encoder's layers in reverse; latents (batch[, samples], latent_dim) to logits (..., h, w, c)."""
+    """The encoder's layers in reverse; latents (batch[, samples], latent_dim) to logits (..., h, w, c).
+
+    Where the encoder enlarges images, what is below them and to their right is cut off again.
+    """
 
     def __init__(self, config: Config):
         network = config.network
@@ -168,6 +120,7 @@ class Decoder(Dense):
             features = features.reshape(-1, *self.grid_shape)
             for layer in (*self.deconvolutions, self.logits):
                 features = deconvolve(self.activation(features), layer, self.products)
+            features = features[:, : self.image_shape[0], : self.image_shape[1]]
         return features.to(latents.dtype).reshape(*latents.shape[:-1], *self.image_shape)
 
 

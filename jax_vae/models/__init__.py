@@ -14,12 +14,24 @@ from ..device import device_for, precision
 from ..layers import Autoencoder
 from ..parameters import load_arrays, parameter_shapes, parameter_starts
 from .ae import AE
+from .kl_autoencoder import KLAutoencoder
 from .mixture_vae import MixtureVAE
 from .two_layer_vae import TwoLayerVAE
 from .vae import VAE
 from .vq_vae import VQVAE
 
-__all__ = ["AE", "CLASSES", "VAE", "VQVAE", "MixtureVAE", "TwoLayerVAE", "create_model", "empty_model", "model_shapes"]
+__all__ = [
+    "AE",
+    "CLASSES",
+    "VAE",
+    "VQVAE",
+    "KLAutoencoder",
+    "MixtureVAE",
+    "TwoLayerVAE",
+    "create_model",
+    "empty_model",
+    "model_shapes",
+]
 
 CLASSES: dict[str, type[Autoencoder]] = {
     entry.class_name: find_class(__name__, name, Autoencoder) for name, entry in MODELS.items()

@@ -26,7 +26,17 @@ LOSSES = {
 
 IMAGES = 60
 """That the small configs are trained on."""
-TINY = {"hidden": (12, 12), "latent_dim": 3, "top_hidden": (7,), "top_dim": 2, "codes": 5, "components": 4}
+TINY = {
+    "hidden": (12, 12),
+    "latent_dim": 3,
+    "top_hidden": (7,),
+    "top_dim": 2,
+    "codes": 5,
+    "components": 4,
+    "block_channels": (4, 6),
+    "latent_channels": 2,
+    "norm_groups": 2,
+}
 
 
 def own_fields(model: str, values: dict) -> dict:
@@ -40,10 +50,10 @@ def tiny_config(
     loss: str = "bernoulli",
     dtype: str = "float64",
     options: dict | None = None,
-    image_shape: tuple[int, int, int] = (6, 5, 3),
+    image_shape: tuple[int, int, int] = (6, 4, 3),
     **network,
 ) -> Config:
-    """Colour images of 6x5, a square layer and a one-wide one: shapes that hide nothing.
+    """Colour images of 6x4, a square layer and a one-wide one: shapes that hide nothing.
 
     `options` changes fields of the config's parts: {"loss": {"samples": 3}}.
     """

@@ -36,7 +36,7 @@ def test_a_dead_prior_is_noticed(half):
                 {half.__name__.removesuffix("_vae"): half}, config, injected._replace(updates=False), moving
             )
         found += capability_checks({half.__name__: half}, config, injected)
-        found += use_checks(moving, oracle.shapes)
+        found += use_checks(moving, config, oracle.shapes)
     forget_programs(half)
     said = {check.quantity for check in found if not check.passed}
     assert {f"prior_{name} is used" for name in ("logits", "mean", "log_std")} <= said

@@ -15,7 +15,6 @@ from vae_common.config.registry import MODELS
 from vae_common.conformance.lockstep import tier_checks
 from vae_common.errors import InputError
 
-
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 

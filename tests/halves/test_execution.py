@@ -81,17 +81,6 @@ def test_an_execution_changes_no_result(small, uncaptured, framework, execution,
     assert state.step == by_hand.step == 20
 
 
-@pytest.mark.parametrize("channels", [(), (4,)])
-def test_auto_runs_convolutions_step_by_step_on_a_cpu(small, channels):
-    """One program for the epoch where there are none."""
-    half = HALVES["jax"]
-    config = small_config(network=NetworkConfig(hidden=(24,), latent_dim=3, channels=channels))
-    state, images = half.create_state(config), half.place_images(small.train.images, config)
-    program = half.compile_epoch(state, images, half.epoch_draws(config, 0, len(images)))
-    assert (program is half.train_epoch) == bool(channels)
-    assert half.execution_for(with_training(config, execution="compile")) == "program"
-
-
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize(("framework", "execution"), MODES)
 def test_seeds_in_one_program(small, uncaptured, framework, execution, start):

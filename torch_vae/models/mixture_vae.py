@@ -6,7 +6,7 @@ from vae_common.config import Config
 from vae_common.randomness import Start
 
 from ..distributions import Mixture
-from ..layers import parameter
+from ..operations import parameter
 from .vae import VAE
 
 

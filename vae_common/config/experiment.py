@@ -57,14 +57,6 @@ class Config(Checked):
     def _refusals(self) -> Iterator[Refusal]:
         """What does not go together: whether it is asked for, how, and what to ask for instead."""
         entry, objective, loss, network = self.entry, self.objective, self.loss, self.network
-        stride = 2 ** len(network.channels)
-        height, width, _ = self.image_shape
-        yield Refusal(
-            bool(height % stride or width % stride),
-            f"channels {network.channels} on images of {height}x{width}",
-            f"a height and width that {len(network.channels)} halvings leave whole: fewer channels, or images "
-            f"padded to {-(-height // stride) * stride}x{-(-width // stride) * stride} (np.pad)",
-        )
         of_draws = [name for name, other in OBJECTIVES.items() if not other.of_draws]
         yield Refusal(
             objective.of_draws and not entry.draws,
@@ -91,6 +83,7 @@ class Config(Checked):
             "the number of training images, which it weighs by",
         )
         yield from objective.refuses(self)
+        yield from entry.refuses(self)
 
     @property
     def entry(self) -> ModelEntry:
@@ -109,21 +102,28 @@ class Config(Checked):
         return height * width * channels
 
     @property
+    def stride(self) -> int:
+        """Pixels of the image, to a side, for each place behind the encoder's convolutions."""
+        return 1 << len(self.network.channels)
+
+    @property
     def grid_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels behind the encoder's convolutions: the image's own where there are none."""
+        """Height, width and channels behind the encoder's convolutions: the image's own where there are none.
+
+        Height and width are rounded up: images are enlarged to a multiple of the stride.
+        """
         height, width, channels = self.image_shape
-        stride = 2 ** len(self.network.channels)
-        return height // stride, width // stride, (channels, *self.network.channels)[-1]
+        return -(-height // self.stride), -(-width // self.stride), (channels, *self.network.channels)[-1]
 
     @property
     def layer_shapes(self) -> tuple[Shape, ...]:
         """Of each stochastic layer's latents, in the order of their noise."""
-        return tuple(self.entry.layers(self.network))
+        return tuple(self.entry.layers(self))
 
     @property
     def latent_shape(self) -> Shape:
         """Of what is decoded."""
-        return self.entry.latent_shape(self.network)
+        return self.entry.latent_shape(self)
 
     @property
     def noise_dim(self) -> int:
@@ -139,7 +139,7 @@ class Config(Checked):
     def prior_dim(self) -> int:
         """Standard-normal numbers that one draw from the prior takes."""
         if self.entry.prior_dim is not None:
-            return self.entry.prior_dim(self.network)
+            return self.entry.prior_dim(self)
         return self.noise_dim or size([self.latent_shape])
 
     @property

@@ -24,6 +24,8 @@ class Likelihood:
     """Whether its scale is the config's `sigma`."""
     scale_of_each_image: bool = False
     """Whether its scale depends on the image: importance weights then mean nothing."""
+    linear: bool = False
+    """Whether the decoder's outputs are pixels in [-1, 1], and not logits."""
     eight_bit: bool = False
     """Whether it is of 8-bit pixels alone."""
 
@@ -42,6 +44,7 @@ LIKELIHOODS: dict[str, Likelihood] = {
     ),
     "gaussian": Likelihood("nats of a density on pixels in [0, 1], fixed sigma", takes_sigma=True),
     "learned_gaussian": Likelihood("nats of a density on pixels in [0, 1], learned sigma", learns_scale=True),
+    "linear_gaussian": Likelihood("nats of a density on pixels in [0, 1], fixed sigma", takes_sigma=True, linear=True),
     "optimal_gaussian": Likelihood(
         "nats at each image's own best sigma (a bound on a density, not one)",
         normalised=False,

@@ -26,7 +26,8 @@ Refusals = Callable[[Any], Iterator[Refusal]]
 """Of an experiment's `Config`."""
 
 
-def _nothing(config: Any) -> Iterator[Refusal]:
+def nothing_refused(config: Any) -> Iterator[Refusal]:
+    """Of what goes with everything."""
     yield from ()
 
 
@@ -48,7 +49,7 @@ class Objective:
     """The named terms that it reports beside the loss's own, each with its unit in its name."""
     set_size: bool = False
     """Whether it is given the number of training images."""
-    refuses: Refusals = _nothing
+    refuses: Refusals = nothing_refused
     """What else it does not go with."""
 
     @property

@@ -192,8 +192,7 @@ class TrainingConfig(Checked):
     """Of all arithmetic; tf32 (CUDA) and bfloat16: of the matrix products, the rest and all parameters in float32."""
     execution: Execution = "auto"
     """How an epoch's steps run. PyTorch: eager, torch.compile, or a captured CUDA graph; auto is graph on CUDA, else
-    eager. JAX: eager is one jitted call a step, compile and graph one program an epoch; auto is that, but for
-    convolutions on a CPU."""
+    eager. JAX: eager is one jitted call a step, the others one program an epoch."""
     randomness: Randomness = "shared"
     """shared: NumPy draws, equal in both halves; native: each framework's own generator."""
     device: Device = "auto"

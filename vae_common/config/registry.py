@@ -9,26 +9,29 @@ import dataclasses
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from vae_common.config.checks import Count, Positive, Rate, Widths  # noqa: F401  # those that fields are made of
+from vae_common.config.objectives import Refusal, Refusals, nothing_refused
 from vae_common.errors import InputError, require
 
 Shape = tuple[int, ...]
-DRAWN_FIELDS = ("posterior_head", "samples", "beta", "kl", "kl_warmup", "free_bits")
-"""Fields of the network and of the loss that only models with latents that are drawn read."""
+DRAWN_FIELDS = ("samples", "beta", "kl", "kl_warmup", "free_bits")
+"""Fields of the loss that only models with latents that are drawn read."""
+COMMON_FIELDS = ("hidden", "channels", "latent_dim", "output_bias")
+"""Fields of the network that only models of the common encoder and decoder read."""
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """What the registry holds of a model. A function is of the experiment's `NetworkConfig`."""
+    """What the registry holds of a model. A function is of the experiment's `Config`."""
 
     class_name: str
-    layers: Callable[[Any], Sequence[Shape]] = lambda network: ()
+    layers: Callable[[Any], Sequence[Shape]] = lambda config: ()
     """The shapes of its stochastic layers' latents, in the order of their noise; the first one's are decoded."""
-    latent_shape: Callable[[Any], Shape] = lambda network: (network.latent_dim,)
+    latent_shape: Callable[[Any], Shape] = lambda config: (config.network.latent_dim,)
     """Of what is decoded."""
     prior_dim: Callable[[Any], int] | None = None
     """Standard-normal numbers that one draw from the prior takes; by default those that a posterior draw takes."""
@@ -40,6 +43,12 @@ class ModelEntry:
     """Whether the forward pass has `codes`, with a uniform prior."""
     labels: bool = True
     """Whether it may be given classes."""
+    common: bool = True
+    """Whether it is made of the common encoder and decoder: convolutions, if any, and dense layers."""
+    without_gradient: tuple[str, ...] = ()
+    """How the names of parameters end whose gradient is exactly zero."""
+    refuses: Refusals = nothing_refused
+    """What it does not go with."""
     fields: type | None = None
     """A frozen dataclass of fields that it adds to the network's config."""
     reads: tuple[str, ...] = ()
@@ -59,7 +68,8 @@ class ModelEntry:
     def own_fields(self) -> tuple[str, ...]:
         """The fields that it has and not every model."""
         brought = tuple(field.name for field in dataclasses.fields(self.fields)) if self.fields else ()
-        return (*brought, *self.reads, *(DRAWN_FIELDS if self.draws else ()))
+        common = (*COMMON_FIELDS, *["posterior_head"] * self.draws) if self.common else ()
+        return (*brought, *self.reads, *common, *(DRAWN_FIELDS if self.draws else ()), *["classes"] * self.labels)
 
 
 MODELS: dict[str, ModelEntry] = {}
@@ -101,9 +111,9 @@ def size(shapes: Sequence[Shape]) -> int:
     return sum(math.prod(shape) for shape in shapes)
 
 
-def one_layer(network: Any) -> Sequence[Shape]:
+def one_layer(config: Any) -> Sequence[Shape]:
     """The layers of a model that draws its `latent_dim` latents at once."""
-    return ((network.latent_dim,),)
+    return ((config.network.latent_dim,),)
 
 
 @dataclass(frozen=True)
@@ -134,13 +144,55 @@ class MixtureFields:
     """mixture_vae: Gaussians that its prior is a mixture of."""
 
 
+@dataclass(frozen=True)
+class ResidualFields:
+    """Residual blocks and a grid of latents, as in latent-diffusion models' autoencoders."""
+
+    block_channels: Widths = (32, 64)
+    """kl_autoencoder: channels of its blocks, the first at the image's size, each later one at half of it."""
+    block_layers: Count = 1
+    """kl_autoencoder: residual layers in each of the encoder's blocks; the decoder's have one more."""
+    latent_channels: Count = 4
+    """kl_autoencoder: channels of the grid of latents."""
+    norm_groups: Count = 8
+    """kl_autoencoder: groups of channels that are normalised together; they divide every block's channels."""
+    attention: Literal["middle", "none"] = "middle"
+    """kl_autoencoder: whether the places of the smallest grid attend to each other."""
+    latent_convolutions: Literal["both", "encoder", "decoder", "none"] = "both"
+    """kl_autoencoder: 1x1 convolutions after the encoder and before the decoder (diffusers: quant and post_quant)."""
+    rematerialize: Literal["none", "blocks"] = "none"
+    """kl_autoencoder: what is computed again in the backward pass in place of being kept; no number changes."""
+
+
+def latent_grid(config: Any) -> Shape:
+    """Height, width and channels of a kl_autoencoder's latents."""
+    height, width, _ = config.image_shape
+    halvings = len(config.network.block_channels) - 1
+    return height >> halvings, width >> halvings, config.network.latent_channels
+
+
+def _uneven(config: Any) -> Iterator[Refusal]:
+    network, (height, width, _) = config.network, config.image_shape
+    channels, groups = network.block_channels, network.norm_groups
+    yield Refusal(not channels, "block_channels ()", "at least one width, for example 32 64")
+    size = 2 ** max(len(channels) - 1, 0)
+    yield Refusal(
+        bool(height % size or width % size),
+        f"block_channels {channels} on images of {height}x{width}",
+        f"a height and width that {len(channels) - 1} halvings leave whole: fewer blocks, or images padded to "
+        f"{-(-height // size) * size}x{-(-width // size) * size} (--image-size, np.pad)",
+    )
+    uneven = [count for count in channels if count % groups]
+    yield Refusal(bool(uneven), f"norm_groups {groups} with block_channels {channels}", "a divisor of each")
+
+
 # The name is also that of the model's file in `jax_vae/models` and `torch_vae/models`.
 register("ae", "AE")
 register("vae", "VAE", layers=one_layer)
 register(
     "two_layer_vae",
     "TwoLayerVAE",
-    layers=lambda network: ((network.latent_dim,), (network.top_dim,)),
+    layers=lambda config: ((config.network.latent_dim,), (config.network.top_dim,)),
     exact_kl=False,  # the upper layer is drawn from what the lower one drew
     standard_prior=False,
     fields=TwoLayerFields,
@@ -148,7 +200,7 @@ register(
 register(
     "vq_vae",
     "VQVAE",
-    prior_dim=lambda network: network.latent_dim // network.code_dim,
+    prior_dim=lambda config: config.network.latent_dim // config.network.code_dim,
     quantizes=True,
     fields=CodebookFields,
     reads=("commitment",),
@@ -157,8 +209,19 @@ register(
     "mixture_vae",
     "MixtureVAE",
     layers=one_layer,
-    prior_dim=lambda network: network.latent_dim + 1,  # one more chooses the component
+    prior_dim=lambda config: config.network.latent_dim + 1,  # one more chooses the component
     exact_kl=False,
     standard_prior=False,
     fields=MixtureFields,
+)
+register(
+    "kl_autoencoder",
+    "KLAutoencoder",
+    layers=lambda config: (latent_grid(config),),
+    latent_shape=latent_grid,
+    labels=False,
+    common=False,
+    without_gradient=(".to_k.bias",),
+    refuses=_uneven,
+    fields=ResidualFields,
 )

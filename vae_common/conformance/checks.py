@@ -144,11 +144,13 @@ def step_checks(halves: Halves, config: Config, injected: InjectedState) -> Iter
             yield from chaotic_update_checks("T4b", where, one.weights, other.weights, before, limits["step"], rate)
 
 
-def use_checks(moving: Moving, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Check]:
-    """T3: every parameter had a gradient in one state at least; one that never has does nothing."""
+def use_checks(moving: Moving, config: Config, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Check]:
+    """T3: every parameter had a gradient in one state at least, unless it is declared to have none; one that never has
+    does nothing."""
     for name, moved in moving.items():
         for parameter in shapes:
-            dead = 0.0 if parameter in moved else np.inf
+            expected = not parameter.endswith(config.entry.without_gradient)
+            dead = 0.0 if (parameter in moved) == expected else np.inf
             yield Check("T3", f"{parameter} is used", f"its gradient is not zero at every state: {name}", dead, 0)
 
 

@@ -47,7 +47,7 @@ def tier_checks(
         if state.label == "warm":
             yield from inference_checks(halves, config, state)
             yield from capability_checks(halves, config, state)
-    yield from use_checks(moving, oracle.shapes)
+    yield from use_checks(moving, config, oracle.shapes)
     yield from lockstep(halves, config, images, steps, labels).checks()
     yield from epoch_checks(halves, config, data, steps)
 

@@ -19,7 +19,13 @@ from vae_common.reference import training as reference_training
 from vae_common.runs.checkpoints import AVERAGE, FIRST, SECOND, STEP, Arrays, weights_of
 
 WARM_STEPS = 20
-EXTREMES = {"encoder.mean.bias": (-30, 30), "encoder.log_std.bias": (-14, 5), "decoder.logits.bias": (-300, 300)}
+EXTREMES = {
+    "encoder.mean.bias": (-30, 30),
+    "encoder.log_std.bias": (-14, 5),
+    "decoder.logits.bias": (-300, 300),
+    "quant_conv.bias": (30, -40),  # past the clamp of log sigma^2
+    "decoder.conv_out.bias": (-300, 300),
+}
 NEARER = {"encoder.mean.bias": (-5, 5), "encoder.log_std.bias": (-14, 0), "decoder.logits.bias": (-100, 100)}
 """Of a model with a learned prior: its density of latents far outside has so many nats that the last place shows."""
 

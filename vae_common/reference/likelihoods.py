@@ -41,6 +41,10 @@ def _gaussian(loss: LossConfig, logits: Any, x: Any, log_scale: Any) -> Any:
     return _normal(x - special.expit(logits), loss.sigma**2)
 
 
+def _linear_gaussian(loss: LossConfig, outputs: Any, x: Any, log_scale: Any) -> Any:
+    return _normal(2 * x - 1 - outputs, (2 * loss.sigma) ** 2) - math.log(2)
+
+
 def _learned_gaussian(loss: LossConfig, logits: Any, x: Any, log_scale: Any) -> Any:
     return _normal(x - special.expit(logits), np.exp(2 * log_scale))
 
@@ -52,6 +56,8 @@ def _optimal_gaussian(loss: LossConfig, logits: Any, x: Any, log_scale: Any) -> 
 
 def pixel_means(logits: Any, reconstruction: str) -> Any:
     """Each pixel's mean."""
+    if reconstruction == "linear_gaussian":
+        return np.minimum(np.maximum(logits, -1), 1) / 2 + 0.5
     if reconstruction != "continuous_bernoulli":
         return special.expit(logits)
     near = np.abs(logits) < 0.3
@@ -99,6 +105,7 @@ LIKELIHOODS = {
     "bernoulli": _bernoulli,
     "squared_error": _squared_error,
     "gaussian": _gaussian,
+    "linear_gaussian": _linear_gaussian,
     "learned_gaussian": _learned_gaussian,
     "optimal_gaussian": _optimal_gaussian,
     "continuous_bernoulli": _continuous_bernoulli,

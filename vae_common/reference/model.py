@@ -18,7 +18,7 @@ from scipy.special import ndtr
 from vae_common.config import Config
 from vae_common.contracts import Codes, Outputs, Posterior, StochasticLayer
 from vae_common.randomness import Start
-from vae_common.reference import networks
+from vae_common.reference import networks, residual
 from vae_common.reference.distributions import MixtureOfNormals, Normal
 from vae_common.reference.likelihoods import pixel_means
 from vae_common.reference.networks import Weights, decoder, dense, dense_shapes, encoder, linear
@@ -33,13 +33,18 @@ def knows(config: Config) -> bool:
 
 def shapes(config: Config) -> Shapes:
     """Canonical name -> canonical shape of every parameter."""
-    return networks.shapes(config) | ORACLES[config.model].shapes(config)
+    common = networks.shapes(config) if config.entry.common else {}
+    return common | _scale_shape(config) | ORACLES[config.model].shapes(config)
+
+
+def _scale_shape(config: Config) -> Shapes:
+    return {"decoder.log_scale": (1,)} if config.loss.likelihood.learns_scale else {}
 
 
 def starts(config: Config) -> dict[str, Start]:
     """How the parameters begin that belong to no layer."""
     scale = {"decoder.log_scale": Start(-2.0)} if config.loss.likelihood.learns_scale else {}
-    return {**scale, **ORACLES[config.model].starts}
+    return {**scale, **ORACLES[config.model].starts(config)}
 
 
 def forward(config: Config, weights: Weights, images: Any, noise: Any, labels: Any = None) -> Outputs:
@@ -50,12 +55,14 @@ def forward(config: Config, weights: Weights, images: Any, noise: Any, labels: A
 def encode(config: Config, weights: Weights, images: Any, labels: Any = None) -> Posterior:
     """What the latents of images in [0, 1] are drawn from; of a model that draws none the code."""
     found = forward(config, weights, images, np.zeros((len(images), config.noise_dim)), labels)
-    return found.layers[0].posterior if found.layers else Posterior(found.latents, None)
+    flat = found.layers[0].posterior if found.layers else Posterior(found.latents, None)
+    shape = (len(images), *config.latent_shape)
+    return Posterior(*(None if array is None else array.reshape(shape) for array in flat))
 
 
 def decode(config: Config, weights: Weights, latents: Any, labels: Any = None) -> Any:
     """Pixel means in (0, 1), (N, height, width, channels), of latents (N, latent_dim)."""
-    return pixel_means(decoder(config, weights, latents, labels), config.loss.reconstruction)
+    return pixel_means(ORACLES[config.model].decoder(config, weights, latents, labels), config.loss.reconstruction)
 
 
 def sample(config: Config, weights: Weights, noise: Any, labels: Any = None) -> Any:
@@ -136,6 +143,18 @@ def _mixture_shapes(config: Config) -> Shapes:
     return {"prior_logits": shape[:1], "prior_mean": shape, "prior_log_std": shape}
 
 
+def _kl_autoencoder(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
+    posterior = residual.posterior(config, weights, images)
+    latents = _reparameterize(posterior, noise)
+    return _decoded(config, weights, latents, labels, layers=(StochasticLayer(posterior, None, latents, noise),))
+
+
+def _norms(config: Config) -> dict[str, Start]:
+    """Norms begin as they are: scale 1, shift 0."""
+    layers = [name.rpartition(".")[0] for name in residual.shapes(config) if "norm" in name.rsplit(".", 2)[-2]]
+    return {f"{layer}.{kind}": Start(float(kind == "weight")) for layer in layers for kind in ("weight", "bias")}
+
+
 class Oracle(NamedTuple):
     """What the reference knows of a model."""
 
@@ -145,8 +164,10 @@ class Oracle(NamedTuple):
     """Latents from the prior, made of standard-normal noise (N, prior_dim)."""
     shapes: Callable[[Config], Shapes] = lambda config: {}
     """Of the parameters that are neither the encoder's nor the decoder's."""
-    starts: Mapping[str, Start] = {}
+    starts: Callable[[Config], Mapping[str, Start]] = lambda config: {}
     """How those begin that belong to no layer."""
+    decoder: Callable[[Config, Weights, Any, Any], Any] = decoder
+    """What the decoder gives of latents and labels."""
 
 
 ORACLES = {
@@ -162,8 +183,9 @@ ORACLES = {
         _mixture_vae,
         lambda config, weights, noise: _mixture(weights).sample(noise),
         _mixture_shapes,
-        {"prior_logits": Start(), "prior_mean": Start(0.0, 1.0), "prior_log_std": Start()},
+        lambda config: {"prior_logits": Start(), "prior_mean": Start(0.0, 1.0), "prior_log_std": Start()},
     ),
+    "kl_autoencoder": Oracle(_kl_autoencoder, shapes=residual.shapes, starts=_norms, decoder=residual.decoder),
 }
 """Every model that the reference knows."""
 
@@ -195,4 +217,6 @@ def _decoded(config: Config, weights: Weights, latents: Any, labels: Any, **more
     log_scale = None
     if config.loss.likelihood.learns_scale:
         log_scale = weights["decoder.log_scale"] * np.ones((*latents.shape[:-1], 1, 1, 1))
-    return Outputs(decoder(config, weights, latents, labels), latents, log_scale=log_scale, **more)
+    return Outputs(
+        ORACLES[config.model].decoder(config, weights, latents, labels), latents, log_scale=log_scale, **more
+    )

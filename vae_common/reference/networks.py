@@ -34,8 +34,6 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     names = (*(f"decoder.deconvolutions.{i}" for i in range(len(channels) - 1)), "decoder.logits")
     for name, a, b in zip(names, channels[::-1], (*channels[-2::-1], deep)):
         layer(name, a, b, transposed=True, kernel=(4, 4))
-    if config.loss.likelihood.learns_scale:
-        found["decoder.log_scale"] = (1,)
     return found
 
 
@@ -55,6 +53,8 @@ def dense_shapes(
 def encoder(config: Config, weights: Weights, images: Any, labels: Any) -> Any:
     """The features that the encoder's heads read, (batch, width)."""
     features = images.reshape(len(images), *config.image_shape)
+    below, right = (-side % config.stride for side in config.image_shape[:2])
+    features = np.pad(features, ((0, 0), (0, below), (0, right), (0, 0)), "constant")
     for i in range(len(config.network.channels)):
         features = activate(config.network.activation, _convolution(weights, f"encoder.convolutions.{i}", features))
     flat = _with_labels(config, features.reshape(len(images), -1), labels)
@@ -70,7 +70,8 @@ def decoder(config: Config, weights: Weights, latents: Any, labels: Any) -> Any:
     features = linear(weights, "decoder.grid", features).reshape(-1, *config.grid_shape)
     for name in (*(f"decoder.deconvolutions.{i}" for i in range(count - 1)), "decoder.logits"):
         features = _deconvolution(weights, name, activate(config.network.activation, features))
-    return features.reshape(*latents.shape[:-1], *config.image_shape)
+    height, width, _ = config.image_shape
+    return features[:, :height, :width].reshape(*latents.shape[:-1], *config.image_shape)
 
 
 def dense(config: Config, weights: Weights, part: str, features: Any, layers: int) -> Any:
