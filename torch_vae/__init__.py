@@ -31,7 +31,7 @@ from .likelihoods import (
     pixel_means,
     squared_error,
 )
-from .loading import Loaded, load
+from .loading import Loaded, load, load_diffusers, save_diffusers
 from .losses import gaussian_kl, log_ratio, log_weights, loss_terms, reconstruction_terms, tutorial_kl
 from .models import AE, VAE, VQVAE, KLAutoencoder, MixtureVAE, TwoLayerVAE, create_model, model_shapes
 from .objectives import batch_loss
@@ -79,6 +79,7 @@ __all__ = [
     "linear_gaussian",
     "load",
     "load_arrays",
+    "load_diffusers",
     "log_marginal",
     "log_ratio",
     "log_weights",
@@ -99,6 +100,7 @@ __all__ = [
     "reconstruct",
     "reconstruction_terms",
     "sample",
+    "save_diffusers",
     "seed_configs",
     "select_device",
     "squared_error",

@@ -82,6 +82,19 @@ class Half(Protocol):
 
     # loading.py
     def load(self, folder: str | os.PathLike[str]) -> Loaded: ...
+    def load_diffusers(
+        self,
+        folder: str | os.PathLike[str],
+        image_shape: tuple[int, int, int] | None = None,
+        precision: str = "",
+    ) -> Loaded: ...
+    def save_diffusers(
+        self,
+        model: Model,
+        config: Config,
+        folder: str | os.PathLike[str],
+        carried: Mapping[str, Any] | None = None,
+    ) -> None: ...
 
     # state.py and step.py
     def create_state(self, config: Config, images: Images | None = None) -> State: ...

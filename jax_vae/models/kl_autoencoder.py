@@ -19,6 +19,8 @@ from ..operations import ACTIVATIONS, convolution, convolve, parameter
 
 LOWEST, HIGHEST = -30.0, 20.0
 """Of log sigma^2."""
+LAST = "silu"
+"""The activation before an encoder's or a decoder's last convolution, whatever the others are; as in diffusers."""
 
 
 def _call(block: Any, features: Array) -> Array:
@@ -103,13 +105,13 @@ class ResidualEncoder(nnx.Module):
         self.mid_block = MiddleBlock(config, channels[-1])
         self.conv_norm_out = GroupNorm(channels[-1], groups)
         self.conv_out = convolution(channels[-1], outputs, 3, 1, 1)
-        self.activation, self.products = ACTIVATIONS[config.network.activation], config.training.product_dtype
+        self.products = config.training.product_dtype
 
     def __call__(self, images: Array) -> Array:
         features = convolve(images, self.conv_in, self.products).astype(images.dtype)
         for block in (*self.down_blocks, self.mid_block):
             features = block(features)
-        features = self.activation(self.conv_norm_out(features))
+        features = ACTIVATIONS[LAST](self.conv_norm_out(features))
         return convolve(features, self.conv_out, self.products).astype(images.dtype)
 
 
@@ -127,13 +129,13 @@ class ResidualDecoder(nnx.Module):
         self.conv_out = convolution(channels[-1], config.image_shape[2], 3, 1, 1)
         if config.loss.likelihood.learns_scale:
             self.log_scale = parameter((1,), Start(LOG_SCALE))
-        self.activation, self.products = ACTIVATIONS[config.network.activation], config.training.product_dtype
+        self.products = config.training.product_dtype
 
     def __call__(self, latents: Array) -> Array:
         features = convolve(latents, self.conv_in, self.products).astype(latents.dtype)
         for block in (self.mid_block, *self.up_blocks):
             features = block(features)
-        features = self.activation(self.conv_norm_out(features))
+        features = ACTIVATIONS[LAST](self.conv_norm_out(features))
         return convolve(features, self.conv_out, self.products).astype(latents.dtype)
 
 

@@ -112,7 +112,7 @@ def _middle(config: Config, weights: Weights, part: str, features: Any) -> Any:
 
 def _end(config: Config, weights: Weights, part: str, features: Any) -> Any:
     features = _norm(config, weights, f"{part}.conv_norm_out", features)
-    return _conv(weights, f"{part}.conv_out", activate(config.network.activation, features))
+    return _conv(weights, f"{part}.conv_out", activate("silu", features))
 
 
 def _resnet(config: Config, weights: Weights, name: str, features: Any) -> Any:
