@@ -5,6 +5,10 @@ python -m scripts.against_diffusers --output results/diffusers.json
 Moments, decoded images, the loss and every gradient of random configs and of Stable Diffusion's, in float64 and in
 float32, each relative to the tensor's largest value. Weights go to the halves by the folder that diffusers saves, and
 back by the one that they save.
+
+In float32 the original is itself off its float64 self, by more than 2e-5 where a gradient of few numbers is a sum that
+cancels. That is in the record, and a half may be twice as far from the original. ReLU is tried in float64 alone: in
+float32 a unit at its kink is on for one and off for another.
 """
 
 from __future__ import annotations
@@ -51,6 +55,8 @@ class Compared:
     gradient: float
     worst_gradient: str
     """Whose."""
+    rounding: float
+    """In float32, how far the original's own gradients are from those of the same weights in float64, at most."""
     returned: bool
     """Whether the weights come back bit for bit, by export and by import into diffusers."""
     settings: dict[str, Any]
@@ -59,6 +65,11 @@ class Compared:
     def worst(self) -> float:
         """The largest of all."""
         return max(self.moments, self.decoded, self.loss, self.gradient)
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything is within its limit, and the weights came back."""
+        return self.returned and self.worst <= max(LIMITS[self.precision], 2 * self.rounding)
 
 
 def random_settings(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
@@ -70,17 +81,23 @@ def random_settings(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
         yield {
             "in_channels": (channels := int(rng.choice([1, 3]))),
             "out_channels": channels,
-            # Not one channel a group: a norm would take a bias before it away, whose gradient is then rounding alone.
-            "block_out_channels": tuple(int(groups * n) for n in rng.integers(2, 6, blocks)),
+            # Several channels a group: of one a norm takes the bias before it away, whose gradient is rounding alone.
+            "block_out_channels": tuple(int(groups * n) for n in rng.integers(4, 9, blocks)),
             "layers_per_block": int(rng.integers(1, 4)),
             "act_fn": str(rng.choice(["silu", "swish", "gelu", "relu"])),
             "latent_channels": int(rng.integers(1, 6)),
             "norm_num_groups": groups,
-            "sample_size": tuple(int(halvings * n) for n in rng.integers(1, 6, 2)),
+            "sample_size": tuple(int(halvings * n) for n in rng.integers(2, 6, 2)),
             "use_quant_conv": bool(rng.integers(2)),
             "use_post_quant_conv": bool(rng.integers(2)),
             "mid_block_add_attention": bool(rng.integers(3)),
         }
+
+
+def smooth(settings: dict[str, Any], precision: str) -> dict[str, Any]:
+    """The settings as they are tried in this precision."""
+    kinked = precision == "float32" and settings.get("act_fn") == "relu"
+    return settings | {"act_fn": "silu"} if kinked else settings
 
 
 def original(settings: Mapping[str, Any], precision: str, seed: int = 0) -> Any:
@@ -157,9 +174,19 @@ def compare(half: Half, settings: Mapping[str, Any], precision: str, count: int 
     apart = {kind: {name: _apart(name, found[kind], arrays) for name in arrays} for kind, arrays in expected.items()}
     worst = {kind: max(of.values()) for kind, of in apart.items()}
     named = max(apart["gradient"], key=lambda name: apart["gradient"][name])
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    rounding = 0.0
+    if precision == "float32":
+        exact = by_diffusers(model.double(), images, noise)["gradient"]
+        rounding = max(_apart(name, expected["gradient"], exact) for name in exact)
     return Compared(
-        half.__name__, precision, parameters, worst_gradient=named, returned=returned, settings=dict(settings), **worst
+        half=half.__name__,
+        precision=precision,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        worst_gradient=named,
+        rounding=rounding,
+        returned=returned,
+        settings=dict(settings),
+        **worst,
     )
 
 
@@ -195,7 +222,7 @@ def main(arguments: Arguments) -> int:
     found = []
     for name, half in load_halves("jax", "torch", program_cache=False).items():
         for precision, limit in LIMITS.items():
-            rows = [compare(half, settings, precision) for settings in tried]
+            rows = [compare(half, smooth(settings, precision), precision) for settings in tried]
             found += rows
             worst = max(rows, key=lambda row: row.worst)
             print(f"{name} {precision}: worst {worst.worst:.2g} of {limit:g} ({worst.worst_gradient})", flush=True)
@@ -203,7 +230,7 @@ def main(arguments: Arguments) -> int:
         versions = {"diffusers": diffusers.__version__, "torch": torch.__version__, "python": platform.python_version()}
         command = "python -m scripts.against_diffusers " + " ".join(sys.argv[1:])
         files.write_json(arguments.output, {"command": command, **versions, "rows": [asdict(row) for row in found]})
-    return 0 if all(row.returned and row.worst <= LIMITS[row.precision] for row in found) else 1
+    return 0 if all(row.passed for row in found) else 1
 
 
 if __name__ == "__main__":

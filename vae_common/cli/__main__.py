@@ -13,11 +13,15 @@ COMMANDS = {
     "compare": "trains both halves, or takes finished runs, and lays them side by side in a report",
     "plot": "draws every figure of a finished run",
     "evaluate": "evaluates a run: ELBO, likelihood, rate, distortion, latent structure",
+    "import": "makes a run of a folder that diffusers' AutoencoderKL wrote",
+    "export": "writes a run's kl_autoencoder as diffusers reads it",
     "sweep": "trains every combination of some fields' values",
     "benchmark": "measures what a step and an epoch cost in both halves",
     "tutorial": "the tutorial from end to end: trains its AE and its VAE and draws its figures",
     "paper_table": "reproduces table 1 of Burda et al. 2016",
 }
+MODULES = {"import": "import_model", "export": "export_model"}
+"""Where a command's name cannot be its module's."""
 USAGE = "usage: twin-vae NAME [flags]; twin-vae NAME --help lists the flags\n\n" + "\n".join(
     f"  {name:12} {said}" for name, said in COMMANDS.items()
 )
@@ -38,7 +42,7 @@ def main() -> None:
 
     as_installed()
     sys.argv = [f"twin-vae {name}", *flags]
-    run_command(importlib.import_module(f"vae_common.cli.{name}"))
+    run_command(importlib.import_module(f"vae_common.cli.{MODULES.get(name, name)}"))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ class Arguments:
 def main(arguments: Arguments) -> dict[str, Any]:
     from vae_common.data.seen import seen_by
     from vae_common.figures import of_models, plotting
+    from vae_common.metrics import descriptors
     from vae_common.runs.folder import Run, load_model, require_data
 
     if arguments.run is None:
@@ -56,7 +57,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     for name in of_models.FIGURES:
         plotting.require_replaceable(output / f"{name}.png", of_a_run=output == own)
     model, seen = load_model(half, checkpoint), seen_by(config, dataset, "test")
-    means = half.encode(model, seen.images, seen.labels).mean
+    means = descriptors.flat(half.encode(model, seen.images, seen.labels).mean)
     trained = of_models.TrainedModel(half, model, [checkpoint.history], means, config.seed)
     drawn = of_models.render({FRAMEWORKS[framework]: trained}, config, dataset, seen, output, arguments.figures)
     return {"framework": framework, "figures": [str(path) for path in drawn.values()]}

@@ -27,6 +27,8 @@ from vae_common.errors import InputError, require, shown
 from vae_common.runs.checkpoints import Arrays
 
 SETTINGS, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+CARRIED_FILE = "diffusers.json"
+"""In the folder of an imported run: what only pipelines read."""
 MODEL = "kl_autoencoder"
 DEFAULTS: dict[str, Any] = {
     "in_channels": 3,
