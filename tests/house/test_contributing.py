@@ -80,7 +80,7 @@ class ThreeLayerVAE(Autoencoder):
         return self.outputs(latents[0], labels, layers=layers)
 '''
 THREE_LAYERS_LINE = """register(
-    "three_layer_vae", "ThreeLayerVAE", layers=lambda network: ((network.latent_dim,), (3,), (2,)),
+    "three_layer_vae", "ThreeLayerVAE", layers=lambda config: ((config.network.latent_dim,), (3,), (2,)),
     exact_kl=False, standard_prior=False,
 )
 """
