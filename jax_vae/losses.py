@@ -11,7 +11,7 @@ import math
 import jax.numpy as jnp
 
 from vae_common.config import LossConfig
-from vae_common.contracts import Outputs, Posterior, StochasticLayer, Terms, per_draw
+from vae_common.contracts import Outputs, Posterior, StochasticLayer, Terms, layer_term, per_draw
 
 from .device import Array
 from .distributions import LOG_ROOT, StandardNormal
@@ -95,7 +95,7 @@ def loss_terms(loss: LossConfig, outputs: Outputs, images: Array) -> Terms:
         kl = sum(kls, jnp.zeros_like(reconstruction))
     else:
         kl = _over_draws(log_ratio(outputs))
-    more = {f"kl_layer_{place}_nats": each for place, each in enumerate(kls, 1)} if len(kls) > 1 else None
+    more = {layer_term(place): each for place, each in enumerate(kls, 1)} if len(kls) > 1 else None
     return Terms(reconstruction + loss.beta * kl, reconstruction, kl, more=more)
 
 

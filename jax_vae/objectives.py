@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vae_common.config import Config
-from vae_common.contracts import Outputs, Posterior, Terms, map_arrays, per_draw
+from vae_common.contracts import Outputs, Posterior, Terms, kl_of_layers, map_arrays, per_draw
 
 from .device import Array
 from .distributions import LOG_ROOT
@@ -71,7 +71,7 @@ def batch_loss(
 def elbo(batch: Batch) -> Minimised:
     """Reconstruction + beta * KL, with warm-up and free bits; of codes also what pulls them and the encoder."""
     loss, means, codes = batch.config.loss, batch.means, batch.outputs.codes
-    value = means.reconstruction + _kl_weight(loss, batch.step, means.kl.dtype) * _kl_cost(loss, batch.outputs, means)
+    value = means.reconstruction + _weighted_kl(loss, batch.outputs, means, batch.step)
     return Minimised(value if codes is None else value + _quantization(loss, codes).mean())
 
 
@@ -111,17 +111,29 @@ def beta_tc(batch: Batch) -> Minimised:
 OBJECTIVES: dict[str, Callable[[Batch], Minimised]] = {"elbo": elbo, "iwae": iwae, "dreg": dreg, "beta_tc": beta_tc}
 
 
+def _weighted_kl(loss, outputs, means, step):
+    """What the KL costs at that step; where the warm-ups of several layers are staggered, layer by layer."""
+    if not loss.kl_stagger or len(outputs.layers) == 1:
+        return _kl_weight(loss, step, means.kl.dtype) * _kl_cost(loss, outputs, means)
+    costs = _free_of_bits(loss, outputs) if loss.free_bits else [*kl_of_layers(means)]
+    weights = [_kl_weight(loss, step - place * loss.kl_stagger, means.kl.dtype) for place in range(len(costs))]
+    return sum(weight * cost for weight, cost in zip(weights, costs))
+
+
 def _kl_weight(loss, step, dtype):
     if not loss.kl_warmup:
         return loss.beta
-    return loss.beta * jnp.clip((step.astype(dtype) + 1) / loss.kl_warmup, max=1)
+    return loss.beta * jnp.clip((step.astype(dtype) + 1) / loss.kl_warmup, min=0, max=1)
 
 
 def _kl_cost(loss, outputs, means):
-    if not loss.free_bits:
-        return means.kl
+    return sum(_free_of_bits(loss, outputs)) if loss.free_bits else means.kl
+
+
+def _free_of_bits(loss, outputs):
+    """Each layer's KL, of whose latents the first `free_bits` cost nothing."""
     kls: Any = (exact_kls(layer) for layer in outputs.layers)  # known: else free bits are refused
-    return sum(jnp.clip(of.reshape(-1, of.shape[-1]).mean(0), min=loss.free_bits).sum() for of in kls)
+    return [jnp.clip(of.reshape(-1, of.shape[-1]).mean(0), min=loss.free_bits).sum() for of in kls]
 
 
 def _quantization(loss, codes):

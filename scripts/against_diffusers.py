@@ -7,7 +7,7 @@ float32, each relative to the tensor's largest value. Weights go to the halves b
 back by the one that they save.
 
 In float32 the original is itself off its float64 self, by more than 2e-5 where a gradient of few numbers is a sum that
-cancels. That is in the record, and a half may be twice as far from the original. ReLU is tried in float64 alone: in
+cancels. That is in the record, and a half may be four times as far off. ReLU is tried in float64 alone: in
 float32 a unit at its kink is on for one and off for another.
 """
 
@@ -69,7 +69,7 @@ class Compared:
     @property
     def passed(self) -> bool:
         """Whether everything is within its limit, and the weights came back."""
-        return self.returned and self.worst <= max(LIMITS[self.precision], 2 * self.rounding)
+        return self.returned and self.worst <= max(LIMITS[self.precision], 4 * self.rounding)
 
 
 def random_settings(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:

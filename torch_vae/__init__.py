@@ -33,7 +33,7 @@ from .likelihoods import (
 )
 from .loading import Loaded, load, load_diffusers, save_diffusers
 from .losses import gaussian_kl, log_ratio, log_weights, loss_terms, reconstruction_terms, tutorial_kl
-from .models import AE, VAE, VQVAE, KLAutoencoder, MixtureVAE, TwoLayerVAE, create_model, model_shapes
+from .models import AE, VAE, VQVAE, KLAutoencoder, LadderVAE, MixtureVAE, TwoLayerVAE, create_model, model_shapes
 from .objectives import batch_loss
 from .operations import ACTIVATIONS
 from .parameters import load_arrays, parameter_dtype, parameter_shapes, parameter_starts, to_arrays
@@ -50,6 +50,7 @@ __all__ = [
     "Loaded",
     "Marginal",
     "KLAutoencoder",
+    "LadderVAE",
     "MixtureVAE",
     "State",
     "TwoLayerVAE",

@@ -68,17 +68,18 @@ class Encoder(Dense):
     """Convolutions, if any, hidden layers and one linear head per name, for example `mean` and `log_std`.
 
     Takes images of shape (batch, height, width, channels), flattened in that order (or already flat), and labels
-    (batch,) if the model is given any; returns a tuple of arrays (batch, latent_dim), one per head. Images that the
-    convolutions would not halve evenly are enlarged first, with zeros below and to the right.
+    (batch,) if the model is given any; returns a tuple of arrays (batch, outputs), one per head, by default of
+    `latent_dim`. Images that the convolutions would not halve evenly are enlarged first, with zeros below and to the
+    right.
     """
 
-    def __init__(self, config: Config, heads: Sequence[str]):
+    def __init__(self, config: Config, heads: Sequence[str], outputs: int | None = None):
         network = config.network
         channels = (config.image_shape[2], *network.channels)
         height, width, deep = config.grid_shape
         flat = height * width * deep
         widths = (flat + network.classes, *network.hidden)
-        super().__init__(config, widths, dict.fromkeys(heads, network.latent_dim))
+        super().__init__(config, widths, dict.fromkeys(heads, outputs or network.latent_dim))
         self.convolutions = nn.ModuleList([convolution(a, b) for a, b in pairwise(channels)])
         self.image_shape, self.flat = config.image_shape, flat
         self.enlarged = height * config.stride, width * config.stride
@@ -93,17 +94,18 @@ class Encoder(Dense):
 
 
 class Decoder(Dense):
-    """The encoder's layers in reverse; latents (batch[, samples], latent_dim) to logits (..., h, w, c).
+    """The encoder's layers in reverse; `inputs` numbers, by default latent_dim, (batch[, samples], inputs), to logits
+    (..., h, w, c).
 
     Where the encoder enlarges images, what is below them and to their right is cut off again.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, inputs: int | None = None):
         network = config.network
         self.grid_shape = config.grid_shape
         height, width, deep = self.grid_shape
         head = "grid" if network.channels else "logits"
-        widths = (network.latent_dim + network.classes, *reversed(network.hidden))
+        widths = ((inputs or network.latent_dim) + network.classes, *reversed(network.hidden))
         super().__init__(config, widths, {head: height * width * deep})
         channels = (*reversed(network.channels), config.image_shape[2])
         self.deconvolutions = nn.ModuleList([deconvolution(a, b) for a, b in pairwise(channels[:-1])])

@@ -68,7 +68,7 @@ class Outputs(NamedTuple):
     latents: Any
     """Shape (batch[, samples], n): the sample or the code that was decoded."""
     layers: tuple[StochasticLayer, ...] = ()
-    """Everything that was drawn, in the order of the noise; the first layer's latents are those that are decoded."""
+    """Everything that was drawn, in the order of the noise."""
     log_scale: Any = None
     """Logarithm of the likelihood's scale where the decoder learns it, (batch[, samples], 1, 1, 1)."""
     codes: Codes | None = None
@@ -98,6 +98,20 @@ class Terms(NamedTuple):
         """The inverse of `named`."""
         own = {name: named[name] for name in cls._fields if name in named}
         return cls(**own, more={name: term for name, term in named.items() if name not in own} or None)
+
+
+def layer_term(place: int) -> str:
+    """The name of the KL of the stochastic layer at that place, from 1, where there are several."""
+    return f"kl_layer_{place}_nats"
+
+
+def kl_of_layers(terms: Terms) -> list[Any]:
+    """The KL of each of several stochastic layers, in their order."""
+    found, place = [], 1
+    while layer_term(place) in (terms.more or {}):
+        found.append((terms.more or {})[layer_term(place)])
+        place += 1
+    return found
 
 
 NAMES = ("total", "reconstruction", "kl")

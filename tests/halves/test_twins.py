@@ -56,7 +56,7 @@ def test_same_signatures(name):
     assert (a.__doc__ is None) == (b.__doc__ is None)
 
 
-OURS = ("ae", "vae", "two_layer_vae", "vq_vae", "mixture_vae", "kl_autoencoder")
+OURS = ("ae", "vae", "two_layer_vae", "vq_vae", "mixture_vae", "kl_autoencoder", "ladder_vae")
 
 
 @pytest.mark.parametrize("name", jax_vae.__all__)

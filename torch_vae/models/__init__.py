@@ -13,6 +13,7 @@ from ..layers import Autoencoder
 from ..parameters import load_arrays, parameter_shapes, parameter_starts
 from .ae import AE
 from .kl_autoencoder import KLAutoencoder
+from .ladder_vae import LadderVAE
 from .mixture_vae import MixtureVAE
 from .two_layer_vae import TwoLayerVAE
 from .vae import VAE
@@ -24,6 +25,7 @@ __all__ = [
     "VAE",
     "VQVAE",
     "KLAutoencoder",
+    "LadderVAE",
     "MixtureVAE",
     "TwoLayerVAE",
     "create_model",

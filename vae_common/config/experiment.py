@@ -19,6 +19,7 @@ from vae_common.config.likelihoods import LIKELIHOODS
 from vae_common.config.objectives import OBJECTIVES, Objective, Refusal
 from vae_common.config.parts import DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
 from vae_common.config.registry import MODELS, ModelEntry, Shape, size
+from vae_common.contracts import layer_term
 from vae_common.errors import InputError, one_line, require, shown
 
 
@@ -146,7 +147,7 @@ class Config(Checked):
     def layer_terms(self) -> tuple[str, ...]:
         """The names of the KL of each stochastic layer, where there are several."""
         count = len(self.layer_shapes)
-        return tuple(f"kl_layer_{place}_nats" for place in range(1, count + 1)) if count > 1 else ()
+        return tuple(layer_term(place) for place in range(1, count + 1)) if count > 1 else ()
 
     @property
     def term_names(self) -> tuple[str, ...]:

@@ -111,12 +111,15 @@ class _Loss(Checked):
     """Posterior draws per image and training step."""
     kl_warmup: CountOrNone = 0
     """Steps over which the KL's weight grows linearly to beta."""
+    kl_stagger: CountOrNone = 0
+    """ladder_vae: steps by which each layer's warm-up begins later than that of the layer above it."""
     free_bits: Rate = 0.0
     """Nats per latent dimension, of its KL's mean over the batch, that cost nothing (Kingma et al. 2016, eq. 15)."""
     commitment: Rate = 0.25
     """vq_vae: weight of the commitment term (van den Oord et al. 2017, eq. 3)."""
 
     def _check(self) -> None:
+        require(not self.kl_stagger or self.kl_warmup > 0, "kl_stagger", self.kl_stagger, "0 without kl_warmup")
         exact = self.kl == "gaussian" or not self.free_bits
         require(
             exact, "free_bits", self.free_bits, f"0 beside kl {self.kl}: it needs the exact KL per latent dimension"

@@ -30,15 +30,15 @@ class ModelEntry:
 
     class_name: str
     layers: Callable[[Any], Sequence[Shape]] = lambda config: ()
-    """The shapes of its stochastic layers' latents, in the order of their noise; the first one's are decoded."""
+    """The shapes of its stochastic layers' latents, in the order of their noise."""
     latent_shape: Callable[[Any], Shape] = lambda config: (config.network.latent_dim,)
-    """Of what is decoded."""
+    """Of what is decoded: by default the first layer's latents."""
     prior_dim: Callable[[Any], int] | None = None
     """Standard-normal numbers that one draw from the prior takes; by default those that a posterior draw takes."""
     exact_kl: bool = True
     """Whether the KL of each layer is known, given the layers above it; else it is estimated from the draws."""
     standard_prior: bool = True
-    """Whether what is decoded is standard normal under the prior."""
+    """Whether the first layer's latents are standard normal under the prior, and what is decoded is those."""
     quantizes: bool = False
     """Whether the forward pass has `codes`, with a uniform prior."""
     labels: bool = True
@@ -145,6 +145,18 @@ class MixtureFields:
 
 
 @dataclass(frozen=True)
+class LadderFields:
+    """Stochastic layers above each other."""
+
+    ladder_layers: Count = 5
+    """ladder_vae: stochastic layers, each of latent_dim latents."""
+    ladder_width: Count = 256
+    """ladder_vae: numbers that its layers hand on, up and down."""
+    ladder_hidden: Count = 128
+    """ladder_vae: width of the hidden layer inside each of its blocks."""
+
+
+@dataclass(frozen=True)
 class ResidualFields:
     """Residual blocks and a grid of latents, as in latent-diffusion models' autoencoders."""
 
@@ -224,4 +236,13 @@ register(
     without_gradient=(".to_k.bias",),
     refuses=_uneven,
     fields=ResidualFields,
+)
+register(
+    "ladder_vae",
+    "LadderVAE",
+    layers=lambda config: ((config.network.latent_dim,),) * config.network.ladder_layers,
+    latent_shape=lambda config: (config.network.latent_dim * config.network.ladder_layers,),
+    standard_prior=False,
+    fields=LadderFields,
+    reads=("kl_stagger",),
 )

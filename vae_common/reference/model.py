@@ -16,9 +16,10 @@ from autograd.tracer import getval
 from scipy.special import ndtr
 
 from vae_common.config import Config
+from vae_common.config.registry import size
 from vae_common.contracts import Codes, Outputs, Posterior, StochasticLayer
 from vae_common.randomness import Start
-from vae_common.reference import networks, residual
+from vae_common.reference import ladder, networks, residual
 from vae_common.reference.distributions import MixtureOfNormals, Normal
 from vae_common.reference.likelihoods import pixel_means
 from vae_common.reference.networks import Weights, decoder, dense, dense_shapes, encoder, linear
@@ -33,8 +34,7 @@ def knows(config: Config) -> bool:
 
 def shapes(config: Config) -> Shapes:
     """Canonical name -> canonical shape of every parameter."""
-    common = networks.shapes(config) if config.entry.common else {}
-    return common | _scale_shape(config) | ORACLES[config.model].shapes(config)
+    return ORACLES[config.model].shapes(config) | _scale_shape(config)
 
 
 def _scale_shape(config: Config) -> Shapes:
@@ -55,7 +55,12 @@ def forward(config: Config, weights: Weights, images: Any, noise: Any, labels: A
 def encode(config: Config, weights: Weights, images: Any, labels: Any = None) -> Posterior:
     """What the latents of images in [0, 1] are drawn from; of a model that draws none the code."""
     found = forward(config, weights, images, np.zeros((len(images), config.noise_dim)), labels)
-    flat = found.layers[0].posterior if found.layers else Posterior(found.latents, None)
+    each = [layer.posterior for layer in found.layers]
+    whole = size(config.layer_shapes) == size([config.latent_shape])  # of several layers that are all decoded
+    if whole and each:
+        flat = Posterior(*(np.concatenate(parts, -1) for parts in zip(*each)))
+    else:
+        flat = each[0] if each else Posterior(found.latents, None)
     shape = (len(images), *config.latent_shape)
     return Posterior(*(None if array is None else array.reshape(shape) for array in flat))
 
@@ -127,7 +132,7 @@ def _two_layer_shapes(config: Config) -> Shapes:
     network = config.network
     below, above, heads = network.latent_dim, network.top_dim, ("mean", "log_std")
     up = dense_shapes("top_encoder", below, network.top_hidden, heads, above)
-    return up | dense_shapes("top_decoder", above, network.top_hidden[::-1], heads, below)
+    return networks.shapes(config) | up | dense_shapes("top_decoder", above, network.top_hidden[::-1], heads, below)
 
 
 def _mixture(weights: Weights) -> MixtureOfNormals:
@@ -140,7 +145,17 @@ def _mixture_vae(config: Config, weights: Weights, images: Any, noise: Any, labe
 
 def _mixture_shapes(config: Config) -> Shapes:
     shape = config.network.components, config.network.latent_dim
-    return {"prior_logits": shape[:1], "prior_mean": shape, "prior_log_std": shape}
+    return networks.shapes(config) | {"prior_logits": shape[:1], "prior_mean": shape, "prior_log_std": shape}
+
+
+def _code_shapes(config: Config) -> Shapes:
+    return networks.shapes(config, ("code",))
+
+
+def _ladder_vae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
+    layers = ladder.layers(config, weights, images, noise, labels)
+    draws = [ladder.drawn(layer.latents, noise) for layer in layers]
+    return _decoded(config, weights, np.concatenate(draws, -1), labels, layers=tuple(layers))
 
 
 def _kl_autoencoder(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
@@ -162,8 +177,8 @@ class Oracle(NamedTuple):
     """Of the config, weights, images, noise and labels."""
     generate: Callable[[Config, Weights, Any], Any] = _itself
     """Latents from the prior, made of standard-normal noise (N, prior_dim)."""
-    shapes: Callable[[Config], Shapes] = lambda config: {}
-    """Of the parameters that are neither the encoder's nor the decoder's."""
+    shapes: Callable[[Config], Shapes] = networks.shapes
+    """Canonical name -> canonical shape of its parameters, but for a likelihood's."""
     starts: Callable[[Config], Mapping[str, Start]] = lambda config: {}
     """How those begin that belong to no layer."""
     decoder: Callable[[Config, Weights, Any, Any], Any] = decoder
@@ -171,13 +186,13 @@ class Oracle(NamedTuple):
 
 
 ORACLES = {
-    "ae": Oracle(_ae),
+    "ae": Oracle(_ae, shapes=_code_shapes),
     "vae": Oracle(_vae),
     "two_layer_vae": Oracle(_two_layer_vae, _lower_given_upper, _two_layer_shapes),
     "vq_vae": Oracle(
         _vq_vae,
         _uniform_codes,
-        lambda config: {"codebook.weight": (config.network.codes, config.network.code_dim)},
+        lambda config: _code_shapes(config) | {"codebook.weight": (config.network.codes, config.network.code_dim)},
     ),
     "mixture_vae": Oracle(
         _mixture_vae,
@@ -185,6 +200,7 @@ ORACLES = {
         _mixture_shapes,
         lambda config: {"prior_logits": Start(), "prior_mean": Start(0.0, 1.0), "prior_log_std": Start()},
     ),
+    "ladder_vae": Oracle(_ladder_vae, ladder.generate, ladder.shapes, lambda config: {"top": Start()}, ladder.decoder),
     "kl_autoencoder": Oracle(_kl_autoencoder, shapes=residual.shapes, starts=_norms, decoder=residual.decoder),
 }
 """Every model that the reference knows."""

@@ -12,7 +12,7 @@ from autograd.scipy import special
 from autograd.tracer import getval
 
 from vae_common.config import Config, LossConfig
-from vae_common.contracts import Outputs, StochasticLayer, Terms, map_arrays
+from vae_common.contracts import Outputs, StochasticLayer, Terms, layer_term, map_arrays
 from vae_common.reference.distributions import Normal, log_normal
 from vae_common.reference.likelihoods import negative_log_likelihood
 from vae_common.reference.model import decoded_again, forward
@@ -48,7 +48,7 @@ def loss_terms(loss: LossConfig, outputs: Outputs, images: Any) -> Terms:
         kls = [np.sum(prior.exact_kls(layer.posterior), -1) for prior, layer in zip(priors, outputs.layers)]
     kls = [_over_draws(kl) for kl in kls]
     kl = sum(kls, np.zeros(len(images))) if outputs.codes is None else outputs.codes.nats
-    more = {f"kl_layer_{place}_nats": each for place, each in enumerate(kls, 1)} if len(kls) > 1 else None
+    more = {layer_term(place): each for place, each in enumerate(kls, 1)} if len(kls) > 1 else None
     return Terms(reconstruction + loss.beta * kl, reconstruction, kl, more=more)
 
 
@@ -106,16 +106,20 @@ def terms_and_gradients(
 
 def _elbo(batch: Batch) -> Value:
     loss, means, codes = batch.config.loss, batch.means, batch.outputs.codes
-    cost, weight = means.kl, loss.beta
+    costs = [means.kl]
     if loss.free_bits:
-        cost = 0.0
+        costs = []
         for layer in batch.outputs.layers:
             each = _prior(layer).exact_kls(layer.posterior)
             each = np.mean(each.reshape(-1, each.shape[-1]), 0)
-            cost = cost + np.sum(np.where(each > loss.free_bits, each, loss.free_bits))
-    if loss.kl_warmup:
-        weight = loss.beta * min(1.0, (batch.step + 1) / loss.kl_warmup)
-    value = means.reconstruction + weight * cost
+            costs.append(np.sum(np.where(each > loss.free_bits, each, loss.free_bits)))
+    elif loss.kl_stagger:
+        each_layer = [np.sum(_prior(layer).exact_kls(layer.posterior), -1) for layer in batch.outputs.layers]
+        costs = [np.mean(each) for each in each_layer]
+    value = means.reconstruction
+    for place, cost in enumerate(costs):
+        grown = (batch.step + 1 - place * loss.kl_stagger) / (loss.kl_warmup or 1)
+        value = value + loss.beta * cost * (min(1.0, max(0.0, grown)) if loss.kl_warmup else 1.0)
     if codes is not None:
         apart = np.sum((getval(codes.inputs) - codes.vectors) ** 2)
         apart = apart + loss.commitment * np.sum((codes.inputs - getval(codes.vectors)) ** 2)
