@@ -42,6 +42,7 @@ import jax_vae
 import torch_vae
 from vae_common.cli import command_line
 from vae_common.config import Config, NetworkConfig, TrainingConfig
+from vae_common.config.registry import MODELS
 from vae_common.contracts import NAMES
 from vae_common.data import datasets
 from vae_common.data.seen import seen_by
@@ -101,12 +102,32 @@ def mnist_files() -> Path:
     return folder
 
 
+COMMON = [name for name, entry in MODELS.items() if entry.common]
+"""The models of the common encoder and decoder."""
+SMALL_NETWORK = {
+    "hidden": (24,),
+    "latent_dim": 3,
+    "ladder_layers": 2,
+    "ladder_width": 8,
+    "ladder_hidden": 6,
+    "block_channels": (4, 4, 4),
+    "norm_groups": 2,
+    "latent_channels": 1,
+}
+
+
+def own_fields(model: str, values: dict) -> dict:
+    """Those fields of a network's config that the model has."""
+    others = {name for entry in MODELS.values() for name in entry.own_fields} - set(MODELS[model].own_fields)
+    return {name: value for name, value in values.items() if name not in others}
+
+
 def small_config(model: str = "vae", dtype: str = "float64", **changes) -> Config:
     """A config that trains in a blink: 784-24-3, batches of 20, two epochs."""
     return replace(
         Config(
             model=model,
-            network=NetworkConfig(hidden=(24,), latent_dim=3),
+            network=NetworkConfig(**own_fields(model, SMALL_NETWORK)),
             training=TrainingConfig(precision=dtype, batch_size=20, epochs=2),
         ),
         **changes,

@@ -84,8 +84,8 @@ def test_idx_files_by_both_names_and_in_colour(tmp_path, dot, channels):
 
 
 def test_padding_is_named():
-    with pytest.raises(InputError, match=r"padded to 32x28 \(np.pad\)"):
-        Config(image_shape=(30, 28, 1), network=NetworkConfig(channels=(4, 8)))
+    with pytest.raises(InputError, match=r"padded to 32x28 \(--image-size, np.pad\)"):
+        Config("kl_autoencoder", image_shape=(30, 28, 1), network=NetworkConfig(block_channels=(8, 8, 8)))
 
 
 def test_a_cache_of_another_version(tmp_path, small):

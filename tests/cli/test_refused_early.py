@@ -34,7 +34,7 @@ EARLY = [
     ("train", "--seed", -1),
     ("train", "--seed", 2**63),
     ("train", "--checkpoint-every", 0),
-    ("train", "--channels", 2, 2, 2),
+    ("train", "--model", "kl_autoencoder", "--block-channels", 8, 8, 8, 8),
     ("compare", "--classes", 3),
     ("compare", "--seeds", 0, 2**63 - 1, "--check", "independent"),
     ("compare", "--hidden", 2_000_000_000),

@@ -12,7 +12,8 @@ from typing import Any
 
 from allpairspy import AllPairs
 
-from tests.conformance.suite import IMAGES, TINY, own_fields
+from tests.conformance.suite import IMAGES, TINY
+from tests.conftest import own_fields
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
 from vae_common.config.objectives import OBJECTIVES
 from vae_common.config.parts import Activation, Binarization, Initializer, PosteriorHead, Reconstruction
@@ -49,6 +50,7 @@ OPTIONS: dict[str, Sequence[Any]] = {
     "optimizer": list(OPTIMIZERS),
 }
 NETWORK = ("channels", "hidden", "activation", "posterior_head", "classes", "initializer", "output_bias")
+ANYBODYS = ("activation", "initializer")
 LOSS = ("reconstruction", "objective", "kl", "samples", "beta", "free_bits", "kl_warmup", "reduction")
 Row = Mapping[str, Any]
 
@@ -56,11 +58,15 @@ Row = Mapping[str, Any]
 def make(row: Row, precision: Any = "float64") -> Config:
     """The row's config, what it does not say at its first value; InputError where it is refused."""
     whole = {name: row.get(name, values[0]) for name, values in OPTIONS.items()}
+    # What the model does not read is left out where the row does not ask for it, and refused where it does.
+    own = MODELS[whole["model"]].own_fields
+    network = {name: whole[name] for name in NETWORK if name in own or name in ANYBODYS or name in row}
+    network |= {"block_channels": (4,)} if "block_channels" in own else {}
     return Config(
         model=whole["model"],
         image_shape=SHAPE,
         train_images=IMAGES,
-        network=NetworkConfig(**own_fields(whole["model"], TINY) | {name: whole[name] for name in NETWORK}),
+        network=NetworkConfig(**own_fields(whole["model"], TINY) | network),
         loss=LossConfig(**{name: whole[name] for name in LOSS}),
         data=DataConfig(binarization=whole["binarization"]),
         training=TrainingConfig(precision=precision, batch_size=9),
@@ -111,13 +117,27 @@ def each_once(options: Mapping[str, Sequence[Any]], rows: int) -> list[Row]:
     return [{name: columns[name][place] for name in options} for place in range(rows)]
 
 
+def possible(row: Row) -> Row:
+    """The row without what does not go with what stands before it."""
+    kept: dict[str, Any] = {}
+    for name, value in row.items():
+        kept |= {name: value} if allowed(kept | {name: value}) else {}
+    return {name: kept.get(name, OPTIONS[name][0]) for name in row}
+
+
 def name_of(row: Row) -> str:
     """The row without what stands at its first value, its model always."""
     own = [str(value) for name, value in row.items() if value != OPTIONS[name][0] and name != "model"]
     return " ".join([row["model"], *own]).replace("(", "").replace(")", "").replace(",", "")
 
 
-ROWS = covering(OPTIONS)
+DEEP = {name: values for name, values in OPTIONS.items() if allowed({"model": "kl_autoencoder", name: values[-1]})}
+"""What a kl_autoencoder reads. Its programs take long to compile, and it shares neither encoder nor decoder with the
+others: two rows, with one block (two and their resampling are in test_tiers.py and test_diffusers.py)."""
+ROWS = [
+    *covering(OPTIONS | {"model": [name for name in OPTIONS["model"] if name != "kl_autoencoder"]}),
+    *(possible(row | {"model": "kl_autoencoder"}) for row in each_once(DEEP, 2)),
+]
 """Every pair of options."""
 MAIN = {name: OPTIONS[name] for name in ("model", "objective", "channels")}
 """What is tried in float32, where rounding hides more: these in pairs, all else in turn."""

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from tests.conftest import own_fields
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
-from vae_common.config.registry import MODELS
 from vae_common.conformance.checks import TIERS
 from vae_common.conformance.engine.checks import Check
 
@@ -40,12 +40,6 @@ TINY = {
     "latent_channels": 2,
     "norm_groups": 2,
 }
-
-
-def own_fields(model: str, values: dict) -> dict:
-    """Those fields of a network's config that the model has."""
-    others = {name for entry in MODELS.values() for name in entry.own_fields} - set(MODELS[model].own_fields)
-    return {name: value for name, value in values.items() if name not in others}
 
 
 def tiny_config(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, term_rows
+from tests.conftest import COMMON, HALVES, term_rows
 from vae_common.config import Config, TrainingConfig
 from vae_common.config.registry import MODELS
 from vae_common.metrics import descriptors, similarity
@@ -14,7 +14,7 @@ def encoded(half, config, digits):
     return half.encode(state.model, digits.test.images)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", COMMON)
 def test_float64(digits, model):
     config = Config(model=model, training=TrainingConfig(precision="float64", epochs=3))
     a, b = (encoded(half, config, digits) for half in HALVES.values())
@@ -23,7 +23,7 @@ def test_float64(digits, model):
             assert np.abs(x - y).max() <= 1e-10 * np.abs(y).max()
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", COMMON)
 def test_float32_after_one_epoch(digits, model):
     config = Config(model=model, training=TrainingConfig(epochs=1))
     a, b = (encoded(half, config, digits) for half in HALVES.values())

@@ -7,11 +7,10 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from tests.conformance.suite import assert_conformant, images_for, own_fields
-from tests.conftest import HALVES
+from tests.conformance.suite import assert_conformant, images_for
+from tests.conftest import COMMON, HALVES, own_fields
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.config.parts import Initializer, PosteriorHead
-from vae_common.config.registry import MODELS
 from vae_common.conformance.lockstep import tier_checks
 from vae_common.errors import InputError
 
@@ -32,7 +31,7 @@ def possible(**parts):
 
 CONFIGS = st.builds(
     possible,
-    model=st.sampled_from(sorted(MODELS)),
+    model=st.sampled_from(sorted(COMMON)),
     seed=st.integers(0, 2**40),
     image_shape=st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3])),
     network=st.fixed_dictionaries(
@@ -43,6 +42,9 @@ CONFIGS = st.builds(
             "top_hidden": st.just((3,)),
             "top_dim": st.integers(1, 3),
             "codes": st.integers(2, 6),
+            "ladder_layers": st.integers(1, 3),
+            "ladder_width": st.integers(1, 6),
+            "ladder_hidden": st.integers(1, 6),
             "classes": st.sampled_from([0, 3]),
             "initializer": st.sampled_from(typing.get_args(Initializer)),
             "posterior_head": st.sampled_from(typing.get_args(PosteriorHead)),

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, small_config, term_rows
+from tests.conftest import COMMON, HALVES, small_config, term_rows
 from vae_common.config import Config, DataConfig, NetworkConfig, TrainingConfig
-from vae_common.config.registry import MODELS
 from vae_common.conformance.engine.checks import difference
 from vae_common.errors import InputError
 from vae_common.runs import checkpoints, trainer
@@ -48,7 +47,7 @@ def two_epochs(half, state, small):
     return state, np.concatenate(terms)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", COMMON)
 @pytest.mark.parametrize(("framework", "execution"), MODES)
 @pytest.mark.parametrize(
     ("precision", "binarization"), [("float64", "dynamic"), ("float64", "none"), ("float32", "dynamic")]
@@ -158,7 +157,7 @@ def test_states_that_do_not_stack(half, small):
             half.stack_states(others)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", COMMON)
 def test_bfloat16_follows_float32(half, model, digits):
     """Parameters stay float32; losses differ, and little."""
     losses = {}

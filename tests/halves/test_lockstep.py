@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, small_config, term_rows
+from tests.conftest import COMMON, HALVES, small_config, term_rows
 from vae_common import randomness, reference
 from vae_common.config import Config, DataConfig, LossConfig, TrainingConfig
 from vae_common.config.registry import MODELS
@@ -42,7 +42,7 @@ def assert_lockstep(a, b):
 @pytest.mark.parametrize(
     ("model", "loss", "epochs"),
     [("vae", "bernoulli", 10), ("vae", "tutorial", 3), ("ae", "tutorial", 3)]
-    + [(model, "bernoulli", 3) for model in MODELS if model != "vae"],
+    + [(model, "bernoulli", 3) for model in COMMON if model != "vae"],
 )
 def test_many_steps_of_the_full_size_model(digits, model, loss, epochs):
     config = Config(seed=3, loss=LOSSES[loss], training=TrainingConfig(precision="float64")).of_model(model)

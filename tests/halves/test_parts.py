@@ -147,5 +147,6 @@ def test_every_model_from_the_shell(tmp_path):
         assert abs(found["models"][model]["relative_difference"]["total_nats"]) < 1e-3
         for figure in ("prior_samples", "decoded_grid", "interpolation", "reconstructions"):
             assert (tmp_path / "c/figures" / model / f"{figure}.png").stat().st_size > 3000
-    said = script("compare", "--models", "ae", "--channels", "4", "4", "4", *QUICK, cwd=tmp_path, status=2)
-    assert "channels (4, 4, 4) on images of 28x28" in said
+    deep = ("--models", "kl_autoencoder", "--block-channels", "8", "8", "8", "8")
+    said = script("compare", *deep, "--epochs", "1", cwd=tmp_path, status=2)
+    assert "block_channels (8, 8, 8, 8) on images of 28x28" in said

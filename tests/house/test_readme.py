@@ -11,9 +11,8 @@ import safetensors.flax
 import safetensors.torch
 from flax import nnx
 
-from tests.conftest import HALVES, ROOT, small_config
+from tests.conftest import COMMON, HALVES, ROOT, small_config
 from vae_common.config import NetworkConfig
-from vae_common.config.registry import MODELS
 from vae_common.runs.checkpoints import write_weights
 
 README = (ROOT / "README.md").read_text()
@@ -78,7 +77,7 @@ def test_the_site_builds(tmp_path):
     assert (tmp_path / "tutorial.html").read_text().count("<img") >= 2  # its figures
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", COMMON)
 def test_weights_without_this_code(model, tmp_path, monkeypatch):
     """Both snippets of docs/running.md, on every model: what is loaded encodes and decodes as what was saved."""
     section = (ROOT / "docs" / "running.md").read_text().partition("## Weights without this code")[2]

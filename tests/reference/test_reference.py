@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from tests.conftest import random_batch, small_config
+from tests.conftest import SMALL_NETWORK, own_fields, random_batch, small_config
 from vae_common import randomness, reference
 from vae_common.config import Config, LossConfig, NetworkConfig
 from vae_common.contracts import Outputs, Posterior, StochasticLayer, map_arrays
@@ -135,7 +135,8 @@ def test_kl_is_the_kl():
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
 def test_reference_gradients_are_the_slope(model, loss, activation):
     """Against central differences; before a quantizer the straight-through gradient is another thing by design."""
-    network = NetworkConfig(hidden=(6, 5), latent_dim=2, activation=activation)
+    tiny = SMALL_NETWORK | {"hidden": (6, 5), "latent_dim": 2, "activation": activation, "block_channels": (4,)}
+    network = NetworkConfig(**own_fields(model, tiny))
     config = replace(small_config(model, loss=loss), image_shape=(3, 2, 1), network=network)
     weights = initial(config)
     images, noise = random_batch(config)

@@ -23,7 +23,7 @@ EXTREMES = {
     "encoder.mean.bias": (-30, 30),
     "encoder.log_std.bias": (-14, 5),
     "decoder.logits.bias": (-300, 300),
-    "quant_conv.bias": (30, -40),  # past the clamp of log sigma^2
+    "quant_conv.bias": (5, -40),  # past the clamp of log sigma^2
     "decoder.conv_out.bias": (-300, 300),
 }
 NEARER = {"encoder.mean.bias": (-5, 5), "encoder.log_std.bias": (-14, 0), "decoder.logits.bias": (-100, 100)}
@@ -94,7 +94,10 @@ def injected_states(oracle: Oracle, config: Config, data: TrainingData) -> Itera
         _, gradients = oracle.terms_and_gradients(config, weights, unit(images), noise, labels, step)
         weights, first, second = reference_training.adam(config, weights, gradients, first, second, step + 1)
         average = reference_training.averaged(config, average, weights)
+    # Outputs that are pixels have no sigmoid between them and the loss: far out they are merely large sums.
+    linear = dict.fromkeys(("decoder.logits.bias", "decoder.conv_out.bias"), (-3, 3))
     extremes = EXTREMES | NEARER if any(name.startswith("prior") for name in weights) else EXTREMES
+    extremes = extremes | linear if config.loss.likelihood.linear else extremes
     far = {name: np.linspace(*ends, arrays[name].size) for name, ends in extremes.items() if name in arrays}
     for part in {name.partition(".")[0] for name in weights} - {"encoder", "codebook"}:
         layers = [name for name in weights if name.startswith(f"{part}.") and name.endswith(".weight")]

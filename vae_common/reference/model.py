@@ -148,10 +148,6 @@ def _mixture_shapes(config: Config) -> Shapes:
     return networks.shapes(config) | {"prior_logits": shape[:1], "prior_mean": shape, "prior_log_std": shape}
 
 
-def _code_shapes(config: Config) -> Shapes:
-    return networks.shapes(config, ("code",))
-
-
 def _ladder_vae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
     layers = ladder.layers(config, weights, images, noise, labels)
     draws = [ladder.drawn(layer.latents, noise) for layer in layers]
@@ -186,13 +182,13 @@ class Oracle(NamedTuple):
 
 
 ORACLES = {
-    "ae": Oracle(_ae, shapes=_code_shapes),
+    "ae": Oracle(_ae),
     "vae": Oracle(_vae),
     "two_layer_vae": Oracle(_two_layer_vae, _lower_given_upper, _two_layer_shapes),
     "vq_vae": Oracle(
         _vq_vae,
         _uniform_codes,
-        lambda config: _code_shapes(config) | {"codebook.weight": (config.network.codes, config.network.code_dim)},
+        lambda config: networks.shapes(config) | {"codebook.weight": (config.network.codes, config.network.code_dim)},
     ),
     "mixture_vae": Oracle(
         _mixture_vae,

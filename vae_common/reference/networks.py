@@ -14,13 +14,15 @@ from vae_common.config import Config
 Weights = Mapping[str, Any]
 
 
-def shapes(config: Config, heads: tuple[str, ...] = ("mean", "log_std"), width: int = 0) -> dict[str, tuple[int, ...]]:
+def shapes(config: Config, heads: tuple[str, ...] = (), width: int = 0) -> dict[str, tuple[int, ...]]:
     """Canonical name -> canonical shape of the encoder's and the decoder's parameters.
 
-    `width` is that of the encoder's heads, and what the decoder reads; by default latent_dim.
+    `heads` are the encoder's, by default those of a Gaussian, or of a code. `width` is theirs, and what the decoder
+    reads; by default latent_dim.
     """
     network = config.network
     latent_dim, found = width or network.latent_dim, {}
+    heads = heads or (("mean", "log_std") if config.entry.draws else ("code",))
 
     def layer(name: str, inputs: int, outputs: int, transposed: bool = False, kernel: tuple[int, ...] = ()) -> None:
         sides = (inputs, outputs) if transposed else (outputs, inputs)
