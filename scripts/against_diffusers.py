@@ -14,7 +14,6 @@ float32 a unit at its kink is on for one and off for another.
 from __future__ import annotations
 
 import math
-import platform
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -220,16 +219,21 @@ def main(arguments: Arguments) -> int:
     tried = [*random_settings(arguments.configs), *[STABLE_DIFFUSION] * arguments.large]
     diffusers.utils.logging.set_verbosity_error()
     found = []
-    for name, half in load_halves("jax", "torch", program_cache=False).items():
+    halves = load_halves("jax", "torch", program_cache=False)
+    for name, half in halves.items():
         for precision, limit in LIMITS.items():
             rows = [compare(half, smooth(settings, precision), precision) for settings in tried]
             found += rows
             worst = max(rows, key=lambda row: row.worst)
             print(f"{name} {precision}: worst {worst.worst:.2g} of {limit:g} ({worst.worst_gradient})", flush=True)
     if arguments.output:
-        versions = {"diffusers": diffusers.__version__, "torch": torch.__version__, "python": platform.python_version()}
-        command = "python -m scripts.against_diffusers " + " ".join(sys.argv[1:])
-        files.write_json(arguments.output, {"command": command, **versions, "rows": [asdict(row) for row in found]})
+        frameworks = [half.environment()["framework"].partition(",")[0] for half in halves.values()]
+        record = {
+            "command": ["python", "-m", "scripts.against_diffusers", *sys.argv[1:]],
+            "framework": "; ".join([f"diffusers {diffusers.__version__}", *frameworks]),
+            "rows": [asdict(row) for row in found],
+        }
+        files.write_json(arguments.output, record)
     return 0 if all(row.passed for row in found) else 1
 
 

@@ -30,6 +30,7 @@ SHOWS = {
     "paper-table/table.json": "table 1 of Burda et al. 2016 after 40 of 3,280 passes; what is missing says so",
     "benchmark-quick/benchmark.json": "a step over its floor, starts, the recipe",
     "benchmark-cpu/benchmark.json": "batch sizes, precisions, seeds, time to a test loss, growth",
+    "diffusers.json": "kl_autoencoder against diffusers: 20 random configs and Stable Diffusion's",
     "tpu_compile.json": "step and epoch for TPU v5e, compiled and not run",
 }
 """What each record shows, in the order of the table."""
