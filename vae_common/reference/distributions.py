@@ -24,8 +24,11 @@ class Normal(NamedTuple):
         return self.mean + np.exp(self.log_std) * noise
 
     def log_density(self, latents: Any) -> Any:
-        """In nats, summed over the last axis."""
-        return np.sum(log_normal(latents, self.mean, self.log_std), -1)
+        """In nats, summed over the last axis; where each image has several draws, of all of them."""
+        mean, log_std = self.mean, self.log_std
+        if np.ndim(mean) == 2 and np.ndim(latents) == 3:
+            mean, log_std = mean[:, None], log_std[:, None]
+        return np.sum(log_normal(latents, mean, log_std), -1)
 
     def exact_kls(self, posterior: Posterior) -> Any:
         """KL of each of the posterior's Gaussians to these."""
