@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tests.conftest import own_fields
+from tests.conftest import HALVES, own_fields
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.conformance.checks import TIERS
 from vae_common.conformance.engine.checks import Check
@@ -64,6 +64,13 @@ def tiny_config(
     )
     changed = {part: replace(getattr(config, part), **of) for part, of in (options or {}).items()}
     return replace(config, train_images=IMAGES, **changed)
+
+
+def few_at_a_time(monkeypatch) -> None:
+    """Inference in small batches, so that more than one of them takes little."""
+    for half in HALVES.values():
+        monkeypatch.setattr(half, "INFERENCE_BATCH", 20)
+        monkeypatch.setattr(half.inference, "INFERENCE_BATCH", 20)
 
 
 def with_likelihood(config: Config, **changes) -> Config:

@@ -2,11 +2,23 @@
 
 import pytest
 
-from tests.conformance.covering import DEEP, MAIN, OPTIONS, ROWS, allowed, covering, each_once, make, missing, name_of
+from tests.conformance.covering import (
+    DEEP,
+    MAIN,
+    OPTIMIZERS,
+    OPTIONS,
+    ROWS,
+    allowed,
+    covering,
+    each_once,
+    make,
+    missing,
+    name_of,
+)
 from tests.conformance.suite import eroded, images_for, note_use
 from tests.conftest import HALVES
 from vae_common.config.registry import MODELS
-from vae_common.conformance.checks import input_checks, pass_checks, step_checks
+from vae_common.conformance.checks import adam_checks, input_checks, pass_checks, step_checks
 from vae_common.conformance.lockstep import lockstep
 from vae_common.conformance.operations import operation_checks
 from vae_common.conformance.oracle import oracle_for
@@ -56,6 +68,19 @@ def test_float32(row):
     wrong = [check for check in found if not check.passed]
     assert not wrong, sorted(wrong, key=lambda check: -check.ratio)[:5]
     note_use(found, "float32")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_every_optimizer(optimizer, dtype):
+    """T4a: it knows no model."""
+    config = make({"optimizer": optimizer}, dtype)
+    *_, warm, _ = injected_states(oracle_for(HALVES, config), config, training_data(config, images_for(config)))
+    found = list(adam_checks(HALVES, config, warm))
+    assert found
+    assert all(check.passed for check in found), found
+    assert not eroded(found, dtype)
+    note_use(found, dtype)
 
 
 def test_no_allowed_pair_is_left_out():

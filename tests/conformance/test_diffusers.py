@@ -13,9 +13,11 @@ import pytest
 import safetensors.numpy
 
 from tests.conformance.planting import forget_programs, functions
+from tests.conformance.suite import assert_conformant, few_at_a_time, images_for, tiny_config
 from tests.conftest import HALVES, ROOT, script
 from vae_common.conformance.engine.checks import difference
 from vae_common.conformance.engine.faults import everywhere, patched
+from vae_common.conformance.lockstep import tier_checks
 from vae_common.errors import InputError
 from vae_common.runs import checkpoints, diffusers
 
@@ -44,6 +46,13 @@ def test_the_record_is_whole_and_within_its_limits():
                 assert against.Compared(**row).passed, row
                 assert row["moments"] <= limit
                 assert row["decoded"] <= limit
+
+
+def test_all_tiers(monkeypatch):
+    """T0 to T5 against the NumPy oracle, with two sizes of grids."""
+    few_at_a_time(monkeypatch)
+    config = tiny_config("kl_autoencoder")
+    assert_conformant(tier_checks(HALVES, config, images_for(config), steps=10), "float64")
 
 
 @pytest.fixture(scope="module")

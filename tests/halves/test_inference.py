@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, small_config
+from tests.conftest import COMMON, HALVES, small_config
 from vae_common import reference
-from vae_common.config.registry import MODELS
 from vae_common.errors import InputError
 
 pytestmark = pytest.mark.quick
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=COMMON)
 def config(request):
     return small_config(request.param)
 

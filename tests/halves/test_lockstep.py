@@ -6,7 +6,6 @@ import pytest
 from tests.conftest import COMMON, HALVES, small_config, term_rows
 from vae_common import randomness, reference
 from vae_common.config import Config, DataConfig, LossConfig, TrainingConfig
-from vae_common.config.registry import MODELS
 from vae_common.data.seen import training_images
 from vae_common.reference import training as reference_training
 
@@ -66,7 +65,7 @@ def test_another_seed_is_another_experiment(half, small):
         assert_lockstep(*runs)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", COMMON)
 def test_train_epoch_is_train_step_repeated_and_the_reference(half, small, model):
     config = small_config(model)
     terms, arrays = run(half, config, small.train.images, 1)

@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.conftest import small_config
+from tests.conftest import COMMON, small_config
 from vae_common import randomness, reference
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.errors import InputError
-from vae_common.reference.model import ORACLES
 from vae_common.runs.epoch_records import NonFiniteLoss
 
 
@@ -63,7 +62,7 @@ def test_the_reported_loss_is_per_image_whatever_the_reduction(half, small):
     assert total == pytest.approx(mean, rel=0.02)  # Adam all but ignores the loss's scale
 
 
-@pytest.mark.parametrize("model", ORACLES)
+@pytest.mark.parametrize("model", COMMON)
 @pytest.mark.parametrize("images", [1, 70])
 def test_evaluate_uses_every_image(half, small, model, images, monkeypatch):
     """Also a partial last batch, against the reference."""
