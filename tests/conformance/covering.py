@@ -122,7 +122,7 @@ def possible(row: Row) -> Row:
     kept: dict[str, Any] = {}
     for name, value in row.items():
         kept |= {name: value} if allowed(kept | {name: value}) else {}
-    return {name: kept.get(name, OPTIONS[name][0]) for name in row}
+    return kept
 
 
 def name_of(row: Row) -> str:
@@ -131,13 +131,14 @@ def name_of(row: Row) -> str:
     return " ".join([row["model"], *own]).replace("(", "").replace(")", "").replace(",", "")
 
 
-DEEP = {name: values for name, values in OPTIONS.items() if allowed({"model": "kl_autoencoder", name: values[-1]})}
-"""What a kl_autoencoder reads. Its programs take long to compile, and it shares neither encoder nor decoder with the
-others: two rows, with one block (two and their resampling are in test_tiers.py and test_diffusers.py)."""
+DEEP = ("ladder_vae", "kl_autoencoder")
+"""Their programs take long to compile: what they read is tried in turn, in two rows each. (All else that they have:
+test_ladder.py, test_diffusers.py.)"""
+COMMON = OPTIONS | {"model": [name for name in OPTIONS["model"] if name not in DEEP]}
 ROWS = [
-    *covering(OPTIONS | {"model": [name for name in OPTIONS["model"] if name != "kl_autoencoder"]}),
-    *(possible(row | {"model": "kl_autoencoder"}) for row in each_once(DEEP, 2)),
+    *covering(COMMON),
+    *(possible({"model": model} | row) for model in DEEP for row in each_once({**OPTIONS, "model": [model]}, 2)),
 ]
-"""Every pair of options."""
-MAIN = {name: OPTIONS[name] for name in ("model", "objective", "channels")}
+"""Every pair of options of the common models, and some of the deep ones."""
+MAIN = {name: COMMON[name] for name in ("model", "objective", "channels")}
 """What is tried in float32, where rounding hides more: these in pairs, all else in turn."""

@@ -31,7 +31,7 @@ def possible(**parts):
 
 CONFIGS = st.builds(
     possible,
-    model=st.sampled_from(sorted(COMMON)),
+    model=st.sampled_from(sorted(set(COMMON) - {"ladder_vae"})),  # which test_ladder.py has
     seed=st.integers(0, 2**40),
     image_shape=st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3])),
     network=st.fixed_dictionaries(
@@ -42,9 +42,6 @@ CONFIGS = st.builds(
             "top_hidden": st.just((3,)),
             "top_dim": st.integers(1, 3),
             "codes": st.integers(2, 6),
-            "ladder_layers": st.integers(1, 3),
-            "ladder_width": st.integers(1, 6),
-            "ladder_hidden": st.integers(1, 6),
             "classes": st.sampled_from([0, 3]),
             "initializer": st.sampled_from(typing.get_args(Initializer)),
             "posterior_head": st.sampled_from(typing.get_args(PosteriorHead)),
@@ -65,7 +62,8 @@ CONFIGS = st.builds(
 ).filter(bool)
 
 
-@hypothesis.settings(max_examples=4, deadline=None, derandomize=True, database=None)
+# What fails is not made smaller: each try compiles its own programs.
+@hypothesis.settings(max_examples=4, deadline=None, derandomize=True, database=None, phases=[hypothesis.Phase.generate])
 @hypothesis.given(CONFIGS)
 def test_any_configuration(config):
     # One-pixel ReLU networks may have all-zero gradients; those compare exactly, and no parameter is unused for that.

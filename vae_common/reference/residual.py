@@ -100,7 +100,8 @@ def decoder(config: Config, weights: Weights, latents: Any, labels: Any) -> Any:
             larger = np.repeat(np.repeat(features, 2, 1), 2, 2)
             features = _conv(weights, f"{name}.upsamplers.0.conv", larger)
     images = _end(config, weights, "decoder", features)
-    return images.reshape(*latents.shape[: latents.ndim - len(config.latent_shape)], *config.image_shape)
+    lead = latents.shape[:-3] if latents.ndim > 3 else latents.shape[:-1]  # flat ones have at most a batch and draws
+    return images.reshape(*lead, *config.image_shape)
 
 
 def _middle(config: Config, weights: Weights, part: str, features: Any) -> Any:
