@@ -31,7 +31,7 @@ SHOWS = {
     "benchmark-quick/benchmark.json": "a step over its floor, starts, the recipe",
     "benchmark-cpu/benchmark.json": "batch sizes, precisions, seeds, time to a test loss, growth",
     "diffusers.json": "kl_autoencoder against diffusers: 20 random configs and Stable Diffusion's",
-    "convolution-floor.json": "steps of a convolutional and a residual model over their convolutions and products alone",
+    "convolution-floor.json": "steps of convolutional and residual models over their convolutions alone",
     "tpu_compile.json": "step and epoch for TPU v5e, compiled and not run",
 }
 """What each record shows, in the order of the table."""
