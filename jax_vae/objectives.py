@@ -19,6 +19,7 @@ from vae_common.contracts import Outputs, Posterior, Terms, kl_of_layers, map_ar
 from .device import Array
 from .distributions import LOG_ROOT
 from .losses import exact_kls, log_posterior, log_prior, log_weights, loss_terms
+from .quantizers import use_terms
 
 
 class Batch(NamedTuple):
@@ -65,14 +66,20 @@ def batch_loss(
     scale = len(images) if config.loss.reduction == "sum" else 1
     differentiated = found.value if found.differentiated is None else found.differentiated
     more = {**(means.more or {}), **(found.terms or {})}
-    return differentiated * scale, means._replace(objective=found.value, more=more)
+    if outputs.codes is not None:
+        more |= use_terms(outputs.codes.indices, config.codes, images.dtype)
+    differentiated = differentiated * scale
+    for before, after in model.follow(outputs):
+        # The gradient is the change, which `updated` subtracts.
+        differentiated = differentiated + (before * jax.lax.stop_gradient(before - after)).sum()
+    return differentiated, means._replace(objective=found.value, more=more)
 
 
 def elbo(batch: Batch) -> Minimised:
-    """Reconstruction + beta * KL, with warm-up and free bits; of codes also what pulls them and the encoder."""
+    """Reconstruction + beta * KL, with warm-up and free bits; of codes also what they are penalised by."""
     loss, means, codes = batch.config.loss, batch.means, batch.outputs.codes
     value = means.reconstruction + _weighted_kl(loss, batch.outputs, means, batch.step)
-    return Minimised(value if codes is None else value + _quantization(loss, codes).mean())
+    return Minimised(value if codes is None else value + codes.penalty.mean())
 
 
 def iwae(batch: Batch) -> Minimised:
@@ -134,13 +141,6 @@ def _free_of_bits(loss, outputs):
     """Each layer's KL, of whose latents the first `free_bits` cost nothing."""
     kls: Any = (exact_kls(layer) for layer in outputs.layers)  # known: else free bits are refused
     return [jnp.clip(of.reshape(-1, of.shape[-1]).mean(0), min=loss.free_bits).sum() for of in kls]
-
-
-def _quantization(loss, codes):
-    """The codebook's and the encoder's pull on each other (van den Oord et al. 2017, eq. 3), (batch,)."""
-    codebook = (jax.lax.stop_gradient(codes.inputs) - codes.vectors) ** 2
-    commitment = (codes.inputs - jax.lax.stop_gradient(codes.vectors)) ** 2
-    return (codebook + loss.commitment * commitment).sum(-1)
 
 
 def _weights(batch):

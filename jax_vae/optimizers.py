@@ -53,6 +53,11 @@ def clipped(config: Config, gradients: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf * factor, gradients)
 
 
+def followed(model: Any, changes: Any) -> Any:
+    """The model after these changes of what follows the batch."""
+    return model if changes is None else jax.tree.map(lambda leaf, change: leaf - change, model, changes)
+
+
 def averaged(config: Config, average: Any, model: Any) -> Any:
     """The moving average of the weights after an update; it starts at the initial ones."""
     decay = config.optimizer.average

@@ -6,10 +6,11 @@ the same attribute names in both halves, so this bridge is generic and knows no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -62,6 +63,15 @@ def load_arrays(model: M, arrays: Mapping[str, np.ndarray], dtype: str, device: 
     return jax.tree_util.tree_unflatten(structure, values)
 
 
+def set_apart(gradients: Any, names: Sequence[str]) -> tuple[Any, Any]:
+    """The gradients with zeros at these canonical names, and with zeros at all others; None for none."""
+    if not names:
+        return gradients, None
+    apart = jax.tree_util.tree_map_with_path(lambda path, leaf: _name(path) in names, gradients)
+    kept = jax.tree.map(lambda leaf, own: jnp.zeros_like(leaf) if own else leaf, gradients, apart)
+    return kept, jax.tree.map(lambda leaf, own: leaf if own else jnp.zeros_like(leaf), gradients, apart)
+
+
 def _named(model: nnx.Module) -> dict[str, tuple[jax.Array, tuple[int, ...]]]:
     """By canonical name each leaf, and its axes in the canonical order."""
     leaves = jax.tree_util.tree_flatten_with_path(model)[0]
@@ -74,7 +84,7 @@ def _keys(path: tuple) -> list[str]:
 
 
 def _name(path: tuple) -> str:
-    """The canonical name of a leaf of a module: `encoder.hidden.0.weight`."""
+    """The canonical name of a leaf of a module, by its path: `encoder.hidden.0.weight`."""
     return ".".join(_CANONICAL.get(key, key) for key in _keys(path))
 
 

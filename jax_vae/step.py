@@ -19,8 +19,8 @@ from vae_common.contracts import Terms
 from .batches import on_device
 from .device import device_for, precision
 from .objectives import batch_loss
-from .optimizers import adam, averaged, clipped
-from .parameters import load_arrays, to_arrays
+from .optimizers import adam, averaged, clipped, followed
+from .parameters import load_arrays, set_apart, to_arrays
 from .state import State, update_count
 
 
@@ -69,10 +69,14 @@ def batch_gradients(state: State, images: Any, noise: Any, labels: Any = None) -
 
 
 def updated(state: State, gradients: Any) -> State:
-    """The state after Adam's update by these gradients: clipped first, averaged afterwards, as configured."""
+    """The state after Adam's update by these gradients: clipped first, averaged afterwards, as configured.
+
+    Parameters that follow the batch move by what stands in place of their gradients.
+    """
+    gradients, changes = set_apart(gradients, state.config.followers)
     gradients = clipped(state.config, gradients)
     updates, optimizer = adam(state.config).update(gradients, state.optimizer, state.model)
-    model = optax.apply_updates(state.model, updates)
+    model = followed(optax.apply_updates(state.model, updates), changes)
     average = None if state.average is None else averaged(state.config, state.average, model)
     return replace(state, model=model, optimizer=optimizer, average=average)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
@@ -64,66 +65,125 @@ class Dense(nn.Module):
         return tuple(outputs[..., a:b] for a, b in pairwise((0, *self.ends)))
 
 
-class Encoder(Dense):
+class Convolutions:
+    """What encoders have before their heads: convolutions that halve images, each with its activation.
+
+    Images that they would not halve evenly are enlarged first, with zeros below and to the right.
+    """
+
+    activation: Any
+    products: str | None
+
+    def add_convolutions(self, config: Config) -> None:
+        """Makes the layers."""
+        height, width, _ = config.grid_shape
+        self.convolutions = nn.ModuleList(
+            [convolution(a, b) for a, b in pairwise((config.image_shape[2], *config.network.channels))]
+        )
+        self.image_shape = config.image_shape
+        self.enlarged = height * config.stride, width * config.stride
+
+    def convolved(self, images: Array) -> Array:
+        """Features (batch, *grid_shape) of images (batch, height, width, channels), or flat ones."""
+        features = enlarged(images.reshape(-1, *self.image_shape), *self.enlarged)
+        for layer in self.convolutions:
+            features = self.activation(convolve(features, layer, self.products))
+        return features
+
+
+class Deconvolutions:
+    """The same in reverse: features to logits; what is below images and to their right is cut off again."""
+
+    activation: Any
+    products: str | None
+
+    def add_deconvolutions(self, config: Config) -> None:
+        """Makes the layers, and what is learned of the likelihood."""
+        channels = (*reversed(config.network.channels), config.image_shape[2])
+        self.deconvolutions = nn.ModuleList([deconvolution(a, b) for a, b in pairwise(channels[:-1])])
+        if config.network.channels:
+            self.logits = deconvolution(*channels[-2:])
+        if config.loss.likelihood.learns_scale:
+            self.log_scale = parameter((1,), Start(LOG_SCALE))
+        self.image_shape, self.grid_shape = config.image_shape, config.grid_shape
+
+    def deconvolved(self, features: Array) -> Array:
+        """Logits (batch, *image_shape) of features, of the grid's shape or flat."""
+        features = features.reshape(-1, *self.grid_shape)
+        for layer in (*self.deconvolutions, self.logits):
+            features = deconvolve(self.activation(features), layer, self.products)
+        return features[:, : self.image_shape[0], : self.image_shape[1]]
+
+
+class Encoder(Dense, Convolutions):
     """Convolutions, if any, hidden layers and one linear head per name, for example `mean` and `log_std`.
 
     Takes images of shape (batch, height, width, channels), flattened in that order (or already flat), and labels
     (batch,) if the model is given any; returns a tuple of arrays (batch, outputs), one per head, by default of
-    `latent_dim`. Images that the convolutions would not halve evenly are enlarged first, with zeros below and to the
-    right.
+    `latent_dim`.
     """
 
     def __init__(self, config: Config, heads: Sequence[str], outputs: int | None = None):
-        network = config.network
-        channels = (config.image_shape[2], *network.channels)
-        height, width, deep = config.grid_shape
-        flat = height * width * deep
+        network, flat = config.network, math.prod(config.grid_shape)
         widths = (flat + network.classes, *network.hidden)
         super().__init__(config, widths, dict.fromkeys(heads, outputs or network.latent_dim))
-        self.convolutions = nn.ModuleList([convolution(a, b) for a, b in pairwise(channels)])
-        self.image_shape, self.flat = config.image_shape, flat
-        self.enlarged = height * config.stride, width * config.stride
-        self.classes = network.classes
+        self.add_convolutions(config)
+        self.flat, self.classes = flat, network.classes
 
     def forward(self, images: Array, labels: Array | None = None) -> tuple[Array, ...]:
-        features = enlarged(images.reshape(-1, *self.image_shape), *self.enlarged)
-        for layer in self.convolutions:
-            features = self.activation(convolve(features, layer, self.products))
-        flat = features.reshape(-1, self.flat).to(images.dtype)
+        flat = self.convolved(images).reshape(-1, self.flat).to(images.dtype)
         return super().forward(with_labels(flat, labels, self.classes))
 
 
-class Decoder(Dense):
+class Decoder(Dense, Deconvolutions):
     """The encoder's layers in reverse; `inputs` numbers, by default latent_dim, (batch[, samples], inputs), to logits
     (..., h, w, c).
-
-    Where the encoder enlarges images, what is below them and to their right is cut off again.
     """
 
     def __init__(self, config: Config, inputs: int | None = None):
         network = config.network
-        self.grid_shape = config.grid_shape
-        height, width, deep = self.grid_shape
         head = "grid" if network.channels else "logits"
         widths = ((inputs or network.latent_dim) + network.classes, *reversed(network.hidden))
-        super().__init__(config, widths, {head: height * width * deep})
-        channels = (*reversed(network.channels), config.image_shape[2])
-        self.deconvolutions = nn.ModuleList([deconvolution(a, b) for a, b in pairwise(channels[:-1])])
-        if network.channels:
-            self.logits = deconvolution(*channels[-2:])
-        if config.loss.likelihood.learns_scale:
-            self.log_scale = parameter((1,), Start(LOG_SCALE))
-        self.image_shape = config.image_shape
+        super().__init__(config, widths, {head: math.prod(config.grid_shape)})
+        self.add_deconvolutions(config)
         self.classes = network.classes
 
     def forward(self, latents: Array, labels: Array | None = None) -> Array:
         (features,) = super().forward(with_labels(latents, labels, self.classes))
         if self.heads == ("grid",):
-            features = features.reshape(-1, *self.grid_shape)
-            for layer in (*self.deconvolutions, self.logits):
-                features = deconvolve(self.activation(features), layer, self.products)
-            features = features[:, : self.image_shape[0], : self.image_shape[1]]
+            features = self.deconvolved(features)
         return features.to(latents.dtype).reshape(*latents.shape[:-1], *self.image_shape)
+
+
+class GridEncoder(nn.Module, Convolutions):
+    """Convolutions and a head at each place of their grid: images (batch, height, width, channels) to a tuple of one
+    array (batch, height * width of the grid * outputs)."""
+
+    def __init__(self, config: Config, head: str, outputs: int):
+        super().__init__()
+        self.activation = ACTIVATIONS[config.network.activation]
+        self.products = config.training.product_dtype
+        self.add_convolutions(config)
+        self.head = head
+        setattr(self, head, convolution(config.grid_shape[2], outputs, 1, 1, 0))
+
+    def forward(self, images: Array, labels: Array | None = None) -> tuple[Array]:
+        features = convolve(self.convolved(images), getattr(self, self.head), self.products)
+        return (features.reshape(len(images), -1).to(images.dtype),)
+
+
+class GridDecoder(nn.Module, Deconvolutions):
+    """Its layers in reverse: latents (batch, height, width, inputs) of the grid to logits (batch, h, w, c)."""
+
+    def __init__(self, config: Config, inputs: int):
+        super().__init__()
+        self.activation = ACTIVATIONS[config.network.activation]
+        self.products = config.training.product_dtype
+        self.grid = convolution(inputs, config.grid_shape[2], 1, 1, 0)
+        self.add_deconvolutions(config)
+
+    def forward(self, latents: Array, labels: Array | None = None) -> Array:
+        return self.deconvolved(convolve(latents, self.grid, self.products)).to(latents.dtype)
 
 
 class Autoencoder(nn.Module):
@@ -132,8 +192,8 @@ class Autoencoder(nn.Module):
     A model adds `encode(images, labels) -> Posterior` and its call `(images, noise, labels) -> Outputs`.
     """
 
-    encoder: Encoder
-    decoder: Decoder
+    encoder: Encoder | GridEncoder
+    decoder: Decoder | GridDecoder
 
     def __init__(self, config: Config):
         super().__init__()
@@ -160,6 +220,10 @@ class Autoencoder(nn.Module):
     def prior(self) -> Any:
         """The prior of what is decoded, where it does not depend on a layer above; None is the standard normal."""
         return None
+
+    def follow(self, outputs: Outputs) -> list[tuple[Any, Any]]:
+        """Parameters that follow the batch and not a gradient, each with what it becomes after these outputs."""
+        return []
 
     def generate(self, noise: Array) -> Array:
         """Latents from the prior, (N, *latent_shape), made of standard-normal noise (N, prior_dim)."""

@@ -59,6 +59,14 @@ def clipped(config: Config, gradients: Any) -> Any:
 
 
 @torch.no_grad()
+def followed(model: Any, changes: Any) -> Any:
+    """The model after these changes of what follows the batch, in place."""
+    for name, change in changes.items():
+        model.get_parameter(name).sub_(change)
+    return model
+
+
+@torch.no_grad()
 def averaged(config: Config, average: Any, model: Any) -> Any:
     """The moving average of the weights after an update, in place; it starts at the initial ones."""
     decay = config.optimizer.average

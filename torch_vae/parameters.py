@@ -7,7 +7,7 @@ the same attribute names in both halves, so this bridge is generic and knows no 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -55,6 +55,12 @@ def load_arrays(model: M, arrays: Mapping[str, np.ndarray], dtype: str, device: 
     loaded = copy.deepcopy(model)  # the model that was given stays as it is, as in JAX
     loaded.load_state_dict(values, assign=True)
     return loaded.requires_grad_()
+
+
+def set_apart(gradients: Any, names: Sequence[str]) -> tuple[Any, Any]:
+    """The gradients with zeros at these canonical names, and those of these names alone."""
+    apart = {name: gradients[name] for name in names}
+    return gradients | {name: torch.zeros_like(own) for name, own in apart.items()}, apart
 
 
 def _named(model: nn.Module) -> dict[str, torch.Tensor]:

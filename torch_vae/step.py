@@ -19,8 +19,8 @@ from vae_common.contracts import Terms, map_arrays
 from .batches import on_device
 from .device import device_for, precision, to_numpy
 from .objectives import batch_loss
-from .optimizers import averaged, clipped, learning_rate
-from .parameters import load_arrays
+from .optimizers import averaged, clipped, followed, learning_rate
+from .parameters import load_arrays, set_apart
 from .state import State, update_count
 
 
@@ -72,7 +72,11 @@ def batch_gradients(state: State, images: Any, noise: Any, labels: Any = None) -
 
 
 def updated(state: State, gradients: Any) -> State:
-    """The state after Adam's update by these gradients: clipped first, averaged afterwards, as configured."""
+    """The state after Adam's update by these gradients: clipped first, averaged afterwards, as configured.
+
+    Parameters that follow the batch move by what stands in place of their gradients.
+    """
+    gradients, changes = set_apart(gradients, state.config.followers)
     clip = partial(clipped, state.config)
     gradients = torch.func.vmap(clip)(gradients) if state.seeds else clip(gradients)
     for name, parameter in state.model.named_parameters():
@@ -81,6 +85,7 @@ def updated(state: State, gradients: Any) -> State:
     (group,) = state.optimizer.param_groups
     group["lr"] = float(rate) if not group["capturable"] else rate
     state.optimizer.step()
+    followed(state.model, changes)
     average = None if state.average is None else averaged(state.config, state.average, state.model)
     return replace(state, average=average)
 

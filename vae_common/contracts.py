@@ -48,16 +48,18 @@ class StochasticLayer(NamedTuple):
 
 
 class Codes(NamedTuple):
-    """What a vector quantizer made of an encoder's output."""
+    """What a quantizer made of an encoder's output: one code for each of its places."""
 
     inputs: Any
-    """The encoder's output, (batch, latent_dim)."""
+    """What was replaced, (batch, n): the encoder's output, or what bounded it."""
     vectors: Any
-    """The nearest vectors of the codebook, side by side, (batch, latent_dim)."""
+    """What it was replaced by, side by side, (batch, n)."""
     indices: Any
-    """Their places in the codebook, (batch, latent_dim / code_dim), integers."""
+    """Which of all codes they are, (batch, places), integers."""
     nats: Any
     """KL of the choice to a uniform prior over all codes, (batch,): a constant."""
+    penalty: Any
+    """What training adds to the loss, (batch,): the codebook's and the encoder's pull on each other."""
 
 
 class Outputs(NamedTuple):
@@ -114,6 +116,8 @@ def kl_of_layers(terms: Terms) -> list[Any]:
     return found
 
 
+CODE_TERMS = ("codes_used", "codebook_perplexity")
+"""Terms of a batch's codes: how many of them it used, and the exponential of the entropy of that use."""
 NAMES = ("total", "reconstruction", "kl")
 """The terms that every model and objective has."""
 

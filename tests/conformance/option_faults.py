@@ -10,6 +10,9 @@ from vae_common.conformance.engine.faults import everywhere
 from vae_common.contracts import Posterior
 
 IWAE = {"options": {"loss": {"objective": "iwae", "samples": 3}}}
+AVERAGED_CODEBOOK = {
+    "model": "vq_vae", "codebook_update": "moving_average", "codebook_decay": 0.5, "restart_below": 0.6,
+}  # fmt: skip
 DREG = {"options": {"loss": {"objective": "dreg", "samples": 3}}}
 
 
@@ -66,6 +69,35 @@ def not_straight_through(half, f):
     return [(half.models.CLASSES["VQVAE"], f.call, forward)]
 
 
+def without_commitment(half, f):
+    model = half.models.CLASSES["VQVAE"]
+    original = model.quantize
+
+    def quantize(self, code):
+        codes = original(self, code)
+        return codes._replace(penalty=((f.detach(codes.inputs) - codes.vectors) ** 2).sum(-1))
+
+    return [(model, "quantize", quantize)]
+
+
+def left_to_adam(half, f):
+    return everywhere(half, "set_apart", lambda gradients, names: (gradients, None if f.jax else {}))
+
+
+def without_restarts(half, f):
+    original = half.quantizers.moved
+    return [(half.models.vq_vae, "moved", lambda *arguments: original(*arguments[:-1], 0.0))]
+
+
+def shifted_by_tangent(half, f):
+    def bounds(level):
+        distance, offset, _ = original(level)
+        return distance, offset, math.tan(offset / distance)
+
+    original = half.quantizers._bounds
+    return [(half.quantizers, "_bounds", bounds)]
+
+
 def best_sigma_of_the_batch(optimal, f):
     def nats(logits, images, log_scale):
         squares = (images - f.sigmoid(logits)) ** 2
@@ -112,10 +144,16 @@ OPTION_FAULTS = [
     Fault(
         "codebook without its commitment",
         "T2",
-        replaced(
-            "objectives", "_quantization", lambda q, f: lambda loss, c: ((f.detach(c.inputs) - c.vectors) ** 2).sum(-1)
-        ),
+        without_commitment,
         {"model": "vq_vae"},
+    ),
+    Fault("codebook left to Adam", "T4a", left_to_adam, AVERAGED_CODEBOOK),
+    Fault("dead codes not restarted", "T3", without_restarts, AVERAGED_CODEBOOK),
+    Fault(
+        "finite scalars shifted by a tangent",
+        "T2",
+        shifted_by_tangent,
+        {"model": "vq_vae", "levels": (4, 3, 2), "codes": 64},
     ),
     Fault("label off by one", "T2", next_label, {"options": {"network": {"classes": 4}}}),
     Fault("convolution one row off", "T2", moved("convolve"), {"image_shape": (6, 4, 3), "channels": (3,)}),

@@ -19,7 +19,7 @@ from vae_common.config.likelihoods import LIKELIHOODS
 from vae_common.config.objectives import OBJECTIVES, Objective, Refusal
 from vae_common.config.parts import DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
 from vae_common.config.registry import MODELS, ModelEntry, Shape, size
-from vae_common.contracts import layer_term
+from vae_common.contracts import CODE_TERMS, layer_term
 from vae_common.errors import InputError, one_line, require, shown
 
 
@@ -73,11 +73,6 @@ class Config(Checked):
             "gaussian: the tutorial's formula is for one Gaussian layer with a standard-normal prior",
         )
         yield Refusal(bool(network.classes) and not entry.labels, f"classes {network.classes}", "0: it takes no labels")
-        yield Refusal(
-            entry.quantizes and network.latent_dim % network.code_dim > 0,
-            f"code_dim {network.code_dim} with latent_dim {network.latent_dim}",
-            "a divisor of latent_dim",
-        )
         yield Refusal(
             objective.set_size and not self.train_images,
             f"objective {loss.objective} and train_images 0",
@@ -150,9 +145,20 @@ class Config(Checked):
         return tuple(layer_term(place) for place in range(1, count + 1)) if count > 1 else ()
 
     @property
+    def codes(self) -> int:
+        """How many codes the model's quantizer has, 0 where it has none."""
+        return self.entry.codes(self) if self.entry.codes is not None else 0
+
+    @property
+    def followers(self) -> tuple[str, ...]:
+        """The names of the parameters that follow the batch and not a gradient."""
+        return self.entry.followers(self)
+
+    @property
     def term_names(self) -> tuple[str, ...]:
         """Of every term that a training step gives."""
-        return ("total", "reconstruction", "kl", "objective", *self.layer_terms, *self.objective.terms)
+        of_codes = CODE_TERMS if self.codes else ()
+        return ("total", "reconstruction", "kl", "objective", *self.layer_terms, *self.objective.terms, *of_codes)
 
     def of_model(self, model: str) -> Config:
         """This experiment with another model; the fields that only others have are at their defaults."""

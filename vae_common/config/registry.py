@@ -33,14 +33,18 @@ class ModelEntry:
     """The shapes of its stochastic layers' latents, in the order of their noise."""
     latent_shape: Callable[[Any], Shape] = lambda config: (config.network.latent_dim,)
     """Of what is decoded: by default the first layer's latents."""
+    from_the_top: bool = False
+    """Whether its first layer is the one that no other stands above; else its last."""
     prior_dim: Callable[[Any], int] | None = None
     """Standard-normal numbers that one draw from the prior takes; by default those that a posterior draw takes."""
     exact_kl: bool = True
     """Whether the KL of each layer is known, given the layers above it; else it is estimated from the draws."""
     standard_prior: bool = True
     """Whether the first layer's latents are standard normal under the prior, and what is decoded is those."""
-    quantizes: bool = False
-    """Whether the forward pass has `codes`, with a uniform prior."""
+    codes: Callable[[Any], int] | None = None
+    """How many codes its quantizer has, with a uniform prior; None where the forward pass has none."""
+    followers: Callable[[Any], tuple[str, ...]] = lambda config: ()
+    """The names of parameters that follow the batch and not a gradient."""
     labels: bool = True
     """Whether it may be given classes."""
     common: bool = True
@@ -58,6 +62,11 @@ class ModelEntry:
     def draws(self) -> bool:
         """Whether the forward pass draws latents from a posterior."""
         return self.layers is not ModelEntry.layers
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the forward pass has `codes`."""
+        return self.codes is not None
 
     @property
     def generates(self) -> bool:
@@ -128,12 +137,69 @@ class TwoLayerFields:
 
 @dataclass(frozen=True)
 class CodebookFields:
-    """A codebook."""
+    """What an encoder's output is replaced by."""
 
     codes: Count = 64
     """vq_vae: vectors in the codebook."""
     code_dim: Count = 1
-    """vq_vae: dimensions of each; latent_dim has to be a multiple."""
+    """vq_vae: dimensions of each; of a dense layout latent_dim has to be a multiple."""
+    code_layout: Literal["dense", "grid"] = "dense"
+    """vq_vae: dense cuts codes from a dense layer's output; grid has one at each place of the convolutions' grid."""
+    codebook_update: Literal["gradient", "moving_average"] = "gradient"
+    """vq_vae: how the codebook is learned (moving_average: van den Oord et al. 2017, appendix A.1)."""
+    codebook_decay: Rate = 0.99
+    """vq_vae: of the moving average."""
+    restart_below: Rate = 0.0
+    """vq_vae: a vector that is used less than this share of an even use restarts at an encoder's output; 0: none."""
+    levels: Widths = ()
+    """vq_vae: in place of a codebook, how many values each number of a code is rounded to (FSQ): 8 5 5 5."""
+
+
+def code_shape(config: Any) -> Shape:
+    """A quantizer's places, the numbers of a code, and how many codes there are."""
+    network = config.network
+    width = len(network.levels) or network.code_dim
+    height_and_width = config.grid_shape[:2]
+    places = math.prod(height_and_width) if network.code_layout == "grid" else network.latent_dim // width
+    return places, width, math.prod(network.levels) if network.levels else network.codes
+
+
+def code_followers(config: Any) -> tuple[str, ...]:
+    """The parameters of a codebook that is a moving average."""
+    return ("codebook.weight", "codebook_use") if config.network.codebook_update == "moving_average" else ()
+
+
+def _latents_of_codes(config: Any) -> Shape:
+    grid = config.network.code_layout == "grid"
+    return (*config.grid_shape[:2], code_shape(config)[1]) if grid else (config.network.latent_dim,)
+
+
+def _unfit_codes(config: Any) -> Iterator[Refusal]:
+    network = config.network
+    grid, averaged = network.code_layout == "grid", network.codebook_update == "moving_average"
+    width, word = (len(network.levels), "levels") if network.levels else (network.code_dim, "code_dim")
+    yield Refusal(
+        not grid and network.latent_dim % width > 0,
+        f"{word} {getattr(network, word)} with latent_dim {network.latent_dim}",
+        "a divisor of latent_dim" if word == "code_dim" else "as many as divide latent_dim",
+    )
+    yield Refusal(
+        any(level < 2 for level in network.levels), f"levels {network.levels}", "at least 2 of each, for example 8 5 5"
+    )
+    yield Refusal(math.prod(network.levels) >= 2**31, f"levels {network.levels}", "a product below 2^31")
+    yield Refusal(grid and not network.channels, "code_layout grid without channels", "convolutions: --channels 32 64")
+    yield Refusal(grid and network.classes > 0, f"classes {network.classes} with code_layout grid", "0: no labels")
+    yield Refusal(network.codebook_decay >= 1, f"codebook_decay {network.codebook_decay}", "a number below 1")
+    yield Refusal(network.restart_below >= 1, f"restart_below {network.restart_below}", "a share below 1")
+    unread = {
+        "code_layout grid": ("hidden", "latent_dim") if grid else (),
+        "levels": ("codes", "code_dim", "codebook_update", "codebook_decay", "restart_below") if network.levels else (),
+        "codebook_update gradient": () if averaged else ("codebook_decay", "restart_below"),
+    }
+    for reason, names in unread.items():
+        for name in names:
+            value, default = getattr(network, name), type(network).__dataclass_fields__[name].default
+            yield Refusal(value != default, f"{name} {value} with {reason}", f"{default}: it is not read there")
 
 
 @dataclass(frozen=True)
@@ -212,8 +278,11 @@ register(
 register(
     "vq_vae",
     "VQVAE",
-    prior_dim=lambda config: config.network.latent_dim // config.network.code_dim,
-    quantizes=True,
+    latent_shape=_latents_of_codes,
+    prior_dim=lambda config: code_shape(config)[0],
+    codes=lambda config: code_shape(config)[2],
+    followers=code_followers,
+    refuses=_unfit_codes,
     fields=CodebookFields,
     reads=("commitment",),
 )
@@ -242,6 +311,7 @@ register(
     "LadderVAE",
     layers=lambda config: ((config.network.latent_dim,),) * config.network.ladder_layers,
     latent_shape=lambda config: (config.network.latent_dim * config.network.ladder_layers,),
+    from_the_top=True,
     standard_prior=False,
     fields=LadderFields,
     reads=("kl_stagger",),

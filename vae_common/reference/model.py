@@ -7,19 +7,17 @@ Slow on purpose: read it to know what the halves compute. Losses and objectives 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import autograd.numpy as np
 from autograd.tracer import getval
-from scipy.special import ndtr
 
 from vae_common.config import Config
 from vae_common.config.registry import size
-from vae_common.contracts import Codes, Outputs, Posterior, StochasticLayer
+from vae_common.contracts import Outputs, Posterior, StochasticLayer
 from vae_common.randomness import Start
-from vae_common.reference import ladder, networks, residual
+from vae_common.reference import ladder, networks, quantizers, residual
 from vae_common.reference.distributions import MixtureOfNormals, Normal
 from vae_common.reference.likelihoods import pixel_means
 from vae_common.reference.networks import Weights, decoder, dense, dense_shapes, encoder, linear
@@ -99,18 +97,9 @@ def _two_layer_vae(config: Config, weights: Weights, images: Any, noise: Any, la
 
 
 def _vq_vae(config: Config, weights: Weights, images: Any, noise: Any, labels: Any) -> Outputs:
-    code = linear(weights, "encoder.code", encoder(config, weights, images, labels))
-    codes = _quantized(config, weights, code)
-    latents = code + getval(codes.vectors) - getval(code)
+    codes = quantizers.quantized(config, weights, quantizers.encoded(config, weights, images, labels))
+    latents = codes.inputs + getval(codes.vectors) - getval(codes.inputs)
     return _decoded(config, weights, latents, labels, codes=codes)
-
-
-def _quantized(config: Config, weights: Weights, code: Any) -> Codes:
-    book, groups = weights["codebook.weight"], code.reshape(len(code), -1, config.network.code_dim)
-    far = np.linalg.norm(getval(groups)[:, :, None] - getval(book), axis=-1)
-    indices = np.argmin(far, -1)
-    nats = np.full(len(code), indices.shape[1] * math.log(config.network.codes))
-    return Codes(code, book[indices].reshape(code.shape), indices, nats)
 
 
 def _itself(config: Config, weights: Weights, noise: Any) -> Any:
@@ -121,11 +110,6 @@ def _lower_given_upper(config: Config, weights: Weights, noise: Any) -> Any:
     lower = config.network.latent_dim
     mean, log_std = _gaussian_layer(config, weights, "top_decoder", noise[:, lower:])
     return mean + np.exp(log_std) * noise[:, :lower]
-
-
-def _uniform_codes(config: Config, weights: Weights, noise: Any) -> Any:
-    book = weights["codebook.weight"]
-    return book[np.floor(ndtr(noise) * len(book)).astype(int)].reshape(len(noise), -1)
 
 
 def _two_layer_shapes(config: Config) -> Shapes:
@@ -185,11 +169,7 @@ ORACLES = {
     "ae": Oracle(_ae),
     "vae": Oracle(_vae),
     "two_layer_vae": Oracle(_two_layer_vae, _lower_given_upper, _two_layer_shapes),
-    "vq_vae": Oracle(
-        _vq_vae,
-        _uniform_codes,
-        lambda config: networks.shapes(config) | {"codebook.weight": (config.network.codes, config.network.code_dim)},
-    ),
+    "vq_vae": Oracle(_vq_vae, quantizers.uniform, quantizers.shapes, quantizers.starts, quantizers.decoder),
     "mixture_vae": Oracle(
         _mixture_vae,
         lambda config, weights, noise: _mixture(weights).sample(noise),

@@ -54,14 +54,19 @@ def dense_shapes(
     return found
 
 
-def encoder(config: Config, weights: Weights, images: Any, labels: Any) -> Any:
-    """The features that the encoder's heads read, (batch, width)."""
+def convolved(config: Config, weights: Weights, images: Any) -> Any:
+    """What the encoder's convolutions make of images, (batch, *grid_shape)."""
     features = images.reshape(len(images), *config.image_shape)
     below, right = (-side % config.stride for side in config.image_shape[:2])
     features = np.pad(features, ((0, 0), (0, below), (0, right), (0, 0)), "constant")
     for i in range(len(config.network.channels)):
         features = activate(config.network.activation, _convolution(weights, f"encoder.convolutions.{i}", features))
-    flat = _with_labels(config, features.reshape(len(images), -1), labels)
+    return features
+
+
+def encoder(config: Config, weights: Weights, images: Any, labels: Any) -> Any:
+    """The features that the encoder's heads read, (batch, width)."""
+    flat = _with_labels(config, convolved(config, weights, images).reshape(len(images), -1), labels)
     return dense(config, weights, "encoder", flat, len(config.network.hidden))
 
 
@@ -71,11 +76,17 @@ def decoder(config: Config, weights: Weights, latents: Any, labels: Any) -> Any:
     count = len(config.network.channels)
     if not count:
         return linear(weights, "decoder.logits", features).reshape(*latents.shape[:-1], *config.image_shape)
-    features = linear(weights, "decoder.grid", features).reshape(-1, *config.grid_shape)
+    features = deconvolved(config, weights, linear(weights, "decoder.grid", features))
+    return features.reshape(*latents.shape[:-1], *config.image_shape)
+
+
+def deconvolved(config: Config, weights: Weights, features: Any) -> Any:
+    """Logits (batch, *image_shape) of what stands on the grid."""
+    count, features = len(config.network.channels), features.reshape(-1, *config.grid_shape)
     for name in (*(f"decoder.deconvolutions.{i}" for i in range(count - 1)), "decoder.logits"):
         features = _deconvolution(weights, name, activate(config.network.activation, features))
     height, width, _ = config.image_shape
-    return features[:, :height, :width].reshape(*latents.shape[:-1], *config.image_shape)
+    return features[:, :height, :width]
 
 
 def dense(config: Config, weights: Weights, part: str, features: Any, layers: int) -> Any:

@@ -13,6 +13,7 @@ from autograd.tracer import getval
 
 from vae_common.config import Config, LossConfig
 from vae_common.contracts import Outputs, StochasticLayer, Terms, layer_term, map_arrays
+from vae_common.reference import quantizers
 from vae_common.reference.distributions import Normal, log_normal
 from vae_common.reference.likelihoods import negative_log_likelihood
 from vae_common.reference.model import decoded_again, forward
@@ -81,7 +82,12 @@ def batch_loss(
     objective = OBJECTIVES[config.loss.objective]
     value, terms = objective(Batch(config, weights, images, noise, labels, step, outputs, means))
     scale = len(images) if config.loss.reduction == "sum" else 1
-    return value * scale, means._replace(objective=value, more={**(means.more or {}), **terms})
+    more, differentiated = {**(means.more or {}), **terms}, value * scale
+    if outputs.codes is not None:
+        more |= quantizers.use_terms(config, outputs.codes)
+        for name, new in quantizers.after(config, weights, outputs.codes).items():
+            differentiated = differentiated + np.sum(weights[name] * (getval(weights[name]) - new))
+    return differentiated, means._replace(objective=value, more=more)
 
 
 def gradients(
@@ -121,9 +127,7 @@ def _elbo(batch: Batch) -> Value:
         grown = (batch.step + 1 - place * loss.kl_stagger) / (loss.kl_warmup or 1)
         value = value + loss.beta * cost * (min(1.0, max(0.0, grown)) if loss.kl_warmup else 1.0)
     if codes is not None:
-        apart = np.sum((getval(codes.inputs) - codes.vectors) ** 2)
-        apart = apart + loss.commitment * np.sum((codes.inputs - getval(codes.vectors)) ** 2)
-        value = value + apart / len(batch.images)
+        value = value + np.mean(codes.penalty)
     return value, {}
 
 

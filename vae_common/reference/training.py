@@ -20,8 +20,13 @@ from vae_common.reference.networks import Weights
 def adam(
     config: Config, weights: Weights, grads: Weights, first: Weights, second: Weights, step: int
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """One update of Adam (Kingma and Ba 2015, algorithm 1) as step 1, 2, ...; new weights and moments."""
+    """One update of Adam (Kingma and Ba 2015, algorithm 1) as step 1, 2, ...; new weights and moments.
+
+    What follows the batch moves by what stands in place of its gradient.
+    """
     settings = config.optimizer
+    changes = {name: grads[name] for name in config.followers}
+    grads = {**grads, **{name: 0 * change for name, change in changes.items()}}
     beta1, beta2, rate = settings.beta1, settings.beta2, learning_rate(config, step)
     length = math.sqrt(sum(float((g**2).sum()) for g in grads.values()))
     if settings.clip_norm and length > settings.clip_norm:
@@ -31,7 +36,7 @@ def adam(
     new = {}
     for k, w in weights.items():
         mean, square = new_first[k] / (1 - beta1**step), new_second[k] / (1 - beta2**step)
-        new[k] = w - rate * mean / (np.sqrt(square) + settings.eps)
+        new[k] = w - rate * mean / (np.sqrt(square) + settings.eps) - changes.get(k, 0.0)
     return new, new_first, new_second
 
 
