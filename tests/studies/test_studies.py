@@ -168,11 +168,17 @@ def test_the_papers_schedule():
     assert rates == pytest.approx([1e-3, 7.2e-4, 5.2e-4, 3.7e-4, 2.7e-4, 1.9e-4, 1.4e-4, 1e-4])
 
 
-def test_photos():
+@pytest.mark.parametrize(("size", "least"), [(0, 1000), (64, 700)])
+def test_photos(size, least):
     """No pixel of a test patch is in a training patch: they come from other sides of the photographs."""
-    photos = datasets.load("photos")
-    assert photos.image_shape == (32, 32, 3)
+    photos = datasets.load("photos", image_size=size)
+    assert photos.image_shape == (size or 32, size or 32, 3)
     assert set(photos.train.labels) == set(photos.test.labels) == {0, 1}
-    assert len(photos.train) > 10 * len(photos.test) > 1000
+    assert len(photos.train) > 10 * len(photos.test) > least
     seen = {image.tobytes() for image in photos.train.images}
     assert not any(image.tobytes() in seen for image in photos.test.images)
+
+
+def test_photos_of_a_size_that_does_not_fit():
+    with pytest.raises(InputError, match="image_size: received 129, expected 8 to 128 for photos"):
+        datasets.load("photos", image_size=129)

@@ -50,7 +50,7 @@ def load(
         manual_dir: a folder that already holds the set's original files, to work offline.
         progress: report what is being decoded on standard error.
         value_range: of 16-bit and float images, the values that are black and white; they become float32 in [0, 1].
-        image_size: height and width that image files are brought to; 0 leaves them.
+        image_size: height and width that image files are brought to; 0 leaves them. Of photos' patches; 0 is 32.
         fit: `crop` or `pad`: how they are, where they are no squares.
         test_share: of the images that become the test split, where there is none.
 
@@ -65,7 +65,9 @@ def load(
     if name == "digits":
         return _assemble(name, readers.read_digits(), "scikit-learn's digits, resized to 28x28")
     if name == "photos":
-        return _assemble(name, readers.read_photos(), "32x32 patches of scikit-learn's two sample photographs")
+        side = image_size or readers.PATCH
+        title = f"{side}x{side} patches of scikit-learn's two sample photographs"
+        return _assemble(name, readers.read_photos(side), title)
     try:
         return _load_path(name, folder, options, progress) or _load_tfds(name, folder, originals, progress)
     except OSError as error:  # a name that is too long for a path, a folder that may not be read

@@ -30,7 +30,7 @@ import numpy as np
 
 from vae_common import randomness
 from vae_common.data import memory
-from vae_common.errors import InputError, one_line, shown
+from vae_common.errors import InputError, one_line, require, shown
 from vae_common.files import require_regular
 from vae_common.progress import counted
 
@@ -99,19 +99,25 @@ def read_digits() -> dict[str, Any]:
     }
 
 
-def read_photos(size: int = 32) -> dict[str, Any]:
+PATCH = 32
+"""Pixels to a side of photos' patches, unless another number is asked for."""
+
+
+def read_photos(size: int) -> dict[str, Any]:
     """Colour patches of scikit-learn's two sample photographs (a temple, a flower), uint8 (N, size, size, 3).
 
-    Training patches overlap and lie left of four fifths of a photograph's width, test patches right of it, so no pixel
-    is in both. The label is the photograph.
+    Training patches, eight pixels apart, lie left of four fifths of a photograph's width, test patches, half a patch
+    apart, right of it, so no pixel is in both. The label is the photograph. InputError where no patch fits.
     """
     from sklearn.datasets import load_sample_images
 
     parts: dict[str, list[np.ndarray]] = {"train": [], "test": []}
     photographs = load_sample_images().images
+    most = min(photograph.shape[1] - photograph.shape[1] * 4 // 5 for photograph in photographs)
+    require(8 <= size <= most, "image_size", size, f"8 to {most} for photos: what fits into their right fifth")
     for photograph in photographs:
         middle = photograph.shape[1] * 4 // 5
-        sides = {"train": (photograph[:, :middle], size // 4), "test": (photograph[:, middle:], size // 2)}
+        sides = {"train": (photograph[:, :middle], 8), "test": (photograph[:, middle:], size // 2)}
         for split, (side, stride) in sides.items():
             windows = np.lib.stride_tricks.sliding_window_view(side, (size, size), (0, 1))[::stride, ::stride]
             parts[split].append(windows.transpose(0, 1, 3, 4, 2).reshape(-1, size, size, 3))

@@ -9,16 +9,21 @@ import numpy as np
 
 from vae_common import files
 from vae_common.backend import Half, name_of
+from vae_common.data import pixels
 from vae_common.data.seen import seen_by
 from vae_common.data.splits import Dataset
 from vae_common.errors import InputError
 from vae_common.metrics import descriptors
+from vae_common.metrics.images import quality
 from vae_common.progress import Progress
+from vae_common.randomness import some_rows
 from vae_common.runs import checkpoints
 from vae_common.runs.folder import load_model
 
 KIND = "evaluation"
 MOST_SAMPLES = 1_000_000
+MOST_COMPARED = 1000
+"""Images whose reconstructions are compared."""
 
 
 def evaluate(
@@ -33,7 +38,8 @@ def evaluate(
     Rate is the mean KL in nats (the exact one, where training had the tutorial's formula), distortion the mean
     reconstruction in its own unit (Alemi et al. 2018). Where the reconstruction is a likelihood and the model draws
     latents: `nll_nats`, its standard error over images, and the error that the draws leave in it. Elsewhere `nll_nats`
-    is None and `nll_refused` says why; so with 0 `samples`.
+    is None and `nll_refused` says why; so with 0 `samples`. `psnr_db` and `ssim`, where nothing is binarized, are
+    means over a thousand images.
     """
     config, model = checkpoint.config, load_model(half, checkpoint)
     seen = seen_by(config, dataset, split)
@@ -62,9 +68,18 @@ def evaluate(
         "latents": descriptors.describe(*posterior, own, images, config.entry.standard_prior),
         "samples": samples,
     }
+    if config.data.binarization == "none":
+        found |= _quality(half, model, images, labels)
     if config.entry.quantizes:
-        found["codebook"] = codebook_use(half, model, images, labels, config.network.codes)
+        found["codebook"] = codebook_use(half, model, images, labels, config.codes)
     return found | _likelihood(half, model, images, config, samples, labels)
+
+
+def _quality(half: Half, model: Any, images: Any, labels: Any) -> dict[str, float | None]:
+    """PSNR and SSIM of reconstructions, of no more than a fixed draw of the images."""
+    rows = np.sort(some_rows(len(images), MOST_COMPARED))
+    decoded = half.reconstruct(model, images[rows], None if labels is None else labels[rows])
+    return quality(pixels.unit(images[rows]), decoded)
 
 
 def _likelihood(half: Half, model: Any, images: Any, config: Any, samples: int, labels: Any) -> dict[str, Any]:
