@@ -19,7 +19,7 @@ from .ensembles import seed_configs, stack_states, state_draws, unstack_states
 from .estimation import Marginal, log_marginal
 from .execution import compile_epoch, train_epoch
 from .fitting import fit
-from .inference import INFERENCE_BATCH, decode, encode, evaluate, forward, interpolate, reconstruct, sample
+from .inference import INFERENCE_BATCH, decode, encode, evaluate, forward, generate, interpolate, reconstruct, sample
 from .layers import Autoencoder
 from .likelihoods import (
     bernoulli,
@@ -75,6 +75,7 @@ __all__ = [
     "free_memory",
     "gaussian",
     "gaussian_kl",
+    "generate",
     "gradients",
     "interpolate",
     "linear_gaussian",

@@ -72,7 +72,14 @@ def sample(model: Autoencoder, count: int, seed: int = 0, labels: np.ndarray | N
     require_seed(seed)
     if model.classes and labels is None:
         labels = np.arange(count) % model.classes
-    noise = randomness.prior_samples(seed, count, model.prior_dim).astype(parameter_dtype(model))
+    return generate(model, randomness.prior_samples(seed, count, model.prior_dim), labels)
+
+
+def generate(model: Autoencoder, noise: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    """Decoded draws from the prior, (N, height, width, channels), made of standard-normal noise (N, prior_dim)."""
+    noise = as_numbers("noise", noise, parameter_dtype(model))
+    if noise.shape[1:] != (model.prior_dim,):
+        raise InputError(f"noise: received shape {noise.shape}, expected (N, {model.prior_dim})")
     return decode(model, _in_batches(_generate, model, noise), labels)
 
 

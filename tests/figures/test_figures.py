@@ -1,6 +1,7 @@
 """The figures of finished models: which windows, which projections, which panels."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from matplotlib.figure import Figure
 
 from tests.conftest import HALVES, rendered, small_config
 from vae_common.config import NetworkConfig
-from vae_common.figures import plotting
+from vae_common.config.registry import size
+from vae_common.figures import of_models, plotting
 from vae_common.figures.options import FigureOptions
 from vae_common.figures.planes import data_window
 
@@ -88,3 +90,38 @@ def test_many_classes_stay_on_the_figure():
     assert box.y0 >= page.y0
     assert box.y1 <= page.y1
     assert not figure.axes[0].texts
+
+
+@pytest.mark.parametrize(("model", "order"), [("ladder_vae", [0, 1]), ("two_layer_vae", [1, 0])])
+def test_layers_are_drawn_anew_from_the_top_on(model, order):
+    """Of each row, what stands above its layer is the first draw's, and the rest another draw for each image; in a
+    traversal one number alone moves."""
+    config, seen = small_config(model), []
+
+    def generate(model, noise, labels):
+        seen.append(noise)
+        return np.abs(noise[:, None, :, None]).clip(0, 1)
+
+    half = SimpleNamespace(generate=generate)
+    trained = {"JAX": of_models.TrainedModel(half, None, [], np.zeros((3, 2)))}
+    subject = of_models.Subject(trained, config, SimpleNamespace(name="small"), None, FigureOptions())
+    figure = of_models.samples_by_layer(subject)
+    assert len(figure.axes) == len(order) * 10
+    sizes = [size([shape]) for shape in config.layer_shapes]
+    starts = np.cumsum([0, *sizes])
+    layers = [np.arange(starts[place], starts[place + 1]) for place in order]
+    assert len(seen) == len(order)
+    for place, noise in enumerate(seen):
+        shared = {tuple(row) for row in noise[:, np.concatenate([np.empty(0, int), *layers[:place]])]}
+        assert len(shared) == 1
+        assert len({tuple(row) for row in noise[:, np.concatenate(layers[place:])]}) == 10
+    seen.clear()
+    assert len(of_models.traversals(subject).axes) == len(order) * 10
+    for layer, noise in zip(layers, seen[2::3]):
+        (moved,) = np.flatnonzero(np.ptp(noise, 0))
+        assert moved in layer
+        np.testing.assert_allclose(noise[:, moved], np.linspace(-2.5, 2.5, 10))
+
+
+def test_of_one_layer_there_are_no_rows_of_layers(monkeypatch, small, tmp_path):
+    assert not {"samples_by_layer", "traversals"} & set(drawn(monkeypatch, small, tmp_path)[0])

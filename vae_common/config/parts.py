@@ -155,7 +155,8 @@ class DataConfig(Checked):
     value_range: tuple[float, float] | None = None
     """16-bit and float images: the values that are black and white. By default 0 65535 and 0 1."""
     image_size: int = 0
-    """Folders of image files: height and width that they are brought to; 0 takes them as they are."""
+    """Folders of image files: height and width that they are brought to; 0 takes them as they are. photos: of its
+    patches; 0 is 32."""
     fit: Fit = "crop"
     """crop: scaled to fill the image_size and cut in the middle; pad: scaled to fit into it, black around."""
     test_share: float = 0.1

@@ -32,4 +32,14 @@ PRESETS: dict[str, Config] = {
         training=TrainingConfig(batch_size=20),
         optimizer=OptimizerConfig(eps=1e-4),
     ),
+    # --model ladder_vae, of five layers unless --ladder-layers says otherwise; 468 steps an epoch.
+    "ladder": Config(
+        network=NetworkConfig(hidden=(512,), latent_dim=16, activation="silu", output_bias="data_mean"),
+        loss=LossConfig(kl_warmup=6 * 468),
+        data=DataConfig(dataset="mnist", binarization="dynamic"),
+        training=TrainingConfig(epochs=60),
+        optimizer=OptimizerConfig(
+            schedule="cosine", decay_steps=60 * 468, warmup_steps=200, clip_norm=200.0, average=0.998
+        ),
+    ),
 }

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from vae_common import randomness
 from vae_common.backend import Half
 from vae_common.config import Config
 from vae_common.config.registry import size
@@ -126,6 +127,15 @@ class Subject:
         if self.standard_prior:
             return prior_window()
         return data_window(self.planes[name].project(self.trained[name].means))
+
+    @cached_property
+    def layers(self) -> list[np.ndarray]:
+        """Where each of several stochastic layers stands in the noise, the top one first; empty where there is one."""
+        sizes = [size([shape]) for shape in self.config.layer_shapes]
+        if len(sizes) < 2:
+            return []
+        parts = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+        return parts if self.config.entry.from_the_top else parts[::-1]
 
     @cached_property
     def decoded(self) -> dict[str, np.ndarray]:
@@ -254,11 +264,59 @@ def prior_samples(subject: Subject) -> Figure | None:
 
 
 @_figure
+def samples_by_layer(subject: Subject) -> Figure | None:
+    """Of several stochastic layers: draws that share what stands above a layer, which is drawn anew with all below."""
+    if not subject.layers:
+        return None
+    noise = randomness.prior_samples(0, SHOWN_IMAGES + 1, subject.config.prior_dim)
+    names, rows = ["all anew", *(f"from layer {place} on" for place in range(2, len(subject.layers) + 1))], []
+    for place in range(len(subject.layers)):
+        mixed, below = np.repeat(noise[:1], SHOWN_IMAGES, 0), np.concatenate(subject.layers[place:])
+        mixed[:, below] = noise[1:][:, below]
+        rows.append(mixed)
+    decoded = {name: [_generated(subject, of, row) for row in rows] for name, of in subject.trained.items()}
+    title = f"Samples, drawn anew from each layer on, the top one first: {subject.label_of_images}"
+    return plotting.rows_of_halves(names, decoded, title)
+
+
+@_figure
+def traversals(subject: Subject) -> Figure | None:
+    """Of several stochastic layers: a draw from the prior, and in each layer the latent that changes it most, moved."""
+    if not subject.layers:
+        return None
+    base, steps = randomness.prior_samples(0, 1, subject.config.prior_dim)[0], np.linspace(-2.5, 2.5, SHOWN_IMAGES)
+    decoded = {}
+    for name, of in subject.trained.items():
+        found = []
+        for layer in subject.layers:
+            ends = [_generated(subject, of, _moved(base, layer, far)) for far in (-2.0, 2.0)]
+            most = layer[int(np.abs(ends[1] - ends[0]).mean((1, 2, 3)).argmax())]
+            found.append(_generated(subject, of, np.concatenate([_moved(base, [most], step) for step in steps])))
+        decoded[name] = found
+    names = [f"layer {place}" for place in range(1, len(subject.layers) + 1)]
+    title = f"One latent of each layer, -2.5 to 2.5 sigma of its prior, the top one first: {subject.label_of_images}"
+    return plotting.rows_of_halves(names, decoded, title)
+
+
+@_figure
 def difference(subject: Subject) -> Figure | None:
     """Where two models' reconstructions differ."""
     if len(subject.trained) != 2:
         return None
     return plotting.difference(subject.decoded, f"Difference of reconstructions: {subject.label_of_images}")
+
+
+def _generated(subject: Subject, trained: TrainedModel, noise: np.ndarray) -> np.ndarray:
+    """Images of such noise, all of the first class where the model is given any."""
+    labels = np.zeros(len(noise), int) if subject.config.network.classes else None
+    return trained.half.generate(trained.model, noise, labels)
+
+
+def _moved(noise: np.ndarray, places: Any, to: float) -> np.ndarray:
+    """The noise (n,) once for each of these places, which has that value there."""
+    moved = np.repeat(noise[None], len(places), 0)
+    moved[np.arange(len(places)), places] = to
+    return moved
 
 
 def _cloud(subject: Subject, name: str) -> plotting.Cloud:

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from PIL import Image, PngImagePlugin
 
+from vae_common.contracts import CODE_TERMS
 from vae_common.errors import InputError, one_line
 from vae_common.files import require_regular, write_atomically
 from vae_common.metrics.table import title as title_of
@@ -175,6 +176,14 @@ def reconstructions(originals: np.ndarray, decoded: Mapping[str, np.ndarray], ti
     return figure
 
 
+def rows_of_halves(names: Sequence[str], images: Mapping[str, Sequence[np.ndarray]], title: str) -> Figure:
+    """Named rows of images, those of one panel below those of another."""
+    every = [(f"{panel}: {name}", row) for panel, rows in images.items() for name, row in zip(names, rows)]
+    figure = _figure(2.4 + 0.75 * len(every[0][1]), 0.8 * len(every) + 0.7, title)
+    _image_rows(figure, [name for name, _ in every], [row for _, row in every])
+    return figure
+
+
 def prior_samples(samples: Mapping[str, np.ndarray], title: str) -> Figure:
     """Decoded draws from the prior; the same latents in every panel."""
     figure = _figure(4.2 * len(samples), 4.6, title)
@@ -214,7 +223,7 @@ def loss_curves(
                     curves = [[record[split][term] for record in history] for history in runs]
                     epochs = [[record["epoch"] for record in history] for history in runs]
                     _curves(axes, epochs, curves, f"{name}, {split}", {**style, "linestyle": dashes}, banded)
-        axes.set(title=title_of(term), xlabel="epoch", ylabel="per image")
+        axes.set(title=title_of(term), xlabel="epoch", ylabel="per batch" if term in CODE_TERMS else "per image")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if max((record["epoch"] for record in records), default=1) <= 1:
             axes.set_xlim(0, 2)
