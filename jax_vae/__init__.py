@@ -1,5 +1,6 @@
 """Autoencoders and variational autoencoders in JAX/Flax. Twin: torch_vae."""
 
+from . import distributed
 from .batches import epoch_draws, place_images, place_labels, prepare_images
 from .device import (
     cache_programs,
@@ -64,6 +65,7 @@ __all__ = [
     "create_state",
     "decode",
     "device_for",
+    "distributed",
     "discretized_logistic",
     "encode",
     "environment",

@@ -15,7 +15,8 @@ from vae_common.data.batches import require_batch, require_labels, require_resid
 from vae_common.errors import InputError
 from vae_common.randomness import Draws
 
-from .device import Array, device_for, precision, to_device
+from .device import Array, device_for, precision, to_numpy
+from .meshes import placement_for, put
 
 
 def prepare_images(images: Array, thresholds: Array | None, dtype: Any) -> Array:
@@ -30,25 +31,26 @@ def prepare_images(images: Array, thresholds: Array | None, dtype: Any) -> Array
 
 def place_images(images: np.ndarray, config: Config) -> jax.Array:
     """Images, uint8 from 0 to 255, bool or float32 in [0, 1], as they stay on the device for a whole fit."""
-    return to_device(require_resident(config, images), device_for(config))
+    return put(require_resident(config, images), placement_for(config))
 
 
 def place_labels(labels: np.ndarray, config: Config) -> jax.Array:
     """Labels as they stay on the device for a whole fit, where the model is given classes."""
-    return to_device(require_labels(config, labels), device_for(config))
+    return put(require_labels(config, labels), placement_for(config))
 
 
 def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
     """The random numbers of epoch 0, 1, ... on the device: NumPy's, or JAX's own if `native`."""
     require_count("epoch", epoch)
-    device = device_for(config)
+    device, placement = device_for(config), placement_for(config)
     with precision(config.training.precision):
         if config.training.randomness == "native":
             with jax.default_device(device):
-                return _native_draws(config, epoch, images)
+                own = _native_draws(config, epoch, images)
+            return own if placement is device else jax.tree.map(lambda draw: put(to_numpy(draw), placement), own)
         draws = randomness.epoch_draws(config, epoch, images)
         draws = draws._replace(noise=draws.noise.astype(config.training.dtype))
-        return Draws._make(None if draw is None else to_device(draw, device) for draw in draws)
+        return Draws._make(None if draw is None else put(draw, placement) for draw in draws)
 
 
 def draws_at(draws: Draws, step: int) -> Draws:
@@ -62,10 +64,10 @@ def on_device(state: Any, images: Any, noise: Any, labels: Any) -> tuple[Any, An
     if state.seeds:
         raise InputError("state: received one of several seeds, expected a single one; train_epoch takes both")
     require_batch(config, images, noise, labels)
-    device, dtype = device_for(config), config.training.dtype
+    placement, dtype = placement_for(config), config.training.dtype
     if isinstance(labels, np.ndarray):
-        labels = to_device(labels.astype(np.int32), device)
-    return *(to_device(a.astype(dtype), device) if isinstance(a, np.ndarray) else a for a in (images, noise)), labels
+        labels = put(labels.astype(np.int32), placement)
+    return *(put(a.astype(dtype), placement) if isinstance(a, np.ndarray) else a for a in (images, noise)), labels
 
 
 def _native_draws(config, epoch, images):

@@ -14,16 +14,19 @@ import jax.numpy as jnp
 
 from vae_common.config import Config
 from vae_common.config.experiment import require_stackable
+from vae_common.errors import require
 from vae_common.randomness import Draws
 
 from .batches import epoch_draws
 from .device import precision
+from .distributed import devices
 from .state import State
 
 
 def stack_states(states: Sequence[State]) -> State:
     """One state of many, which are not consumed; InputError where they differ in more than their seed."""
     require_stackable([state.config for state in states], [state.step for state in states])
+    require(devices() == 1, "states", f"{len(states)} seeds on {devices()} devices", "one device: a seed at a time")
     first, seeds = states[0].config, tuple(state.config.seed for state in states)
     with precision(first.training.precision):
         alike = [dataclasses.replace(state, config=first) for state in states]

@@ -21,6 +21,7 @@ from vae_common.errors import InputError
 
 from .batches import prepare_images
 from .device import precision
+from .distributed import spread
 from .likelihoods import pixel_means
 from .losses import log_prior, loss_terms
 from .models import Autoencoder
@@ -108,8 +109,9 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
     """Each image's total, reconstruction and KL, float64 (N,), from one posterior draw per image: the negative ELBO
     where beta is 1, whatever the objective was.
 
-    Every image counts. Grey images of a binarized experiment are refused: they have to be binarized first (see
-    `vae_common.data.seen.binarize`). The draws are fixed, so the result is a function of the weights.
+    Every image counts; several processes share them, and all have to call. Grey images of a binarized experiment are
+    refused: they have to be binarized first (see `vae_common.data.seen.binarize`). The draws are fixed, so the result
+    is a function of the weights.
     """
     images = as_unit_images(images, model.image_shape)
     labels = as_labels(labels, model.classes, len(images))
@@ -118,7 +120,7 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
         raise InputError(f"config: received latents of shape {config.latent_shape}, expected {expected}")
     require_evaluable(config, model.reconstruction, images)
     noise = randomness.evaluation_noise(len(images), config.noise_dim).astype(parameter_dtype(model))
-    terms = _in_batches(partial(_evaluate, loss=config.loss), model, images, labels, noise)
+    terms = _in_batches(partial(spread, partial(_evaluate, loss=config.loss)), model, images, labels, noise)
     return map_arrays(lambda term: np.asarray(term, np.float64), terms)
 
 

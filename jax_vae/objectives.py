@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from vae_common.config import Config
-from vae_common.contracts import Outputs, Posterior, Terms, kl_of_layers, map_arrays, per_draw
+from vae_common.contracts import Outputs, Posterior, Terms, kl_of_layers, per_draw
 
 from .device import Array
+from .distributed import batch_count, batch_mean, batch_means, batch_place, whole_batch
 from .distributions import LOG_ROOT
 from .losses import exact_kls, log_posterior, log_prior, log_weights, loss_terms
 from .quantizers import use_terms
@@ -61,13 +62,13 @@ def batch_loss(
         step: updates before this one, a scalar array.
     """
     outputs = model(images, noise, labels)
-    means = map_arrays(lambda term: term.mean(), loss_terms(config.loss, outputs, images))
+    means = batch_means(loss_terms(config.loss, outputs, images))
     found = OBJECTIVES[config.loss.objective](Batch(model, config, images, labels, step, outputs, means))
-    scale = len(images) if config.loss.reduction == "sum" else 1
+    scale = batch_count(images) if config.loss.reduction == "sum" else 1
     differentiated = found.value if found.differentiated is None else found.differentiated
     more = {**(means.more or {}), **(found.terms or {})}
     if outputs.codes is not None:
-        more |= use_terms(outputs.codes.indices, config.codes, images.dtype)
+        more |= use_terms(whole_batch(outputs.codes.indices), config.codes, images.dtype)
     differentiated = differentiated * scale
     for before, after in model.follow(outputs):
         # The gradient is the change, which `updated` subtracts.
@@ -79,7 +80,7 @@ def elbo(batch: Batch) -> Minimised:
     """Reconstruction + beta * KL, with warm-up and free bits; of codes also what they are penalised by."""
     loss, means, codes = batch.config.loss, batch.means, batch.outputs.codes
     value = means.reconstruction + _weighted_kl(loss, batch.outputs, means, batch.step)
-    return Minimised(value if codes is None else value + codes.penalty.mean())
+    return Minimised(value if codes is None else value + batch_mean(codes.penalty))
 
 
 def iwae(batch: Batch) -> Minimised:
@@ -98,18 +99,19 @@ def beta_tc(batch: Batch) -> Minimised:
 
     What is aggregated over the training set is estimated by minibatch-weighted sampling (their appendix C.1).
     """
-    loss, (layer,), images = batch.config.loss, batch.outputs.layers, len(batch.images)
+    loss, (layer,), images = batch.config.loss, batch.outputs.layers, batch_count(batch.images)
+    others, place = Posterior(*map(whole_batch, layer.posterior)), batch_place(batch.images)
     # log q(each latent of image i | image j), (i, j, n); of i itself by its noise: (z - mean) / sigma would cancel.
-    apart = (layer.latents[:, None] - layer.posterior.mean) / jnp.exp(layer.posterior.log_std)
-    itself = jnp.eye(images, dtype=bool)[:, :, None]
+    apart = (layer.latents[:, None] - others.mean) / jnp.exp(others.log_std)
+    itself = jnp.eye(images, dtype=bool)[place : place + len(layer.latents), :, None]
     apart = jnp.where(itself, layer.noise[:, None], apart)
-    each = -(apart**2) / 2 - layer.posterior.log_std - LOG_ROOT
+    each = -(apart**2) / 2 - others.log_std - LOG_ROOT
     scale = math.log(images * batch.config.train_images)
     joint = jax.nn.logsumexp(each.sum(-1), 1) - scale
     product = (jax.nn.logsumexp(each, 1) - scale).sum(-1)
-    mutual = (log_posterior(layer) - joint).mean()
-    correlation = (joint - product).mean()
-    dimension = (product - log_prior(layer)).mean()
+    mutual = batch_mean(log_posterior(layer) - joint)
+    correlation = batch_mean(joint - product)
+    dimension = batch_mean(product - log_prior(layer))
     weighted = loss.mi_weight * mutual + loss.tc_weight * correlation + loss.dimension_weight * dimension
     terms = mutual, correlation, dimension
     return Minimised(batch.means.reconstruction + weighted, terms=dict(zip(batch.config.objective.terms, terms)))
@@ -140,7 +142,8 @@ def _kl_cost(loss, outputs, means):
 def _free_of_bits(loss, outputs):
     """Each layer's KL, of whose latents the first `free_bits` cost nothing."""
     kls: Any = (exact_kls(layer) for layer in outputs.layers)  # known: else free bits are refused
-    return [jnp.clip(of.reshape(-1, of.shape[-1]).mean(0), min=loss.free_bits).sum() for of in kls]
+    each = (batch_mean(of if of.ndim == 2 else of.mean(1)) for of in kls)
+    return [jnp.clip(of, min=loss.free_bits).sum() for of in each]
 
 
 def _weights(batch):
@@ -150,7 +153,7 @@ def _weights(batch):
 
 
 def _bound(weights):
-    return -(jax.nn.logsumexp(weights, 1) - math.log(weights.shape[1])).mean()
+    return -batch_mean(jax.nn.logsumexp(weights, 1) - math.log(weights.shape[1]))
 
 
 def _doubly_reparameterised(batch, weights):
@@ -168,4 +171,5 @@ def _doubly_reparameterised(batch, weights):
     noise = layer.noise + (drawn - jax.lax.stop_gradient(drawn)) / per_draw(jnp.exp(held.log_std), drawn)
     moved = layer._replace(posterior=held, latents=drawn, noise=noise)
     again = outputs._replace(logits=batch.model.decode_flat(drawn, batch.labels), latents=drawn, layers=(moved,))
-    return -(shares * log_weights(batch.config.loss, again, batch.images)).sum() / len(batch.images)
+    drawn = shares * log_weights(batch.config.loss, again, batch.images)
+    return -batch_mean(drawn.reshape(len(batch.images), -1).sum(1))

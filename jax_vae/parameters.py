@@ -17,7 +17,8 @@ from flax import nnx
 from vae_common.randomness import Start
 from vae_common.runs.checkpoints import check_arrays
 
-from .device import to_device, to_numpy
+from .device import to_numpy
+from .meshes import Placement, put, whole
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -49,17 +50,17 @@ def dtype_of(model: Any) -> Any:
 def to_arrays(model: nnx.Module) -> dict[str, np.ndarray]:
     """A copy of every parameter as a C-contiguous NumPy array."""
     named = _named(model).items()
-    return {name: np.ascontiguousarray(to_numpy(leaf).transpose(axes)) for name, (leaf, axes) in named}
+    return {name: np.ascontiguousarray(to_numpy(whole(leaf)).transpose(axes)) for name, (leaf, axes) in named}
 
 
-def load_arrays(model: M, arrays: Mapping[str, np.ndarray], dtype: str, device: jax.Device) -> M:
+def load_arrays(model: M, arrays: Mapping[str, np.ndarray], dtype: str, device: Placement) -> M:
     """The model with these canonical values; raises InputError listing every one that does not fit."""
     check_arrays(parameter_shapes(model), arrays)
     leaves, structure = jax.tree_util.tree_flatten_with_path(model)
     values = []
     for path, leaf in leaves:
         array = arrays[_name(path)].astype(dtype)
-        values.append(to_device(np.ascontiguousarray(array.transpose(np.argsort(_axes(path, leaf)))), device))
+        values.append(put(np.ascontiguousarray(array.transpose(np.argsort(_axes(path, leaf)))), device))
     return jax.tree_util.tree_unflatten(structure, values)
 
 

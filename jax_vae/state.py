@@ -17,7 +17,8 @@ from vae_common.config import Config
 from vae_common.data.batches import require_resident
 from vae_common.runs.checkpoints import AVERAGE, FIRST, SECOND, STEP, check_state, part_of, weights_of
 
-from .device import Array, device_for, precision, to_device, to_numpy
+from .device import Array, precision, to_numpy
+from .meshes import parameter_placement, placement_for, put, whole
 from .models import Autoencoder, create_model, empty_model
 from .parameters import load_arrays, parameter_shapes, to_arrays
 
@@ -57,7 +58,7 @@ def create_state(config: Config, images: np.ndarray | None = None) -> State:
     if config.network.output_bias == "data_mean":
         seen = None if images is None else require_resident(config, images)
         biased = randomness.with_mean_bias(to_arrays(model), seen)
-        model = load_arrays(model, biased, config.training.dtype, device_for(config))
+        model = load_arrays(model, biased, config.training.dtype, parameter_placement(config))
     with precision(config.training.precision):
         average = jax.tree.map(jnp.copy, model) if config.optimizer.average else None
         return State(model, _moments(config, model), config, average)
@@ -78,7 +79,7 @@ def lost_part(state: State) -> str | None:
     if state.average is not None:
         parts["averaged weights"] = state.average
     with precision(state.config.training.precision):
-        finite = to_numpy(_all_finite(list(parts.values())))
+        finite = to_numpy(whole(_all_finite(list(parts.values()))))
     return next((name for name, found in zip(parts, finite) if not found), None)
 
 
@@ -95,26 +96,26 @@ def state_to_arrays(state: State) -> dict[str, np.ndarray]:
 
 def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State:
     """The inverse of `state_to_arrays`, whichever half wrote them; InputError lists what does not fit."""
-    dtype, device = config.training.dtype, device_for(config)
+    dtype, placement = config.training.dtype, parameter_placement(config)
     with precision(dtype):
         model = empty_model(config)
         check_state(parameter_shapes(model), arrays, dtype, bool(config.optimizer.average))
-        model = load_arrays(model, weights_of(arrays), dtype, device)
-        first = load_arrays(model, part_of(arrays, FIRST), dtype, device)
-        second = load_arrays(model, part_of(arrays, SECOND), dtype, device)
-        optimizer = optax.ScaleByAdamState(to_device(arrays[STEP].astype(np.int32), device), first, second)
-        average = load_arrays(model, part_of(arrays, AVERAGE), dtype, device) if config.optimizer.average else None
+        model = load_arrays(model, weights_of(arrays), dtype, placement)
+        first = load_arrays(model, part_of(arrays, FIRST), dtype, placement)
+        second = load_arrays(model, part_of(arrays, SECOND), dtype, placement)
+        optimizer = optax.ScaleByAdamState(put(arrays[STEP].astype(np.int32), placement_for(config)), first, second)
+        average = load_arrays(model, part_of(arrays, AVERAGE), dtype, placement) if config.optimizer.average else None
         return State(model, optimizer, config, average)
 
 
 def _moments(config, model):
     """Adam's state before the first step."""
-    dtype, device, shapes = config.training.dtype, device_for(config), parameter_shapes(model)
+    dtype, placement, shapes = config.training.dtype, parameter_placement(config), parameter_shapes(model)
     parts = [
-        load_arrays(model, {name: np.full(shape, start, dtype) for name, shape in shapes.items()}, dtype, device)
+        load_arrays(model, {name: np.full(shape, start, dtype) for name, shape in shapes.items()}, dtype, placement)
         for start in (0.0, config.optimizer.second_moment_start)
     ]
-    return optax.ScaleByAdamState(to_device(np.zeros((), np.int32), device), *parts)
+    return optax.ScaleByAdamState(put(np.zeros((), np.int32), placement_for(config)), *parts)
 
 
 @jax.jit

@@ -17,7 +17,9 @@ import optax
 from vae_common.contracts import Terms
 
 from .batches import on_device
-from .device import device_for, precision
+from .device import precision
+from .distributed import split
+from .meshes import as_placed, parameter_placement
 from .objectives import batch_loss
 from .optimizers import adam, averaged, clipped, followed
 from .parameters import load_arrays, set_apart, to_arrays
@@ -57,9 +59,9 @@ def gradients(state: State, images: Any, noise: Any, labels: Any = None) -> tupl
 
 def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
     """One update by Adam with these gradients, canonical arrays; the state is consumed."""
-    dtype, device = state.config.training.dtype, device_for(state.config)
+    dtype, placement = state.config.training.dtype, parameter_placement(state.config)
     with precision(dtype):
-        return _jitted_update(state, load_arrays(state.model, arrays, dtype, device))
+        return _jitted_update(state, load_arrays(state.model, arrays, dtype, placement))
 
 
 def batch_gradients(state: State, images: Any, noise: Any, labels: Any = None) -> tuple[Any, Terms]:
@@ -78,7 +80,8 @@ def updated(state: State, gradients: Any) -> State:
     updates, optimizer = adam(state.config).update(gradients, state.optimizer, state.model)
     model = followed(optax.apply_updates(state.model, updates), changes)
     average = None if state.average is None else averaged(state.config, state.average, model)
-    return replace(state, model=model, optimizer=optimizer, average=average)
+    new = replace(state, model=model, optimizer=optimizer, average=average)
+    return new if state.seeds else as_placed(state.config, new)
 
 
 def one_step(state: State, images: Any, noise: Any, labels: Any = None) -> tuple[State, Terms]:
@@ -87,6 +90,14 @@ def one_step(state: State, images: Any, noise: Any, labels: Any = None) -> tuple
     return updated(state, gradients), means
 
 
-_jitted_gradients = jax.jit(batch_gradients)
+def _split_gradients(state, images, noise, labels=None):
+    return batch_gradients(state, *split((images, noise, labels)))
+
+
+def _split_step(state, images, noise, labels=None):
+    return one_step(state, *split((images, noise, labels)))
+
+
+_jitted_gradients = jax.jit(_split_gradients)
 _jitted_update = jax.jit(updated, donate_argnums=0)
-_jitted_step = jax.jit(one_step, donate_argnums=0)
+_jitted_step = jax.jit(_split_step, donate_argnums=0)

@@ -41,6 +41,8 @@ class ResidualBlock(nn.Module):
     """Twice norm, activation and a 3x3 convolution, added to what came in, which a 1x1 convolution brings to as many
     channels."""
 
+    spread = True  # a unit whose parameters `fully_shard` gathers when it is called
+
     def __init__(self, inputs: int, outputs: int, groups: int, activation: Activation, products: str | None):
         super().__init__()
         self.norm1 = GroupNorm(inputs, groups)
@@ -78,6 +80,8 @@ class Attention(nn.Module):
     zero but for rounding, and of that Adam would make whole steps.
     """
 
+    spread = True  # a unit whose parameters `fully_shard` gathers when it is called
+
     def __init__(self, channels: int, groups: int, products: str | None):
         super().__init__()
         self.group_norm = GroupNorm(channels, groups)
@@ -101,6 +105,8 @@ class Downsampler(nn.Module):
     """Halves height and width: a 3x3 convolution, stride 2, of features with one more row below and column to the
     right."""
 
+    spread = True  # a unit whose parameters `fully_shard` gathers when it is called
+
     def __init__(self, channels: int, products: str | None):
         super().__init__()
         self.conv = convolution(channels, channels, 3, 2, 0)
@@ -113,6 +119,8 @@ class Downsampler(nn.Module):
 
 class Upsampler(nn.Module):
     """Doubles height and width: every place four times, then a 3x3 convolution."""
+
+    spread = True  # a unit whose parameters `fully_shard` gathers when it is called
 
     def __init__(self, channels: int, products: str | None):
         super().__init__()

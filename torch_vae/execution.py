@@ -18,6 +18,7 @@ from vae_common.randomness import Draws
 
 from .batches import draws_at, prepare_images
 from .device import Array, execution_for, precision
+from .distributed import split
 from .objectives import batch_loss
 from .state import State, update_count
 from .step import batch_gradients, updated
@@ -82,6 +83,7 @@ def _gradient_function(state):
         return functional
 
     def eager(state, images, draw, labels):
+        draw = split(draw)
         batch = prepare_images(images[draw.order], draw.thresholds, getattr(torch, state.config.training.dtype))
         return batch_gradients(state, batch, draw.noise, None if labels is None else labels[draw.order])
 

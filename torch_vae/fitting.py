@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from vae_common import randomness
 from vae_common.contracts import map_arrays
@@ -15,9 +18,11 @@ from vae_common.runs.epoch_records import EpochRecord, NonFiniteLoss, epoch_reco
 
 from .batches import place_images, place_labels
 from .device import precision, synchronize, to_numpy
+from .distributed import devices
 from .ensembles import state_draws, unstack_states
 from .execution import compile_epoch
 from .inference import evaluate
+from .models import empty_model
 from .state import State, lost_part
 
 if TYPE_CHECKING:
@@ -92,5 +97,23 @@ def _record(state, epoch, values, held_out, seconds):
 
 
 def _copy(state):
+    """A copy to keep: of a state that several processes share what it holds, as it is spread."""
     with precision(state.config.training.precision):
-        return copy.deepcopy(state)
+        if devices() == 1:
+            return copy.deepcopy(state)
+        model, average = (_copied(model, state.config) for model in (state.model, state.average))
+        optimizer = SimpleNamespace(state={})
+        for parameter, own in zip(model.parameters(), state.model.parameters()):
+            kept = state.optimizer.state[own]
+            optimizer.state[parameter] = {name: tensor.detach().clone() for name, tensor in kept.items()}
+        return replace(state, model=model, average=average, optimizer=optimizer)
+
+
+def _copied(model, config):
+    if model is None:
+        return None
+    twin = empty_model(config)
+    for name, parameter in model.named_parameters():
+        layer, _, attribute = name.rpartition(".")
+        setattr(twin.get_submodule(layer), attribute, torch.nn.Parameter(parameter.detach().clone()))
+    return twin

@@ -10,6 +10,7 @@ import torch
 from vae_common.config import Config
 
 from .device import Array, execution_for
+from .engines import whole
 
 
 def adam(model: torch.nn.Module, config: Config) -> torch.optim.Optimizer:
@@ -53,7 +54,7 @@ def clipped(config: Config, gradients: Any) -> Any:
     most = config.optimizer.clip_norm
     if not most:
         return gradients
-    norm = torch.sqrt(sum((leaf**2).sum() for leaf in gradients.values()))
+    norm = torch.stack([whole((leaf**2).sum()) for leaf in gradients.values()]).sum().sqrt()
     factor = torch.where(norm > most, most / norm, 1)
     return {name: leaf * factor for name, leaf in gradients.items()}
 

@@ -18,6 +18,7 @@ from vae_common.randomness import Start
 from vae_common.runs.checkpoints import check_arrays
 
 from .device import to_device, to_numpy
+from .engines import whole
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -45,7 +46,7 @@ def dtype_of(model: Any) -> Any:
 
 def to_arrays(model: nn.Module) -> dict[str, np.ndarray]:
     """A copy of every parameter as a C-contiguous NumPy array."""
-    return {name: to_numpy(leaf) for name, leaf in _named(model).items()}
+    return {name: to_numpy(whole(leaf)) for name, leaf in _named(model).items()}
 
 
 def load_arrays(model: M, arrays: Mapping[str, np.ndarray], dtype: str, device: torch.device) -> M:

@@ -16,6 +16,8 @@ from vae_common.data.batches import require_resident
 from vae_common.runs.checkpoints import AVERAGE, FIRST, SECOND, STEP, check_state, part_of, weights_of
 
 from .device import Array, device_for, precision, to_device, to_numpy
+from .distributed import agree
+from .engines import as_parameter, own, shard, whole
 from .models import Autoencoder, create_model, empty_model
 from .optimizers import adam
 from .parameters import load_arrays, parameter_shapes, to_arrays
@@ -55,7 +57,8 @@ def create_state(config: Config, images: np.ndarray | None = None) -> State:
         biased = randomness.with_mean_bias(to_arrays(model), seen)
         model = load_arrays(model, biased, config.training.dtype, device_for(config))
     with precision(config.training.precision):
-        average = copy.deepcopy(model) if config.optimizer.average else None
+        average = shard(copy.deepcopy(model), config) if config.optimizer.average else None
+        model = shard(model, config)
         return State(model, adam(model, config), config, average)
 
 
@@ -78,8 +81,9 @@ def lost_part(state: State) -> str | None:
     if state.average is not None:
         parts["averaged weights"] = list(state.average.parameters())
     with precision(state.config.training.precision):
-        finite = to_numpy(_all_finite(list(parts.values())))
-    return next((name for name, found in zip(parts, finite) if not found), None)
+        finite = to_numpy(_all_finite([[own(leaf) for leaf in part] for part in parts.values()]))
+    lost = next((name for name, found in zip(parts, finite) if not found), None)
+    return next(iter(agree(lost)), None)
 
 
 def state_to_arrays(state: State) -> dict[str, np.ndarray]:
@@ -87,8 +91,8 @@ def state_to_arrays(state: State) -> dict[str, np.ndarray]:
     arrays = to_arrays(state.model) | {STEP: np.array(state.step, np.int64)}
     for name, parameter in state.model.named_parameters():
         moments = state.optimizer.state[parameter]
-        arrays[FIRST + name] = to_numpy(moments["exp_avg"])
-        arrays[SECOND + name] = to_numpy(moments["exp_avg_sq"])
+        arrays[FIRST + name] = to_numpy(whole(moments["exp_avg"]))
+        arrays[SECOND + name] = to_numpy(whole(moments["exp_avg_sq"]))
     if state.average is not None:
         arrays |= {AVERAGE + name: array for name, array in to_arrays(state.average).items()}
     return arrays
@@ -100,13 +104,16 @@ def state_from_arrays(config: Config, arrays: Mapping[str, np.ndarray]) -> State
     with precision(dtype):
         model = empty_model(config)
         check_state(parameter_shapes(model), arrays, dtype, bool(config.optimizer.average))
-        model = load_arrays(model, weights_of(arrays), dtype, device)
+        model = shard(load_arrays(model, weights_of(arrays), dtype, device), config)
         optimizer = adam(model, config)
         for name, parameter in model.named_parameters():
             step = torch.tensor(float(arrays[STEP]), dtype=torch.float32, device=device)
-            first, second = to_device(arrays[FIRST + name], device), to_device(arrays[SECOND + name], device)
+            kept = (to_device(arrays[part + name], device) for part in (FIRST, SECOND))
+            first, second = (as_parameter(moment, parameter) for moment in kept)
             optimizer.state[parameter] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
-        average = load_arrays(model, part_of(arrays, AVERAGE), dtype, device) if config.optimizer.average else None
+        average = None
+        if config.optimizer.average:
+            average = shard(load_arrays(empty_model(config), part_of(arrays, AVERAGE), dtype, device), config)
         return State(model, optimizer, config, average)
 
 

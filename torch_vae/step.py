@@ -18,6 +18,9 @@ from vae_common.contracts import Terms, map_arrays
 
 from .batches import on_device
 from .device import device_for, precision, to_numpy
+from .distributed import split
+from .engines import as_parameter, engine, whole
+from .models import empty_model
 from .objectives import batch_loss
 from .optimizers import averaged, clipped, followed, learning_rate
 from .parameters import load_arrays, set_apart
@@ -42,7 +45,7 @@ def train_step(state: State, images: Any, noise: Any, labels: Any = None) -> tup
             vae_common/data/batches.py).
     """
     with precision(state.config.training.precision):
-        return one_step(state, *on_device(state, images, noise, labels))
+        return one_step(state, *split(on_device(state, images, noise, labels)))
 
 
 def gradients(state: State, images: Any, noise: Any, labels: Any = None) -> tuple[dict[str, np.ndarray], Terms]:
@@ -51,24 +54,33 @@ def gradients(state: State, images: Any, noise: Any, labels: Any = None) -> tupl
     Takes what `train_step` takes; the state is not consumed. `train_step` is this and `apply_gradients`.
     """
     with precision(state.config.training.precision):
-        computed, terms = batch_gradients(state, *on_device(state, images, noise, labels))
-        return {name: to_numpy(computed[name]) for name in sorted(computed)}, terms
+        computed, terms = batch_gradients(state, *split(on_device(state, images, noise, labels)))
+        return {name: to_numpy(whole(computed[name])) for name in sorted(computed)}, terms
 
 
 def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
     """One update by Adam with these gradients, canonical arrays; the state is consumed."""
     dtype, device = state.config.training.dtype, device_for(state.config)
     with precision(dtype):
-        model = load_arrays(state.model, arrays, dtype, device)
-        return updated(state, dict(model.named_parameters()))
+        given = load_arrays(empty_model(state.config), arrays, dtype, device)
+        own = dict(state.model.named_parameters())
+        return updated(state, {name: as_parameter(g, own[name]) for name, g in given.named_parameters()})
 
 
 def batch_gradients(state: State, images: Any, noise: Any, labels: Any = None) -> tuple[Any, Terms]:
     """The gradients of the batch's loss, as the framework holds them, and its mean terms."""
-    loss, means = batch_loss(state.model, state.config, images, noise, labels, update_count(state))
-    parameters = dict(state.model.named_parameters())
-    computed = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
-    return dict(zip(parameters, computed)), map_arrays(torch.Tensor.detach, means)
+    arguments, parameters = (state.config, images, noise, labels, update_count(state)), state.model.named_parameters()
+    shared = engine(state.model, state.config, batch_loss)
+    if shared is None:
+        loss, means = batch_loss(state.model, *arguments)
+        names, leaves = zip(*parameters)
+        computed = dict(zip(names, torch.autograd.grad(loss, leaves, materialize_grads=True)))
+    else:
+        state.model.zero_grad()
+        loss, means = shared(*arguments)
+        loss.backward()
+        computed = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in parameters}
+    return computed, map_arrays(torch.Tensor.detach, means)
 
 
 def updated(state: State, gradients: Any) -> State:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vae_common.data.splits import Dataset
     from vae_common.randomness import Draws, Start
     from vae_common.runs.epoch_records import EpochRecord
+    from vae_common.worlds import World
 
 Framework = Literal["jax", "torch"]
 FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
@@ -52,6 +53,11 @@ class Half(Protocol):
     @property
     def ACTIVATIONS(self) -> Mapping[str, Callable[[Array], Array]]:
         """Every activation, by its name in the config."""
+        ...
+
+    @property
+    def distributed(self) -> Distributed:
+        """Many processes and devices."""
         ...
 
     INFERENCE_BATCH: int
@@ -158,6 +164,16 @@ class Half(Protocol):
         labels: Labels = None,
         on_batch: Callable[[int], None] | None = None,
     ) -> Marginal: ...
+
+
+class Distributed(Protocol):
+    """A half's distributed.py, as far as others use it."""
+
+    def start(self, world: World, devices: int = 1) -> None: ...
+    def stop(self) -> None: ...
+    def world(self) -> World: ...
+    def devices(self) -> int: ...
+    def agree(self, error: str | None) -> list[str]: ...
 
 
 class Loaded(Protocol):

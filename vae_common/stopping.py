@@ -67,6 +67,11 @@ def mend(how: Callable[[], str]) -> Iterator[None]:
         _mends.remove(how)
 
 
+def how_to_go_on() -> str:
+    """How the work goes on that is being done; empty where nobody has said."""
+    return _mends[0]() if _mends else ""
+
+
 def at_end(clean: Callable[[], None]) -> None:
     """Has this called, too, before a signal ends the process."""
     _ends.append(clean)
@@ -107,7 +112,7 @@ def _save(number: int, name: str) -> None:
             save()
     except Exception as error:  # whatever it is, the process has to end, and to say so
         said += f"; saving failed ({error})"
-    how = _mends[0]() if _mends else ""
+    how = how_to_go_on()
     _end(number, said + (f"; go on with: {how}" if how else "; what was saved can be resumed or deleted"))
 
 

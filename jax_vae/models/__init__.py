@@ -10,8 +10,8 @@ from vae_common import randomness
 from vae_common.config import Config
 from vae_common.config.registry import MODELS, find_class
 
-from ..device import device_for, precision
 from ..layers import Autoencoder
+from ..meshes import parameter_placement, precision
 from ..parameters import load_arrays, parameter_shapes, parameter_starts
 from .ae import AE
 from .kl_autoencoder import KLAutoencoder
@@ -49,7 +49,7 @@ def create_model(config: Config) -> Autoencoder:
     model = empty_model(config)
     shapes, starts = parameter_shapes(model), parameter_starts(model)
     weights = randomness.initial_weights(shapes, config.seed, config.network.initializer, starts)
-    return load_arrays(model, weights, config.training.dtype, device_for(config))
+    return load_arrays(model, weights, config.training.dtype, parameter_placement(config))
 
 
 @lru_cache(maxsize=64)  # Flax takes its time to make one, and nothing writes into it

@@ -15,6 +15,7 @@ from vae_common.contracts import Codes, Outputs, Posterior
 from vae_common.randomness import Start
 
 from ..device import Array
+from ..distributed import whole_batch
 from ..layers import Autoencoder, Decoder, Encoder, GridDecoder, GridEncoder
 from ..operations import parameter
 from ..quantizers import bounded, index_of, moved, nearest, rounded_at, scaled
@@ -67,8 +68,8 @@ class VQVAE(Autoencoder):
         if not self.averaged or outputs.codes is None:
             return []
         before = self.codebook.embedding[...], self.codebook_use[...]
-        inputs = outputs.codes.inputs.reshape(-1, self.places, self.width)
-        after = moved(inputs, outputs.codes.indices, *before, self.decay, self.restart_below)
+        inputs = whole_batch(outputs.codes.inputs).reshape(-1, self.places, self.width)
+        after = moved(inputs, whole_batch(outputs.codes.indices), *before, self.decay, self.restart_below)
         return list(zip(before, after))
 
     def encode(self, images: Array, labels: Array | None = None) -> Posterior:

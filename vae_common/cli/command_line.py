@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn, Protocol, TextIO
 
 import tyro
 
-from vae_common import stopping
+from vae_common import stopping, worlds
 from vae_common.config import PRESETS
 from vae_common.config.experiment import not_read
 from vae_common.errors import InputError, one_line
@@ -47,6 +47,10 @@ def run_command(command: Command) -> NoReturn:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
+
+
+_BROKEN = r"peer|gloo|nccl|coordination|heartbeat|socket|unavailable|connection|barrier"
+"""What either framework says where a process that it works with has gone."""
 
 
 class _Program:
@@ -82,17 +86,24 @@ def quieten() -> None:
 
 def outcome(command: Command, flags: Sequence[str]) -> int:
     """Runs the command with these flags and returns its exit status; its result and errors are printed."""
+    world = worlds.World()
     try:
+        world = worlds.from_environment()
+        if world.size > 1 and not getattr(command, "WORLDS", False):
+            raise InputError(f"world: received {world.size} processes, expected one: only train shares its work")
         result = command.main(parse(command.Arguments, flags))
-        print(json.dumps(result), flush=True)
+        if world.rank == 0:
+            print(json.dumps(result), flush=True)
         status: Callable[[dict[str, Any]], int] = getattr(command, "status", lambda result: 0)
         return status(result)
     except BrokenPipeError:
         raise
     except (InputError, OSError, MemoryError, NonFiniteLoss, RuntimeError, KeyboardInterrupt) as error:
-        said, failed = _told(error)
+        said, failed = _of_the_world(error) or _told(error)
         with contextlib.suppress(OSError):  # nobody may be able to hear it
             print(f"error: {one_line(said)}", file=sys.stderr, flush=True)
+        if world.size > 1:  # what the frameworks would do at their end waits for processes that are gone
+            os._exit(failed)
         return failed
 
 
@@ -113,6 +124,18 @@ def _told(error: BaseException) -> tuple[str, int]:
     if "No space left on device" in str(error):  # a compiler's cache
         return f"a disk is full ({one_line(error, 200)}); make space, or use --no-program-cache", 2
     raise error
+
+
+def _of_the_world(error: BaseException) -> tuple[str, int] | None:
+    """What is said where a process that this one works with has gone."""
+    if not isinstance(error, RuntimeError) or not re.search(_BROKEN, str(error), re.IGNORECASE):
+        return None
+    world = worlds.from_environment()
+    if world.size == 1:
+        return None
+    how = stopping.how_to_go_on()
+    said = f"world: {world.name} lost another ({one_line(error, 120)})"
+    return f"{said}; start all of them again{f', with: {how}' if how else ''}", 1
 
 
 def parse(arguments: Any, flags: Sequence[str]) -> Any:

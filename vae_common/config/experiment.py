@@ -168,9 +168,9 @@ class Config(Checked):
 
     @property
     def comparable(self) -> Config:
-        """This config with seed, device, execution and the data's place set aside: equal for runs that differ by draws
-        only. (Whether they saw the same data is for their fingerprints to say.)"""
-        training = dataclasses.replace(self.training, device="auto", execution="auto")
+        """This config with seed, device, execution, sharding and the data's place set aside: equal for runs that differ
+        by draws only. (Whether they saw the same data is for their fingerprints to say.)"""
+        training = dataclasses.replace(self.training, device="auto", execution="auto", sharding="data")
         data = dataclasses.replace(self.data, dataset="elsewhere", data_dir="", manual_dir=None)
         return dataclasses.replace(self, seed=0, training=training, data=data)
 

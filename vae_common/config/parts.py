@@ -64,6 +64,7 @@ Precision = Literal["float64", "float32", "tf32", "bfloat16"]
 PRECISIONS: tuple[str, ...] = typing.get_args(Precision)
 Execution = Literal["auto", "eager", "compile", "graph"]
 Randomness = Literal["shared", "native"]
+Sharding = Literal["data", "data+parameters"]
 Device = Literal["auto", "cpu", "cuda", "tpu", "mps"]
 
 
@@ -201,6 +202,8 @@ class TrainingConfig(Checked):
     """shared: NumPy draws, equal in both halves; native: each framework's own generator."""
     device: Device = "auto"
     """auto: the accelerator that the framework finds, else the CPU."""
+    sharding: Sharding = "data"
+    """What several devices share: each batch (data), or parameters and the optimiser's moments, too."""
 
     @property
     def dtype(self) -> str:

@@ -25,6 +25,7 @@ from vae_common.randomness import steps_per_epoch
 from vae_common.runs import checkpoints, resume
 from vae_common.runs.epoch_records import EpochRecord, NonFiniteLoss, mean_terms
 from vae_common.runs.folder import BEGUN, SUMMARY, TRAINED_ELSEWHERE, Run, require_data
+from vae_common.runs.together import Silent, together, writes
 
 
 def require_trainable(half: Half, config: Config, dataset: Dataset, seeds: int = 1) -> None:
@@ -66,13 +67,16 @@ def train(
     Raises:
         NonFiniteLoss: the folder then holds the last good state as its checkpoint; a summary is of an earlier end.
     """
-    require_trainable(half, config, dataset)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(files.alone_in(folder, TRAINED_ELSEWHERE))
+        with together(half):
+            require_trainable(half, config, dataset)
+            if writes(half):
+                stack.enter_context(files.alone_in(folder, TRAINED_ELSEWHERE))
         bar = stack.enter_context(_progress(half, config, resume.epoch if resume else 0))
         training = _Training(half, config, dataset, Run(folder), list(command), checkpoint_every, resume)
         state = training.begin()
-        stack.enter_context(stopping.saving(lambda: _save_kept(half, training.kept, [training])))
+        if writes(half) and (half.distributed.world().size == 1 or config.training.sharding == "data"):
+            stack.enter_context(stopping.saving(lambda: _save_kept(half, training.kept, [training])))
 
         def on_epoch(state: Any, record: EpochRecord) -> None:
             training.record(state, record)
@@ -197,6 +201,8 @@ def _save_kept(half: Half, kept: Any, members: Sequence[_Training]) -> None:
 
 
 def _progress(half: Half, config: Config, done: int, seeds: int = 1) -> Progress:
+    if not writes(half):
+        return Silent()
     said = f"seed {config.seed}" if seeds == 1 else f"{seeds} seeds"
     name = f"{name_of(half)} {config.model} {said}"
     return Progress(name, config.training.epochs, "epoch", done)
@@ -224,6 +230,9 @@ class _Training:
         self.framework = name_of(half)
         load = f"{os.getloadavg()[0]:.1f} before, of {os.cpu_count()} processors"
         self.environment = half.environment(config.training.device) | {"load": load}
+        if half.distributed.devices() > 1:
+            shared = f"{half.distributed.devices()} devices, {half.distributed.world().size} processes"
+            self.environment |= {"shared": f"{shared}, {config.training.sharding}"}
         self.history: list[EpochRecord] = list(resume.history) if resume else []
         self.saved = len(self.history)
         self.kept: Any = None
@@ -236,7 +245,8 @@ class _Training:
         """
         half, config, run, resume = self.half, self.config, self.run, self.resume
         if resume:
-            _require_continuity(run, config, self.dataset, resume)
+            with together(half):
+                _require_continuity(run, config, self.dataset, resume)
         going_on = resume is not None and bool(resume.arrays)
         state = (
             half.state_from_arrays(config, resume.arrays)
@@ -244,21 +254,29 @@ class _Training:
             else half.create_state(config, self.dataset.train.images)
         )
         made = {"framework": self.framework, "config": config.to_json(), "data": self.dataset.fingerprint}
-        with stopping.BUSY:
-            files.remove_parts(run.folder)
-            if going_on:  # first: from here on the run's own file says how far it goes
-                self.save(state)
-            run.write_json(BEGUN, made | {"environment": self.environment, "command": self.command})
-            run.rewrite_metrics(self.history)
-            if not going_on:
-                self.save(state)
+        arrays = half.state_to_arrays(state)
+        with together(half), stopping.BUSY:
+            if writes(half):
+                files.remove_parts(run.folder)
+                if going_on:  # first: from here on the run's own file says how far it goes
+                    self.write(arrays, self.epochs_of(state))
+                run.write_json(BEGUN, made | {"environment": self.environment, "command": self.command})
+                run.rewrite_metrics(self.history)
+                if not going_on:
+                    self.write(arrays, self.epochs_of(state))
         return state
 
     def save(self, state: Any) -> None:
         """Writes the checkpoint, with the records of the epochs that the state has behind it."""
-        history = self.history[: self.epochs_of(state)]
+        arrays = self.half.state_to_arrays(state)  # several processes may each hold a part
+        if writes(self.half):
+            self.write(arrays, self.epochs_of(state))
+
+    def write(self, arrays: checkpoints.Arrays, epochs: int) -> None:
+        """Writes the checkpoint after so many epochs."""
+        history = self.history[:epochs]
         done = checkpoints.Checkpoint(
-            self.half.state_to_arrays(state),
+            arrays,
             self.config,
             self.framework,
             len(history),
@@ -281,7 +299,8 @@ class _Training:
         """Keeps what an epoch was worth, and the state after it where it is time for that."""
         with stopping.BUSY:
             self.history.append(record | {"framework": self.framework})
-            self.run.append(self.history[-1])
+            if writes(self.half):
+                self.run.append(self.history[-1])
             if record["epoch"] % self.checkpoint_every == 0 or record["epoch"] == self.config.training.epochs:
                 self.save(state)
 
@@ -309,9 +328,11 @@ class _Training:
             "data": dataset.fingerprint,
             "folder": str(self.run.folder),
         }
-        with stopping.BUSY:
-            checkpoints.write_weights(self.run.folder / "weights.safetensors", half.to_arrays(state.evaluated))
-            self.run.write_json(SUMMARY, summary)
+        weights = half.to_arrays(state.evaluated)
+        if writes(half):
+            with stopping.BUSY:
+                checkpoints.write_weights(self.run.folder / "weights.safetensors", weights)
+                self.run.write_json(SUMMARY, summary)
         return summary
 
 

@@ -1,0 +1,126 @@
+"""Many processes and devices: one batch, cut by place, and one result. Twin: torch_vae/distributed.py.
+
+Every process calls the same functions with the same arguments, those of the whole (global) batch; each computes on its
+part. The compiler does the cutting: arrays lie on a mesh of all devices (meshes.py), a step's
+batch is spread over it, and whatever is computed of that is global, sums and means too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from vae_common import worlds
+from vae_common.contracts import map_arrays
+from vae_common.errors import one_line
+from vae_common.worlds import World
+
+from . import meshes
+from .device import Array, to_numpy
+
+_JOINED: list[World] = [World()]
+_HEARTBEAT = 20
+"""Seconds without a sign of life after which a process counts as dead."""
+
+
+def start(world: World, devices: int = 1) -> None:
+    """Joins the other processes, each of which drives so many devices. Before the first array is made.
+
+    Raises InputError where they do not all join in time, the port is in use, or there are not so many devices.
+    """
+    if devices > 1:
+        meshes.require_devices(devices)
+    if world.size > 1:
+        port = world.port + 1  # at its own torchrun's agent listens
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        if world.rank == 0:
+            worlds.require_free(port)
+        try:
+            jax.distributed.initialize(
+                f"{world.address}:{port}",
+                world.size,
+                world.rank,
+                initialization_timeout=max(1, round(world.timeout)),
+                heartbeat_timeout_seconds=_HEARTBEAT,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise worlds.not_met(world, one_line(error, 120)) from error
+    _JOINED[0] = world
+    meshes.use(devices if world.size == 1 else world.size * devices)
+
+
+def stop() -> None:
+    """Leaves the other processes."""
+    if _JOINED[0].size > 1:
+        jax.distributed.shutdown()
+    _JOINED[0] = World()
+    meshes.use(1)
+
+
+def world() -> World:
+    """The processes that share a training."""
+    return _JOINED[0]
+
+
+def devices() -> int:
+    """How many devices share a batch."""
+    return meshes.size()
+
+
+def agree(error: str | None) -> list[str]:
+    """What the processes have met with, of those that met with something: all of them learn of it."""
+    if world().size == 1:
+        return [] if error is None else [error]
+    from jax.experimental import multihost_utils
+
+    said = np.frombuffer((error or "").encode()[:_MOST].ljust(_MOST, b"\0"), np.uint8)
+    found = np.asarray(multihost_utils.process_allgather(said))
+    return [text for row in found if (text := row.tobytes().rstrip(b"\0").decode(errors="ignore"))]
+
+
+def split(arrays: Any) -> Any:
+    """Arrays that have the global batch first, spread over the devices; nested tuples of them and None."""
+    return arrays if devices() == 1 else jax.tree.map(meshes.by_batch, arrays)
+
+
+def batch_means(arrays: Any) -> Any:
+    """The means over the global batch's images of arrays (batch,), nested as they are."""
+    return map_arrays(lambda array: array.mean(), arrays)
+
+
+def batch_mean(array: Array) -> Array:
+    """The mean over the global batch's images, (...), of an array (batch, ...)."""
+    return array.mean(0)
+
+
+def batch_count(array: Array) -> int:
+    """How many images the global batch has, of an array (batch, ...)."""
+    return len(array)
+
+
+def batch_place(array: Array) -> int:
+    """Where in the global batch this process's part of an array (batch, ...) begins."""
+    return 0
+
+
+def whole_batch(array: Array) -> Array:
+    """The global batch's array (batch, ...), of its parts; gradients go back to where each comes from."""
+    return array
+
+
+def spread(function: Callable[..., Any], model: Any, *arrays: Any) -> Any:
+    """An inference function of a model and arrays (N, ...) or None, each process or device on its part: all results.
+
+    Those are arrays (N, ...), or nested tuples of them and None.
+    """
+    if devices() == 1:
+        return function(model, *arrays)
+    count = len(arrays[0])
+    found = function(model, *map(meshes.placed_by_batch, arrays))
+    return map_arrays(lambda array: to_numpy(meshes.whole(array))[:count], found)
+
+
+_MOST = 1000

@@ -1,0 +1,173 @@
+"""Many processes and devices: one batch, cut by place, and one result. Twin: jax_vae/distributed.py.
+
+Every process calls the same functions with the same arguments, those of the whole (global) batch; each computes on its
+part. What is a mean over images is one over all of them: `batch_means` adds up the parts, and its gradient is the
+global mean's. Gradients are averaged by DDP, or by `fully_shard` where parameters are spread, too (engines.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from vae_common import worlds
+from vae_common.contracts import map_arrays
+from vae_common.errors import InputError, one_line
+from vae_common.worlds import World
+
+from .device import Array
+
+_PATIENCE = timedelta(hours=1)
+"""How long a process waits for another that is alive: the first one may be writing."""
+_JOINED: list[World] = [World()]
+
+
+def start(world: World, devices: int = 1) -> None:
+    """Joins the other processes, each of which drives one device.
+
+    Raises InputError where they do not all join in time, or the port is in use.
+    """
+    if devices > 1:
+        raise InputError(f"devices: received {devices} in one process, expected 1: PyTorch takes a process for each")
+    if world.size == 1:
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
+    if world.rank == 0 and not world.agent:
+        worlds.require_free(world.port)
+    names = [f"joined {rank}" for rank in range(world.size)]
+    where = "env://" if world.agent else f"tcp://{world.address}:{world.port}"
+    limit = timedelta(seconds=world.timeout)
+    try:
+        store, _, _ = next(iter(rendezvous(where, world.rank, world.size, timeout=limit)))
+        store.set(names[world.rank], "")
+        store.wait(names, limit)
+        group = PrefixStore("batch", store)
+        backend = "nccl" if cuda else "gloo"
+        distributed.init_process_group(backend, store=group, rank=world.rank, world_size=world.size, timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise worlds.not_met(world, one_line(error, 120)) from error
+    _JOINED[0] = world
+
+
+def stop() -> None:
+    """Leaves the other processes."""
+    if _JOINED[0].size > 1:
+        distributed.destroy_process_group()
+    _JOINED[0] = World()
+
+
+def world() -> World:
+    """The processes that share a training."""
+    return _JOINED[0]
+
+
+def devices() -> int:
+    """How many devices share a batch."""
+    return _JOINED[0].size
+
+
+def agree(error: str | None) -> list[str]:
+    """What the processes have met with, of those that met with something: all of them learn of it."""
+    if devices() == 1:
+        return [] if error is None else [error]
+    found: list[Any] = [None] * devices()
+    distributed.all_gather_object(found, error)
+    return [said for said in found if said is not None]
+
+
+def split(arrays: Any) -> Any:
+    """This process's part of arrays that have the global batch first; nested tuples of them and None."""
+    if devices() == 1:
+        return arrays
+    return map_arrays(lambda array: array[worlds.part_of(len(array), world().rank, devices())], arrays)
+
+
+def batch_means(arrays: Any) -> Any:
+    """The means over the global batch's images of arrays (batch,), nested as they are."""
+    if devices() == 1:
+        return map_arrays(lambda array: array.mean(), arrays)
+    found: list[Array] = []
+    map_arrays(found.append, arrays)
+    sums = _Summed.apply(torch.stack([array.sum() for array in found]))
+    each, count = iter(sums), batch_count(found[0])
+    return map_arrays(lambda array: next(each) / count, arrays)
+
+
+def batch_mean(array: Array) -> Array:
+    """The mean over the global batch's images, (...), of an array (batch, ...)."""
+    return array.mean(0) if devices() == 1 else _Summed.apply(array.sum(0)) / batch_count(array)
+
+
+def batch_count(array: Array) -> int:
+    """How many images the global batch has, of an array (batch, ...)."""
+    if devices() == 1:
+        return len(array)
+    count = torch.tensor(len(array), device=array.device)
+    distributed.all_reduce(count)
+    return int(count)
+
+
+def batch_place(array: Array) -> int:
+    """Where in the global batch this process's part of an array (batch, ...) begins."""
+    return 0 if devices() == 1 else worlds.part_of(batch_count(array), world().rank, devices()).start
+
+
+def whole_batch(array: Array) -> Array:
+    """The global batch's array (batch, ...), of its parts; gradients go back to where each comes from."""
+    if devices() == 1:
+        return array
+    count = batch_count(array)
+    parts = [worlds.part_of(count, rank, devices()) for rank in range(devices())]
+    padded = torch.cat([array, array.new_zeros((parts[0].stop - len(array), *array.shape[1:]))])
+    found = _Gathered.apply(padded)
+    return torch.cat([of[: part.stop - part.start] for of, part in zip(found, parts)])
+
+
+def spread(function: Callable[..., Any], model: Any, *arrays: Any) -> Any:
+    """An inference function of a model and arrays (N, ...) or None, each process or device on its part: all results.
+
+    Those are arrays (N, ...), or nested tuples of them and None.
+    """
+    if devices() == 1:
+        return function(model, *arrays)
+    part = worlds.part_of(len(arrays[0]), world().rank, devices())
+    own = function(model, *(None if array is None else array[part] for array in arrays))
+    found: list[Any] = [None] * devices()
+    distributed.all_gather_object(found, map_arrays(lambda array: array.cpu(), own))
+    return map_arrays(lambda *each: torch.cat(each), *found)
+
+
+class _Summed(torch.autograd.Function):
+    """The sum over all processes; its gradient is the sum of theirs. (PyTorch's own that differentiates is to go.)"""
+
+    @staticmethod
+    def forward(context: Any, array: Array) -> Array:
+        array = array.clone()
+        distributed.all_reduce(array)
+        return array
+
+    @staticmethod
+    def backward(context: Any, gradient: Array) -> Array:
+        return _Summed.apply(gradient)
+
+
+class _Gathered(torch.autograd.Function):
+    """The arrays of all processes, (processes, batch, ...); the gradient of each is the sum of theirs."""
+
+    @staticmethod
+    def forward(context: Any, array: Array) -> Array:
+        found = [torch.empty_like(array) for _ in range(devices())]
+        distributed.all_gather(found, array.contiguous())
+        return torch.stack(found)
+
+    @staticmethod
+    def backward(context: Any, gradient: Array) -> Array:
+        return _Summed.apply(gradient)[world().rank]

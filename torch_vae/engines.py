@@ -1,0 +1,75 @@
+"""PyTorch's engines for many processes: DDP, and `fully_shard`. JAX has none: its compiler does that (meshes.py)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from vae_common.config import Config
+
+from . import distributed
+from .device import Array
+
+_ENGINE = "_engine"
+M = TypeVar("M", bound=torch.nn.Module)
+
+
+class _Called(torch.nn.Module):
+    """A function of a model as a module's call, which engines want."""
+
+    def __init__(self, model: torch.nn.Module, function: Callable[..., Any]):
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, *arguments: Any) -> Any:
+        return self.function(self.model, *arguments)
+
+
+def shard(model: M, config: Config) -> M:
+    """The model, its parameters spread over the processes where the config says so."""
+    if distributed.devices() > 1 and config.training.sharding == "data+parameters":
+        # What is returned are views, in which nothing is written.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module", category=UserWarning)
+        for block in model.modules():
+            if getattr(block, "spread", False):
+                fully_shard(block, reshard_after_forward=True)
+        fully_shard(model, reshard_after_forward=True)  # after an evaluation, too
+    return model
+
+
+def engine(model: torch.nn.Module, config: Config, function: Callable[..., Any]) -> torch.nn.Module | None:
+    """What calls a function of a (spread) model, and averages the gradients of its result over the processes; None
+    where there is one. It is made once for a model."""
+    if distributed.devices() == 1:
+        return None
+    kept = model.__dict__  # no submodule of the model, which it holds itself
+    if _ENGINE not in kept:
+        called: torch.nn.Module = _Called(model, function)
+        if config.training.sharding == "data":
+            called = DistributedDataParallel(called, find_unused_parameters=bool(config.entry.without_gradient))
+        kept[_ENGINE] = called
+    found: torch.nn.Module = kept[_ENGINE]
+    return found
+
+
+def whole(array: Array) -> Array:
+    """A tensor in full, from all processes where it is spread. All have to ask."""
+    return array.full_tensor() if isinstance(array, DTensor) else array
+
+
+def own(array: Array) -> Array:
+    """This process's part of a tensor that is spread."""
+    return array.to_local() if isinstance(array, DTensor) else array
+
+
+def as_parameter(array: Array, parameter: Array) -> Array:
+    """A whole tensor, spread as the parameter is that it belongs to."""
+    if not isinstance(parameter, DTensor):
+        return array
+    return distribute_tensor(array, parameter.device_mesh, parameter.placements)
