@@ -36,8 +36,8 @@ def start(world: World, devices: int = 1) -> None:
     if world.size > 1:
         port = world.port + 1  # at its own torchrun's agent listens
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        if world.rank == 0:
-            worlds.require_free(port)
+        jax.config.update("jax_enable_recoverability", True)
+        worlds.meet(world, port)
         try:
             jax.distributed.initialize(
                 f"{world.address}:{port}",
@@ -47,7 +47,7 @@ def start(world: World, devices: int = 1) -> None:
                 heartbeat_timeout_seconds=_HEARTBEAT,
             )
         except (RuntimeError, ValueError) as error:
-            raise worlds.not_met(world, one_line(error, 120)) from error
+            raise worlds.not_met(world, port, one_line(error, 120)) from error
     _JOINED[0] = world
     meshes.use(devices if world.size == 1 else world.size * devices)
 

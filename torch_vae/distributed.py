@@ -40,8 +40,8 @@ def start(world: World, devices: int = 1) -> None:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
-    if world.rank == 0 and not world.agent:
-        worlds.require_free(world.port)
+    if not world.agent:
+        worlds.meet(world, world.port)
     names = [f"joined {rank}" for rank in range(world.size)]
     where = "env://" if world.agent else f"tcp://{world.address}:{world.port}"
     limit = timedelta(seconds=world.timeout)
@@ -53,7 +53,7 @@ def start(world: World, devices: int = 1) -> None:
         backend = "nccl" if cuda else "gloo"
         distributed.init_process_group(backend, store=group, rank=world.rank, world_size=world.size, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
-        raise worlds.not_met(world, one_line(error, 120)) from error
+        raise worlds.not_met(world, world.port, one_line(error, 120)) from error
     _JOINED[0] = world
 
 

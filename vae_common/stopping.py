@@ -24,6 +24,7 @@ BUSY = threading.RLock()
 _savers: list[Callable[[], None]] = []
 _mends: list[Callable[[], str]] = []
 _ends: list[Callable[[], None]] = []
+_last: list[str] = []
 _installed = False
 _errors = 2
 """Standard error as it was at the start: it may be pointed elsewhere meanwhile (see data/readers.py)."""
@@ -63,13 +64,16 @@ def mend(how: Callable[[], str]) -> Iterator[None]:
     _mends.append(how)
     try:
         yield
+    except Exception:
+        _last[:] = [how()]
+        raise
     finally:
         _mends.remove(how)
 
 
 def how_to_go_on() -> str:
-    """How the work goes on that is being done; empty where nobody has said."""
-    return _mends[0]() if _mends else ""
+    """How the work goes on that is being done, or that an error has just ended; empty where nobody has said."""
+    return _mends[0]() if _mends else "".join(_last)
 
 
 def at_end(clean: Callable[[], None]) -> None:

@@ -6,9 +6,11 @@ a framework; what the processes say to each other is each half's distributed.py.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -81,10 +83,64 @@ def first_host(listed: str) -> str:
     return found[1] + (found[2] or "")
 
 
-def not_met(world: World, reason: str) -> InputError:
+def not_met(world: World, port: int, reason: str = "") -> InputError:
     """What is said where the processes do not all come."""
-    said = f"world: {world.name} waited {world.timeout:g} s at {world.address}:{world.port} for the others ({reason})"
-    return InputError(f"{said}; start all {world.size}, with one address and port, or wait longer: TWIN_VAE_TIMEOUT")
+    said = f"world: {world.name} waited {world.timeout:g} s at {world.address}:{port} for the others"
+    mend = f"start all {world.size}, with one address and port, or wait longer: TWIN_VAE_TIMEOUT"
+    return InputError(f"{said}{f' ({reason})' if reason else ''}; {mend}")
+
+
+def meet(world: World, port: int) -> None:
+    """Waits until all processes of a world are there; the first listens at that port meanwhile, and leaves it free.
+
+    Raises InputError where the port is in use, or they do not all come in time. (The frameworks' own meetings end a
+    process with a stack trace where somebody is missing.)
+    """
+    until = time.monotonic() + world.timeout
+    try:
+        if world.rank == 0:
+            require_free(port)
+            _receive(world, port, until)
+        else:
+            _report(world, port, until)
+    except TimeoutError:
+        raise not_met(world, port) from None
+    except OSError as error:
+        said = f"world: {world.name} cannot reach {world.address}:{port} ({error.strerror or error})"
+        raise InputError(f"{said}; check MASTER_ADDR and MASTER_PORT") from error
+
+
+def _receive(world: World, port: int, until: float) -> None:
+    """The first process: hears of all others, then lets them go on."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("", port), backlog=world.size, reuse_port=False))
+        heard = {}
+        while len(heard) < world.size - 1:
+            listening.settimeout(max(until - time.monotonic(), 1e-3))
+            other = stack.enter_context(listening.accept()[0])
+            other.settimeout(max(until - time.monotonic(), 1e-3))
+            with contextlib.suppress(OSError, ValueError):  # somebody else who tries this port
+                heard[int(other.recv(16))] = other
+        for other in heard.values():
+            other.sendall(b"go")
+        for other in heard.values():  # who closes first holds the port for a while
+            other.recv(1)
+
+
+def _report(world: World, port: int, until: float) -> None:
+    """Any other process: says that it is there, as soon as somebody listens, and waits for the rest."""
+    while True:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        try:
+            with socket.create_connection((world.address, port), timeout=left) as first:
+                first.sendall(str(world.rank).encode())
+                if first.recv(2) == b"go":
+                    return
+                raise ConnectionResetError
+        except (ConnectionRefusedError, ConnectionResetError):
+            time.sleep(0.05)
 
 
 def require_free(port: int) -> None:

@@ -76,6 +76,7 @@ def quieten() -> None:
     a hint to itself, not of an instruction. Before JAX is imported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     for name in ("jax._src.xla_bridge", "jax._src.compilation_cache", "jax._src.compiler"):
         logging.getLogger(name).setLevel(logging.ERROR)
     streams: tuple[TextIO, ...] = (sys.stdout, sys.stderr)
@@ -134,7 +135,8 @@ def _of_the_world(error: BaseException) -> tuple[str, int] | None:
     if world.size == 1:
         return None
     how = stopping.how_to_go_on()
-    said = f"world: {world.name} lost another ({one_line(error, 120)})"
+    reason = re.sub(r"^\[[^\]]*\] ?", "", str(error)).partition(". ")[0]
+    said = f"world: {world.name} lost another ({one_line(reason, 100)})"
     return f"{said}; start all of them again{f', with: {how}' if how else ''}", 1
 
 
