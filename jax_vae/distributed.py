@@ -36,7 +36,7 @@ def start(world: World, devices: int = 1) -> None:
     if world.size > 1:
         port = world.port + 1  # at its own torchrun's agent listens
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.config.update("jax_enable_recoverability", True)
+        jax.config.update("jax_enable_recoverability", True)  # or JAX aborts who loses another, before it can say so
         worlds.meet(world, port)
         try:
             jax.distributed.initialize(
@@ -54,8 +54,14 @@ def start(world: World, devices: int = 1) -> None:
 
 def stop() -> None:
     """Leaves the other processes."""
-    if _JOINED[0].size > 1:
-        jax.distributed.shutdown()
+    world = _JOINED[0]
+    if world.size > 1:
+        agree(None)  # nobody is waited for any more
+        if world.rank > 0:
+            jax.distributed.shutdown()
+        worlds.meet(world, world.port + 2)
+        if world.rank == 0:  # last: a process that finds the first one gone is aborted by JAX
+            jax.distributed.shutdown()
     _JOINED[0] = World()
     meshes.use(1)
 

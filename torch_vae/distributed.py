@@ -60,6 +60,7 @@ def start(world: World, devices: int = 1) -> None:
 def stop() -> None:
     """Leaves the other processes."""
     if _JOINED[0].size > 1:
+        agree(None)  # nobody is waited for any more
         distributed.destroy_process_group()
     _JOINED[0] = World()
 

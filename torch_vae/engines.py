@@ -21,14 +21,14 @@ M = TypeVar("M", bound=torch.nn.Module)
 
 
 class _Called(torch.nn.Module):
-    """A function of a model as a module's call, which engines want."""
+    """Functions of a model as a module's call, which engines want: inside it all parameters are at hand."""
 
-    def __init__(self, model: torch.nn.Module, function: Callable[..., Any]):
+    def __init__(self, model: torch.nn.Module):
         super().__init__()
-        self.model, self.function = model, function
+        self.model = model
 
-    def forward(self, *arguments: Any) -> Any:
-        return self.function(self.model, *arguments)
+    def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(self.model, *arguments)
 
 
 def shard(model: M, config: Config) -> M:
@@ -39,23 +39,33 @@ def shard(model: M, config: Config) -> M:
         for block in model.modules():
             if getattr(block, "spread", False):
                 fully_shard(block, reshard_after_forward=True)
-        fully_shard(model, reshard_after_forward=True)  # after an evaluation, too
+        called = _Called(model)
+        fully_shard(called, reshard_after_forward=True)  # after an evaluation, too
+        model.__dict__[_ENGINE] = called  # no submodule of the model, which it holds itself
     return model
 
 
-def engine(model: torch.nn.Module, config: Config, function: Callable[..., Any]) -> torch.nn.Module | None:
-    """What calls a function of a (spread) model, and averages the gradients of its result over the processes; None
-    where there is one. It is made once for a model."""
+def engine(model: torch.nn.Module, config: Config) -> torch.nn.Module | None:
+    """What is called with a function of the model and its arguments, and averages the gradients of its result over the
+    processes; None where there is one. It is made once for a model."""
     if distributed.devices() == 1:
         return None
-    kept = model.__dict__  # no submodule of the model, which it holds itself
+    kept = model.__dict__
     if _ENGINE not in kept:
-        called: torch.nn.Module = _Called(model, function)
-        if config.training.sharding == "data":
-            called = DistributedDataParallel(called, find_unused_parameters=bool(config.entry.without_gradient))
-        kept[_ENGINE] = called
+        unused = bool(config.entry.without_gradient)
+        kept[_ENGINE] = DistributedDataParallel(_Called(model), find_unused_parameters=unused)
     found: torch.nn.Module = kept[_ENGINE]
     return found
+
+
+def gathered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a model and other arguments that finds its parameters in full, where they are spread."""
+
+    def of_whole(model: torch.nn.Module, *arguments: Any) -> Any:
+        held = model.__dict__.get(_ENGINE)
+        return held(function, *arguments) if isinstance(held, _Called) else function(model, *arguments)
+
+    return of_whole
 
 
 def whole(array: Array) -> Array:

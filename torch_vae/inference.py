@@ -22,6 +22,7 @@ from vae_common.errors import InputError
 from .batches import prepare_images
 from .device import precision
 from .distributed import spread
+from .engines import gathered
 from .likelihoods import pixel_means
 from .losses import log_prior, loss_terms
 from .models import Autoencoder
@@ -120,7 +121,7 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
         raise InputError(f"config: received latents of shape {config.latent_shape}, expected {expected}")
     require_evaluable(config, model.reconstruction, images)
     noise = randomness.evaluation_noise(len(images), config.noise_dim).astype(parameter_dtype(model))
-    terms = _in_batches(partial(spread, partial(_evaluate, loss=config.loss)), model, images, labels, noise)
+    terms = _in_batches(partial(spread, gathered(partial(_evaluate, loss=config.loss))), model, images, labels, noise)
     return map_arrays(lambda term: np.asarray(term, np.float64), terms)
 
 

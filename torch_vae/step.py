@@ -70,14 +70,14 @@ def apply_gradients(state: State, arrays: Mapping[str, np.ndarray]) -> State:
 def batch_gradients(state: State, images: Any, noise: Any, labels: Any = None) -> tuple[Any, Terms]:
     """The gradients of the batch's loss, as the framework holds them, and its mean terms."""
     arguments, parameters = (state.config, images, noise, labels, update_count(state)), state.model.named_parameters()
-    shared = engine(state.model, state.config, batch_loss)
+    shared = engine(state.model, state.config)
     if shared is None:
         loss, means = batch_loss(state.model, *arguments)
         names, leaves = zip(*parameters)
         computed = dict(zip(names, torch.autograd.grad(loss, leaves, materialize_grads=True)))
     else:
         state.model.zero_grad()
-        loss, means = shared(*arguments)
+        loss, means = shared(batch_loss, *arguments)
         loss.backward()
         computed = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in parameters}
     return computed, map_arrays(torch.Tensor.detach, means)

@@ -114,7 +114,7 @@ def _receive(world: World, port: int, until: float) -> None:
     """The first process: hears of all others, then lets them go on."""
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("", port), backlog=world.size, reuse_port=False))
-        heard = {}
+        heard: dict[int, socket.socket] = {}
         while len(heard) < world.size - 1:
             listening.settimeout(max(until - time.monotonic(), 1e-3))
             other = stack.enter_context(listening.accept()[0])

@@ -87,7 +87,9 @@ def main(arguments: Arguments) -> dict[str, Any]:
         folder = Path(of_the_first(half, str(folder)))
     how = f"{' '.join(called('train'))} --resume {shlex.quote(str(folder))}"
     with stopping.mend(lambda: how if Run(folder).is_begun else "the same command again"):
-        return trainer.train(half, config, dataset, folder, command=command, checkpoint_every=every, resume=point)
+        summary = trainer.train(half, config, dataset, folder, command=command, checkpoint_every=every, resume=point)
+    half.distributed.stop()
+    return summary
 
 
 def _start_processes(count: int) -> NoReturn:

@@ -1,0 +1,178 @@
+"""Many processes, one experiment: 1, 2 and 4 of them, batches or parameters spread, in either half."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.conftest import HALVES, ROOT
+from tests.halves import shared_training as shared
+from vae_common import worlds
+from vae_common.conformance.engine.checks import difference
+from vae_common.errors import InputError
+
+WITHIN = 1e-12
+BOTH = ("data", "data+parameters")
+
+
+def processes(command, count, cwd=ROOT, start=None, **variables):
+    """As many processes of one world as torchrun would start, or some of them."""
+    port = worlds.free_port()
+    found = []
+    for rank in range(count) if start is None else start:
+        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        environment = os.environ | {name: str(value) for name, value in own.items()} | variables
+        environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment, "cwd": cwd}
+        found.append(subprocess.Popen([sys.executable, "-m", *command], **how))
+    return found
+
+
+def world(folder, framework, count, cases, resumed=""):
+    """Runs the cases in a world, and returns what came out of each."""
+    started = processes(["tests.halves.shared_training", framework, str(folder), ";".join(cases), str(resumed)], count)
+    ended = [process.communicate(timeout=240) for process in started]
+    assert not any(process.returncode for process in started), [error[-2000:] for _, error in ended]
+    names = [*cases, *["resumed"] * bool(resumed)]
+    return {case: dict(np.load(folder / f"{framework}-{count}-{case}.npz")) for case in names}
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Each case on one device, in the JAX half."""
+    return {
+        case: shared.trained(HALVES["jax"], shared.config_of(case)) for case in shared.CONFIGS if case != "residual"
+    }
+
+
+def assert_equal(found, expected):
+    apart = {name: difference(array, expected[name]) for name, array in found.items()}
+    worst = max(apart, key=apart.get)
+    assert apart[worst] < WITHIN, (worst, apart[worst])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("worlds")
+
+
+@pytest.fixture(scope="module")
+def of_two(folder, alone):
+    """Both halves' worlds of two processes: everything that is defined on the global batch, and the faults."""
+    cases = [f"plain@{sharding}" for sharding in BOTH]
+    cases += [f"{case}@data" for case in alone if case != "plain"]
+    cases += ["codes@data+parameters", *(f"plain@{fault}" for fault in shared.FAULTS)]
+    return {framework: world(folder, framework, 2, cases) for framework in HALVES}
+
+
+@pytest.mark.parametrize("framework", HALVES)
+def test_two_processes_are_one_device(framework, of_two, alone):
+    """Weights, moments, average, every step's terms and the evaluation, in a batch of 127, clipped and scheduled."""
+    for case, found in of_two[framework].items():
+        name, _, what = case.partition("@")
+        if what not in shared.FAULTS:
+            assert_equal(found, alone[name])
+
+
+@pytest.mark.parametrize("framework", HALVES)
+@pytest.mark.parametrize("fault", shared.FAULTS)
+def test_a_fault_is_noticed(framework, fault, of_two, alone):
+    with pytest.raises(AssertionError, match=r"\('.*', 0\.\d+\)"):
+        assert_equal(of_two[framework][f"plain@{fault}"], alone["plain"])
+
+
+@pytest.mark.parametrize("framework", HALVES)
+def test_four_processes_and_a_run_that_goes_on_elsewhere(framework, folder, of_two, alone):
+    """Two epochs in two processes, saved; the third one in four, parameters spread, of the other half."""
+    (other,) = set(HALVES) - {framework}
+    resumed = folder / f"{other}-2-plain@data+parameters.npz"
+    state = {name: array for name, array in np.load(resumed).items() if not name.startswith(("term", "evaluated"))}
+    np.savez(folder / f"{framework}-given.npz", **state)
+    cases = [f"plain@{sharding}" for sharding in BOTH]
+    found = world(folder, framework, 4, cases, folder / f"{framework}-given.npz")
+    for case in cases:
+        assert_equal(found[case], alone["plain"])
+    half, config = HALVES["torch"], shared.config_of("plain")
+    expected = shared.trained(half, config, epochs=3)
+    compared = {name: array for name, array in found["resumed"].items() if not name.startswith("term")}
+    assert_equal(compared, expected)
+
+
+def test_residual_blocks_that_are_gathered_one_by_one(folder):
+    """Where `fully_shard` holds each block by itself, and one parameter is never moved."""
+    found = world(folder, "torch", 2, [f"residual@{sharding}" for sharding in BOTH])
+    expected = shared.trained(HALVES["torch"], shared.config_of("residual"))
+    for arrays in found.values():
+        assert_equal(arrays, expected)
+
+
+TRAIN = ["vae_common.cli", "train", "--hidden", "16", "--precision", "float64"]
+
+
+@pytest.mark.parametrize("framework", HALVES)
+def test_a_process_that_is_killed_ends_all(framework, tmp_path):
+    """At once, with a line that says how to go on; the run then goes on in one process, of the other half."""
+    command = [*TRAIN, "--framework", framework, "--epochs", "5000", "--output", "run"]
+    first, second = processes(command, 2, tmp_path)
+    records = tmp_path / "run" / "metrics.jsonl"
+    until = time.monotonic() + 90
+    while time.monotonic() < until and (not records.exists() or records.stat().st_size < 2000):
+        time.sleep(0.1)
+    second.kill()
+    start = time.monotonic()
+    _, said = first.communicate(timeout=60)
+    assert time.monotonic() - start < 30
+    assert first.returncode == 1
+    (line,) = (line for line in said.splitlines() if line.startswith("error:"))
+    assert "world: process 0 of 2 lost another" in line
+    assert "train --resume run" in line
+    done = len(records.read_text().splitlines())
+    (other,) = set(HALVES) - {framework}
+    flags = ["--resume", "run", "--framework", other, "--epochs", str(done + 1)]
+    (alone,) = processes(["vae_common.cli", "train", *flags], 1, tmp_path)
+    out, said = alone.communicate(timeout=60)
+    assert json.loads(out.splitlines()[-1])["epochs"] == done + 1, said
+
+
+@pytest.mark.parametrize(("framework", "rank"), [("jax", 0), ("jax", 1), ("torch", 0), ("torch", 1)])
+def test_a_world_that_is_not_whole_is_refused(framework, rank, tmp_path):
+    command = [*TRAIN, "--framework", framework, "--epochs", "1", "--output", "run"]
+    (process,) = processes(command, 2, tmp_path, [rank], TWIN_VAE_TIMEOUT="2")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert not (tmp_path / "run").exists()
+    (line,) = said.splitlines()
+    assert line.startswith(f"error: world: process {rank} of 2 waited 2 s at localhost:")
+    assert "start all 2, with one address and port, or wait longer: TWIN_VAE_TIMEOUT" in line
+
+
+def test_ranks_that_cannot_be():
+    for variables, said in (
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "received RANK 2 with WORLD_SIZE 2, expected a rank from 0 to 1"),
+        ({"WORLD_SIZE": "2"}, "received RANK None with WORLD_SIZE 2"),
+        ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE: received 'two', expected a number"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "TWIN_VAE_TIMEOUT": "soon"}, "TWIN_VAE_TIMEOUT: received 'soon'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            worlds.from_environment(variables)
+
+
+def test_what_slurm_says():
+    """One of four tasks on machines that are listed in short."""
+    variables = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
+    found = worlds.from_environment(variables | {"SLURM_STEP_NODELIST": "gpu[007-008,12],login"})
+    assert found == worlds.World(3, 4, 1, "gpu007")
+    assert worlds.from_environment({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) == worlds.World()
+    assert worlds.from_environment({}) == worlds.World()
+
+
+@pytest.mark.parametrize(("count", "size"), [(127, 2), (127, 4), (3, 4), (8, 4), (0, 2)])
+def test_parts_are_all_there_is(count, size):
+    parts = [worlds.part_of(count, rank, size) for rank in range(size)]
+    assert [i for part in parts for i in range(count)[part]] == list(range(count))
+    lengths = [part.stop - part.start for part in parts]
+    assert max(lengths) - min(lengths) <= 1
