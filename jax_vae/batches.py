@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -15,7 +16,9 @@ from vae_common.data.batches import require_batch, require_labels, require_resid
 from vae_common.errors import InputError
 from vae_common.randomness import Draws
 
+from .counters import bits, normals, permuted, thresholds
 from .device import Array, device_for, precision, to_numpy
+from .distributed import split
 from .meshes import placement_for, put
 
 
@@ -48,14 +51,38 @@ def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
             with jax.default_device(device):
                 own = _native_draws(config, epoch, images)
             return own if placement is device else jax.tree.map(lambda draw: put(to_numpy(draw), placement), own)
+        if config.training.randomness == "counter":
+            return _counted_draws(config, epoch, images)
         draws = randomness.epoch_draws(config, epoch, images)
         draws = draws._replace(noise=draws.noise.astype(config.training.dtype))
         return Draws._make(None if draw is None else put(draw, placement) for draw in draws)
 
 
 def draws_at(draws: Draws, step: int) -> Draws:
-    """The random numbers of one step of an epoch's."""
+    """One step's entry of an epoch's random numbers."""
     return Draws._make(None if draw is None else draw[step] for draw in draws)
+
+
+def step_draws(config: Config, draws: Draws, step: int) -> Draws:
+    """The random numbers of one step of an epoch's."""
+    with precision(config.training.precision):
+        return made(config, draws_at(draws, step))
+
+
+def made(config: Config, draw: Draws) -> Draws:
+    """The random numbers of a step, of its entry of an epoch's; of several devices each makes its part."""
+    if config.training.randomness != "counter":
+        return split(draw)
+    places = split(jnp.arange(len(draw.order), dtype=jnp.uint32))
+    noise = normals(_words(draw.noise, places, config.noise_shape), config.training.dtype)
+    bounds = None if draw.thresholds is None else thresholds(_words(draw.thresholds, places, config.image_shape))
+    return Draws(split(draw.order), noise, bounds)
+
+
+def _words(key: Array, places: Array, shape: tuple[int, ...]) -> Array:
+    """32 random bits for each number of each image, (batch, *shape); the key's third word is the batch's place."""
+    own = jnp.arange(math.prod(shape), dtype=jnp.uint32)
+    return bits(key[:2], (key[2] + places)[:, None], own[None]).reshape(-1, *shape)
 
 
 def on_device(state: Any, images: Any, noise: Any, labels: Any) -> tuple[Any, Any, Any]:
@@ -68,6 +95,21 @@ def on_device(state: Any, images: Any, noise: Any, labels: Any) -> tuple[Any, An
     if isinstance(labels, np.ndarray):
         labels = put(labels.astype(np.int32), placement)
     return *(put(a.astype(dtype), placement) if isinstance(a, np.ndarray) else a for a in (images, noise)), labels
+
+
+def _counted_draws(config, epoch, images):
+    """The order, and of the rest each step's key and its place in the epoch: `made` makes the numbers of them."""
+    batch = config.training.batch_size
+    steps = randomness.steps_per_epoch(images, batch)
+    order_key = jnp.asarray(randomness.key_words(config.seed, "order", epoch))
+    order = to_numpy(permuted(order_key, jnp.arange(steps * batch, dtype=jnp.uint32), images))
+    keys = {name: randomness.key_words(config.seed, name, epoch) for name in ("noise", "thresholds")}
+    places = np.arange(steps, dtype=np.uint32)[:, None] * np.uint32(batch)
+    rows = {name: np.concatenate([np.tile(key, (steps, 1)), places], 1) for name, key in keys.items()}
+    binarized = config.data.binarization == "dynamic"
+    placement = placement_for(config)
+    bounds = put(rows["thresholds"], placement) if binarized else None
+    return Draws(put(order.reshape(steps, batch), placement), put(rows["noise"], placement), bounds)
 
 
 def _native_draws(config, epoch, images):

@@ -15,9 +15,8 @@ from vae_common.contracts import Terms, map_arrays
 from vae_common.data.batches import require_epoch
 from vae_common.randomness import Draws
 
-from .batches import draws_at, prepare_images
+from .batches import draws_at, made, prepare_images
 from .device import Array, device_for, execution_for, precision
-from .distributed import split
 from .state import State
 from .step import one_step
 
@@ -74,7 +73,7 @@ def batch_step(state: State, images: Array, draw: Draws, labels: Array | None = 
     """One step on the batch that these draws, one entry of an epoch's, take from the resident images."""
 
     def step(state, draw):
-        draw = draw if state.seeds else split(draw)
+        draw = made(state.config, draw)
         batch = images[draw.order].reshape(-1, *state.config.image_shape)
         batch = prepare_images(batch, draw.thresholds, state.config.training.dtype)
         return one_step(state, batch, draw.noise, None if labels is None else labels[draw.order])

@@ -1,7 +1,7 @@
 """Autoencoders and variational autoencoders in PyTorch. Twin: jax_vae."""
 
 from . import distributed
-from .batches import epoch_draws, place_images, place_labels, prepare_images
+from .batches import epoch_draws, place_images, place_labels, prepare_images, step_draws
 from .device import (
     cache_programs,
     device_for,
@@ -112,6 +112,7 @@ __all__ = [
     "state_draws",
     "state_from_arrays",
     "state_to_arrays",
+    "step_draws",
     "synchronize",
     "to_arrays",
     "to_device",

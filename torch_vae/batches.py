@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from vae_common.data.batches import require_batch, require_labels, require_resid
 from vae_common.errors import InputError
 from vae_common.randomness import Draws
 
+from .counters import bits, normals, permuted, thresholds
 from .device import Array, device_for, precision, to_device
+from .distributed import split
 
 
 def prepare_images(images: Array, thresholds: Array | None, dtype: Any) -> Array:
@@ -44,14 +47,38 @@ def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
     with precision(config.training.precision):
         if config.training.randomness == "native":
             return _native_draws(config, epoch, images, device)
+        if config.training.randomness == "counter":
+            return _counted_draws(config, epoch, images)
         draws = randomness.epoch_draws(config, epoch, images)
         draws = draws._replace(noise=draws.noise.astype(config.training.dtype))
         return Draws._make(None if draw is None else to_device(draw, device) for draw in draws)
 
 
 def draws_at(draws: Draws, step: int) -> Draws:
-    """The random numbers of one step of an epoch's."""
+    """One step's entry of an epoch's random numbers."""
     return Draws._make(None if draw is None else draw[step] for draw in draws)
+
+
+def step_draws(config: Config, draws: Draws, step: int) -> Draws:
+    """The random numbers of one step of an epoch's."""
+    with precision(config.training.precision):
+        return made(config, draws_at(draws, step))
+
+
+def made(config: Config, draw: Draws) -> Draws:
+    """The random numbers of a step, of its entry of an epoch's; of several devices each makes its part."""
+    if config.training.randomness != "counter":
+        return split(draw)
+    places = split(torch.arange(len(draw.order), device=draw.order.device))
+    noise = normals(_words(draw.noise, places, config.noise_shape), getattr(torch, config.training.dtype))
+    bounds = None if draw.thresholds is None else thresholds(_words(draw.thresholds, places, config.image_shape))
+    return Draws(split(draw.order), noise, bounds)
+
+
+def _words(key: Array, places: Array, shape: tuple[int, ...]) -> Array:
+    """32 random bits for each number of each image, (batch, *shape); the key's third word is the batch's place."""
+    own = torch.arange(math.prod(shape), device=places.device)
+    return bits(key[:2], (key[2] + places)[:, None], own[None]).reshape(-1, *shape)
 
 
 def on_device(state: Any, images: Any, noise: Any, labels: Any) -> tuple[Any, Any, Any]:
@@ -64,6 +91,21 @@ def on_device(state: Any, images: Any, noise: Any, labels: Any) -> tuple[Any, An
     if isinstance(labels, np.ndarray):
         labels = to_device(labels.astype(np.int32), device)
     return *(to_device(a.astype(dtype), device) if isinstance(a, np.ndarray) else a for a in (images, noise)), labels
+
+
+def _counted_draws(config, epoch, images):
+    """The order, and of the rest each step's key and its place in the epoch: `made` makes the numbers of them."""
+    batch = config.training.batch_size
+    steps = randomness.steps_per_epoch(images, batch)
+    device = device_for(config)
+    order_key = to_device(randomness.key_words(config.seed, "order", epoch).astype(np.int64), device)
+    order = permuted(order_key, torch.arange(steps * batch, device=device), images)
+    keys = {name: randomness.key_words(config.seed, name, epoch) for name in ("noise", "thresholds")}
+    places = np.arange(steps, dtype=np.int64)[:, None] * batch
+    rows = {name: np.concatenate([np.tile(key, (steps, 1)), places], 1) for name, key in keys.items()}
+    binarized = config.data.binarization == "dynamic"
+    bounds = to_device(rows["thresholds"], device) if binarized else None
+    return Draws(order.reshape(steps, batch), to_device(rows["noise"], device), bounds)
 
 
 def _native_draws(config, epoch, images, device):

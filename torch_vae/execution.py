@@ -16,9 +16,8 @@ from vae_common.contracts import Terms, map_arrays
 from vae_common.data.batches import require_epoch
 from vae_common.randomness import Draws
 
-from .batches import draws_at, prepare_images
+from .batches import draws_at, made, prepare_images
 from .device import Array, execution_for, precision
-from .distributed import split
 from .objectives import batch_loss
 from .state import State, update_count
 from .step import batch_gradients, updated
@@ -83,7 +82,7 @@ def _gradient_function(state):
         return functional
 
     def eager(state, images, draw, labels):
-        draw = split(draw)
+        draw = made(state.config, draw)
         batch = prepare_images(images[draw.order], draw.thresholds, getattr(torch, state.config.training.dtype))
         return batch_gradients(state, batch, draw.noise, None if labels is None else labels[draw.order])
 
@@ -102,6 +101,7 @@ class _Loss(torch.nn.Module):
 
 
 def _batch_gradients(parameters, loss, config, images, draw, labels, step):
+    draw = made(config, draw)
     batch = prepare_images(images[draw.order], draw.thresholds, getattr(torch, config.training.dtype))
     arguments = config, batch, draw.noise, None if labels is None else labels[draw.order], step
 

@@ -46,6 +46,11 @@ def seed_sequence(seed: int, *indices: int) -> np.random.SeedSequence:
     return np.random.SeedSequence((low, *indices, high) if high else (low, *indices))
 
 
+def key_words(seed: int, stream: str, *indices: int) -> np.ndarray:
+    """The key of one named stream's counters (see counters.py): two 32-bit words."""
+    return seed_sequence(seed, _STREAMS[stream], *indices).generate_state(2, np.uint32)
+
+
 class Draws(NamedTuple):
     """All random numbers of one epoch, as arrays of either framework."""
 
@@ -142,6 +147,8 @@ def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
     """The draws of epoch 0, 1, ... over a training split of that many images."""
     batch = config.training.batch_size
     steps = steps_per_epoch(images, batch)
+    if config.training.randomness == "counter":
+        return _counted_draws(config, epoch, images)
     order = generator(config.seed, "order", epoch).permutation(images)[: steps * batch]
     noise = generator(config.seed, "noise", epoch).standard_normal((steps, batch, *config.noise_shape))
     thresholds = None
@@ -149,6 +156,31 @@ def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
         shape = (steps, batch, *config.image_shape)
         thresholds = _thresholds(generator(config.seed, "thresholds", epoch), shape)
     return Draws(order.astype(np.int32).reshape(steps, batch), noise, thresholds)
+
+
+def _counted_draws(config: Config, epoch: int, images: int) -> Draws:
+    """Those of counters (see counters.py): each a function of its image's place in the epoch and of its own index."""
+    from vae_common import counters
+
+    batch = config.training.batch_size
+    steps = images // batch
+    places = np.arange(steps * batch)
+    order = counters.permuted(key_words(config.seed, "order", epoch), places, images)
+    shape = (steps, batch, *config.noise_shape)
+    noise = counters.normals(_words(config, "noise", epoch, places, shape))
+    thresholds = None
+    if config.data.binarization == "dynamic":
+        shape = (steps, batch, *config.image_shape)
+        thresholds = counters.thresholds(_words(config, "thresholds", epoch, places, shape))
+    return Draws(order.astype(np.int32).reshape(steps, batch), noise, thresholds)
+
+
+def _words(config: Config, stream: str, epoch: int, places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """32 bits for each number of each image, of the shape (steps, batch, ...)."""
+    from vae_common import counters
+
+    own = np.arange(math.prod(shape[2:]))
+    return counters.bits(key_words(config.seed, stream, epoch), places[:, None], own[None]).reshape(shape)
 
 
 def evaluation_noise(images: int, noise_dim: int) -> np.ndarray:

@@ -31,6 +31,9 @@ CONFIGS = {
     "beta-TC": Config(network=SMALL, loss=LossConfig(objective="beta_tc"), train_images=IMAGES),
     "DReG": Config(network=SMALL, loss=LossConfig(objective="dreg", samples=3)),
     "labels": Config(network=dataclasses.replace(SMALL, classes=3)),
+    "counters": Config(
+        network=SMALL, data=DataConfig(binarization="dynamic"), training=TrainingConfig(randomness="counter")
+    ),
     "codes": Config("vq_vae", image_shape=(8, 6, 1), network=CODES),
     "residual": Config("kl_autoencoder", image_shape=(8, 6, 1), network=RESIDUAL),
 }
@@ -39,7 +42,8 @@ CONFIGS = {
 
 def config_of(case: str, sharding: str = "data") -> Config:
     """A case's config."""
-    config, training = CONFIGS[case], dataclasses.replace(TRAINING, sharding=sharding)
+    config = CONFIGS[case]
+    training = dataclasses.replace(TRAINING, sharding=sharding, randomness=config.training.randomness)
     shape = SHAPE if config.image_shape == Config().image_shape else config.image_shape
     return dataclasses.replace(config, image_shape=shape, training=training)
 
@@ -79,14 +83,14 @@ def mean_of_means(half):
 
 def noise_of_the_first(half):
     """A fault: every process draws what the first one draws."""
-    original = half.execution.split
+    original = half.batches.split
 
     def split(draw):
         repeated = np.arange(127) % 64
         noise = draw.noise[repeated if half.__name__ == "torch_vae" else half.step.jax.numpy.asarray(repeated)]
         return original(draw._replace(noise=noise))
 
-    return [(half.execution, "split", split)]
+    return [(half.batches, "split", split)]
 
 
 FAULTS = {"a mean of means": mean_of_means, "the first one's noise": noise_of_the_first}

@@ -63,7 +63,7 @@ Fit = Literal["crop", "pad"]
 Precision = Literal["float64", "float32", "tf32", "bfloat16"]
 PRECISIONS: tuple[str, ...] = typing.get_args(Precision)
 Execution = Literal["auto", "eager", "compile", "graph"]
-Randomness = Literal["shared", "native"]
+Randomness = Literal["shared", "counter", "native"]
 Sharding = Literal["data", "data+parameters"]
 Device = Literal["auto", "cpu", "cuda", "tpu", "mps"]
 
@@ -199,7 +199,8 @@ class TrainingConfig(Checked):
     """How an epoch's steps run. PyTorch: eager, torch.compile, or a captured CUDA graph; auto is graph on CUDA, else
     eager. JAX: eager is one jitted call a step, the others one program an epoch."""
     randomness: Randomness = "shared"
-    """shared: NumPy draws, equal in both halves; native: each framework's own generator."""
+    """shared: NumPy draws each epoch, equal in both halves; counter: equal, too, but each device makes what it needs at
+    each step, and no epoch is drawn at once; native: each framework's own generator."""
     device: Device = "auto"
     """auto: the accelerator that the framework finds, else the CPU."""
     sharding: Sharding = "data"

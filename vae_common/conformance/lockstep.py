@@ -80,12 +80,11 @@ def _steps(half: Half, config: Config, data: TrainingData, steps: int) -> Iterat
     while done < steps:
         draws = half.epoch_draws(config, epoch, len(data.images))
         for step in range(min(len(draws.order), steps - done)):
-            thresholds = None if draws.thresholds is None else draws.thresholds[step]
+            draw = half.step_draws(config, draws, step)
             with half.precision(config.training.dtype):
-                batch = half.prepare_images(placed[draws.order[step]], thresholds, draws.noise.dtype)
-                noise = draws.noise[step]
-            own = None if labels is None else labels[draws.order[step]]
-            state, terms = half.train_step(state, batch, noise, own)
+                batch = half.prepare_images(placed[draw.order], draw.thresholds, draw.noise.dtype)
+            own = None if labels is None else labels[draw.order]
+            state, terms = half.train_step(state, batch, draw.noise, own)
             scalars = {name: half.to_numpy(term) for name, term in terms.named().items()}
             arrays = half.state_to_arrays(state)
             yield Step(scalars, weights_of(arrays), arrays)

@@ -55,6 +55,8 @@ def require_epoch(config: Config, seeds: int, images: Any, draws: Draws, labels:
     expected: dict[str, tuple[int, ...] | None] = {"noise": (*given, *config.noise_shape), "thresholds": None}
     if config.data.binarization == "dynamic":
         expected["thresholds"] = (*given, *config.image_shape)
+    if config.training.randomness == "counter":  # a step's key and its place, from which it makes the numbers
+        expected = {name: None if shape is None else (*given[:-1], 3) for name, shape in expected.items()}
     for name, wanted in expected.items():
         array = getattr(draws, name)
         found = None if array is None else _shape(f"draws.{name}", array)
