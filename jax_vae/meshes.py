@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,7 +17,7 @@ from vae_common.errors import InputError
 from .device import device_for, precision, to_device
 
 AXIS = "batch"
-_SIZE = [1]
+_USED: list[Any] = [1, None]
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,16 @@ def require_devices(count: int) -> None:
         raise InputError(f"{said}; a CPU is cut into as many before its first array is made")
 
 
-def use(count: int) -> None:
-    """From here on a batch is shared by so many devices."""
-    _SIZE[0] = count
+def use(count: int, devices: Sequence[Any] | None = None) -> None:
+    """From here on a batch is shared by so many devices: by default the first there are, or those of a machine that is
+    elsewhere, to compile for it."""
+    _USED[:] = [count, devices]
 
 
 def size() -> int:
     """How many devices share a batch."""
-    return _SIZE[0]
+    count: int = _USED[0]
+    return count
 
 
 def placement_for(config: Config) -> Placement:
@@ -110,4 +113,5 @@ def whole(array: jax.Array) -> jax.Array:
 
 
 def _mesh():
-    return Mesh(np.array(jax.devices()[: size()]), (AXIS,))
+    devices = jax.devices()[: size()] if _USED[1] is None else _USED[1]
+    return Mesh(np.array(devices), (AXIS,))

@@ -27,6 +27,8 @@ class Arguments:
     topologies: tuple[str, ...] = ("v5e:1x1", "v5e:2x2")
     """Chips, by generation and shape; the batch is sharded over all chips of one."""
     batch_sizes: tuple[int, ...] = (128, 8192)
+    shardings: tuple[Literal["data", "data+parameters"], ...] = ("data", "data+parameters")
+    """What several chips share."""
     precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     output: Path | None = None
     """A JSON file for the record."""
@@ -48,8 +50,9 @@ def main(arguments: Arguments) -> dict[str, Any]:
 
     version = importlib.metadata.version("libtpu")
     programs = [
-        tpu_programs.compiled(topology, batch, precision)
+        tpu_programs.compiled(topology, batch, precision, sharding)
         for topology in arguments.topologies
+        for sharding in (arguments.shardings if not topology.endswith("1x1") else arguments.shardings[:1])
         for batch in arguments.batch_sizes
         for precision in arguments.precisions
     ]

@@ -22,8 +22,8 @@ def quickly_compiled():
 
 
 @pytest.fixture
-def op_by_op():
-    """JAX without programs: each operation by itself, compiled once for all tests that use it.
+def op_by_op(quickly_compiled):
+    """JAX without programs: each operation by itself, compiled once for all tests of a file.
 
     For maths of many configs. That programs compute the same is asked where each model is tried in all tiers
     (test_tiers.py, test_diffusers.py), of the float32 rows (test_covering.py), and of random configs.

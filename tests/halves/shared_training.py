@@ -102,8 +102,9 @@ def main(framework: str, folder: str, cases: str, resumed: str = "") -> None:
     for case in cases.split(";"):
         name, _, what = case.partition("@")
         config = config_of(name, "data" if what in FAULTS else what)
-        forget_programs(half)
         with patched(FAULTS[what](half) if what in FAULTS else []):
+            if what in FAULTS:
+                forget_programs(half)
             found = trained(half, config)
         if world.rank == 0:
             np.savez(Path(folder) / f"{framework}-{world.size}-{case}.npz", **found)

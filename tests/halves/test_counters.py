@@ -45,7 +45,7 @@ def test_every_device_has_the_same_integers(half):
     with half.precision("float64"):
         np.testing.assert_array_equal(half.to_numpy(own.bits(on(half, KEY), on(half, HIGH), on(half, LOW))), WORDS)
         np.testing.assert_array_equal(half.to_numpy(own.thresholds(on(half, WORDS))), counters.thresholds(WORDS))
-        for count in (1, 2, 3, 127, 1024, 1025, 60_000):
+        for count in (1, 3, 1025, 60_000):
             found = half.to_numpy(own.permuted(on(half, KEY), on(half, np.arange(count)), count))
             np.testing.assert_array_equal(found, counters.permuted(KEY, np.arange(count), count))
 
@@ -116,10 +116,8 @@ def test_thresholds_are_uniform():
     assert stats.chisquare(found[:255]).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("model", ["vae", "two_layer_vae"])
-def test_all_tiers(model):
-    options = COUNTER | {"loss": {"samples": 2}}
-    config = tiny_config(model, options=options)
+def test_all_tiers():
+    config = tiny_config(options=COUNTER | {"loss": {"samples": 2}})
     assert_conformant(tier_checks(HALVES, config, images_for(config), steps=6), "float64")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import HALVES, ROOT, process, small_config
-from vae_common.config import DataConfig
+from vae_common.config import Config, DataConfig
 
 jax_vae = HALVES["jax"]
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -47,12 +47,20 @@ def test_compiled_for_a_sharded_tpu_mesh(tmp_path):
     if not (libtpu / "libtpu").is_dir() and importlib.util.find_spec("libtpu") is None:
         pytest.skip(f"libtpu is not installed in {libtpu}: pip install --no-deps --target .libtpu libtpu")
     flags = ("--topologies", "v5e:2x2", "--batch-sizes", 128, "--precisions", "bfloat16", "--libtpu", libtpu)
-    (program,) = process("compile_for_tpu", *flags, cwd=tmp_path)["programs"]
-    assert program["chips"] == 4
-    share = 4 * program["step_of_each_chip"]["flops"] / program["model_flops_of_all_chips"]
-    assert 1 < share < 1.2
-    assert program["epoch_memory_bytes"]["argument"] > 60_000 * 784
-    assert program["roofline"]["microseconds_a_step"] > 0
+    programs = process("compile_for_tpu", *flags, cwd=tmp_path)["programs"]
+    for program in programs:
+        assert program["chips"] == 4
+        share = 4 * program["step_of_each_chip"]["flops"] / program["model_flops_of_all_chips"]
+        assert 1 < share < 1.2
+        assert program["epoch_memory_bytes"]["argument"] > 60_000 * 784
+        assert program["roofline"]["microseconds_a_step"] > 0
+    data, spread = (program["collectives_of_a_step"] for program in programs)
+    parameters = 4 * sum(int(np.prod(shape)) for shape in jax_vae.model_shapes(Config()).values())
+    assert set(data) == {"all-reduce"}  # of the gradients, and the terms
+    assert 0.5 * parameters <= data["all-reduce"]["bytes"] < 1.01 * parameters  # those of products in bfloat16
+    assert spread["all-gather"]["bytes"] > 0
+    memory = [program["epoch_memory_bytes"]["argument"] for program in programs]
+    assert memory[1] < memory[0] - 2 * parameters  # each chip holds a quarter of weights and moments
 
 
 def test_the_record_is_whole_and_says_that_nothing_was_run():

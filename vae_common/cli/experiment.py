@@ -70,17 +70,7 @@ def load_dataset(data: DataConfig) -> Dataset:
     """The config's set, its validation split held out."""
     from vae_common.data import datasets
 
-    dataset = datasets.load(
-        data.dataset,
-        data_dir=data.data_dir,
-        manual_dir=data.manual_dir,
-        progress=True,
-        value_range=data.value_range,
-        image_size=data.image_size,
-        fit=data.fit,
-        test_share=data.test_share,
-    )
-    return dataset.named(data.class_names).hold_out(data.validation_size)
+    return datasets.load_for(data, progress=True)
 
 
 def moved(data: DataConfig, dataset: str | None, data_dir: str | None, manual_dir: str | None = None) -> DataConfig:

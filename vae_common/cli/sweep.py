@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from vae_common import files, stopping
 from vae_common.backend import Framework, installed, load_halves
 from vae_common.cli.command_line import called
 from vae_common.cli.experiment import Experiment, Flat, ModelName
 from vae_common.config.checks import require_each_once
+from vae_common.errors import require
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class Arguments:
     tensorboard: bool = False
     """Also writes each run's losses for TensorBoard, into its folder."""
     output: Path = Path("runs/sweep")
+    launcher: Literal["here", "submitit"] = "here"
+    """submitit: a job for each run, on SLURM, or without it as processes of this machine."""
+    job: tuple[str, ...] = ()
+    """What submitit is told of the jobs: timeout_min=600 slurm_partition=gpu cpus_per_task=4."""
     experiment: Annotated[Experiment, Flat] = field(default_factory=Experiment)
 
 
@@ -38,7 +43,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     from vae_common.figures import plotting
     from vae_common.runs import tensorboard
     from vae_common.runs.folder import Run
-    from vae_common.studies import sweep_plots, sweeps
+    from vae_common.studies import launchers, sweep_plots, sweeps
 
     require_each_once(seeds=arguments.seeds, frameworks=arguments.frameworks)
     if arguments.tensorboard:
@@ -49,6 +54,9 @@ def main(arguments: Arguments) -> dict[str, Any]:
     output, command = arguments.output, [*called("sweep"), *sys.argv[1:]]
     fields = [text.partition("=")[0] for text in arguments.vary]
     common: dict[str, Any] = {"command": command, "ensemble": arguments.ensemble}
+    if arguments.launcher == "submitit":
+        common["launch"] = lambda jobs: launchers.submit(jobs, output / "jobs", arguments.job)
+    require(arguments.launcher == "submitit" or not arguments.job, "job", arguments.job, "none without a launcher")
     with stopping.mend(lambda: "the same command again"):
         rows = sweeps.train(halves, base, arguments.vary, arguments.seeds, dataset, output, **common)
     for row in rows if arguments.tensorboard else ():

@@ -75,6 +75,21 @@ def load(
         raise InputError(f"{said}; expected a name, an .npz file or a folder") from error
 
 
+def load_for(data: DataConfig, progress: bool = False) -> Dataset:
+    """The set that a config names, with its names of classes, its validation split held out."""
+    dataset = load(
+        data.dataset,
+        data_dir=data.data_dir,
+        manual_dir=data.manual_dir,
+        progress=progress,
+        value_range=data.value_range,
+        image_size=data.image_size,
+        fit=data.fit,
+        test_share=data.test_share,
+    )
+    return dataset.named(data.class_names).hold_out(data.validation_size)
+
+
 def _path_text(flag: str, value: object) -> str:
     """A name or path as text; InputError where it is neither text nor a path."""
     text = os.fspath(value) if isinstance(value, os.PathLike) else value

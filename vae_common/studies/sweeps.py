@@ -13,7 +13,7 @@ import itertools
 import json
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from vae_common.errors import InputError, shown
 from vae_common.runs import trainer
 from vae_common.runs.epoch_records import TERMS
 from vae_common.runs.folder import Run
+from vae_common.studies.launchers import Job
 
 KIND = "sweep"
 DIVERGED = "diverged.json"
@@ -131,14 +132,17 @@ def train(
     *,
     command: Sequence[str] = (),
     ensemble: bool = False,
+    launch: Callable[[Sequence[Job]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Trains what has not finished yet; one row per run, in the sweep's order.
 
     With `ensemble` the seeds of a point that has not been begun are trained in one program. A run whose loss stopped
-    being finite is a row without losses, and is not tried again. InputError says what is refused, before anything is
-    written.
+    being finite is a row without losses, and is not tried again. `launch` has the runs trained elsewhere first, of what
+    has not finished. InputError says what is refused, before anything is written.
     """
     check(halves, base, vary, seeds, dataset, folder, ensemble)
+    if launch is not None:
+        launch(_unfinished(halves, base, vary, seeds, dataset, folder, command, ensemble))
     rows = []
     for point in points(vary, base, len(dataset.train)):
         for framework, half in halves.items():
@@ -148,6 +152,30 @@ def train(
             trainer.complete(half, configs, dataset, folders, given_up=DIVERGED, **options)
             rows += [_row(framework, point, config, place) for config, place in zip(configs, folders)]
     return rows
+
+
+def _unfinished(
+    halves: Halves,
+    base: Config,
+    vary: Sequence[str],
+    seeds: Sequence[int],
+    dataset: Dataset,
+    folder: Path,
+    command: Sequence[str],
+    ensemble: bool,
+) -> list[Job]:
+    """A job for each run that has not finished, or for all seeds of a point that are trained in one program."""
+    jobs = []
+    for point in points(vary, base, len(dataset.train)):
+        for framework in halves:
+            own = [dataclasses.replace(config_at(base, point, len(dataset.train)), seed=seed) for seed in seeds]
+            named = [(config, folder / f"{framework}-{name_of(point)}-seed{config.seed}") for config in own]
+            left = [of for of in named if not Run(of[1]).is_finished and not (of[1] / DIVERGED).exists()]
+            for group in [left] if ensemble and left else [[of] for of in left]:
+                configs = tuple(config.to_json() for config, _ in group)
+                folders = tuple(str(place.absolute()) for _, place in group)
+                jobs.append(Job(framework, configs, folders, tuple(command), ensemble, DIVERGED))
+    return jobs
 
 
 def _row(framework: str, point: Values, config: Config, folder: Path) -> dict[str, Any]:
