@@ -75,7 +75,8 @@ class Row:
 
 def config_of(layers: int, epochs: int, seed: int = 0) -> Config:
     """The preset of that depth, its schedules stretched to the epochs."""
-    preset, depth = PRESETS["ladder"], {"ladder_layers": layers}
+    preset = PRESETS["ladder"]
+    depth: Any = {"ladder_layers": layers}
     return replace(
         preset,
         model="ladder_vae",
