@@ -101,15 +101,20 @@ def _counted_draws(config, epoch, images):
     """The order, and of the rest each step's key and its place in the epoch: `made` makes the numbers of them."""
     batch = config.training.batch_size
     steps = randomness.steps_per_epoch(images, batch)
-    order_key = jnp.asarray(randomness.key_words(config.seed, "order", epoch))
-    order = to_numpy(permuted(order_key, jnp.arange(steps * batch, dtype=jnp.uint32), images))
+    key, places = randomness.key_words(config.seed, "order", epoch), np.arange(steps * batch, dtype=np.uint32)
+    order = to_numpy(permuted(jnp.asarray(key), jnp.asarray(places), images))
+    return counted_draws(config, epoch, 0, order.reshape(steps, batch))
+
+
+def counted_draws(config: Config, epoch: int, first: int, order: np.ndarray) -> Draws:
+    """The draws of the steps from `first` on, of counters, that take these images, (steps, batch)."""
+    batch, steps = config.training.batch_size, len(order)
     keys = {name: randomness.key_words(config.seed, name, epoch) for name in ("noise", "thresholds")}
-    places = np.arange(steps, dtype=np.uint32)[:, None] * np.uint32(batch)
+    places = np.arange(first, first + steps, dtype=np.uint32)[:, None] * np.uint32(batch)
     rows = {name: np.concatenate([np.tile(key, (steps, 1)), places], 1) for name, key in keys.items()}
-    binarized = config.data.binarization == "dynamic"
-    placement = placement_for(config)
+    binarized, placement = config.data.binarization == "dynamic", placement_for(config)
     bounds = put(rows["thresholds"], placement) if binarized else None
-    return Draws(put(order.reshape(steps, batch), placement), put(rows["noise"], placement), bounds)
+    return Draws(put(order.astype(np.int32), placement), put(rows["noise"], placement), bounds)
 
 
 def _native_draws(config, epoch, images):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,11 @@ import numpy as np
 
 from vae_common import randomness
 from vae_common.contracts import map_arrays
+from vae_common.data.streams import chunks
+from vae_common.errors import require
 from vae_common.runs.epoch_records import EpochRecord, NonFiniteLoss, epoch_record
 
-from .batches import place_images, place_labels
+from .batches import counted_draws, place_images, place_labels
 from .device import precision, synchronize, to_numpy
 from .ensembles import state_draws, unstack_states
 from .execution import compile_epoch
@@ -52,21 +55,23 @@ def fit(
     dataset.require_labels(config.network.classes)
     dataset.require_levels(config)
     dataset.require_count(config)
-    images = place_images(training_images(dataset, config.data.binarization), config)
+    dataset.require_streamable(config)
+    together = dataset.train.streamed and len(state.seeds) > 0
+    require(not together, "state", f"{len(state.seeds)} seeds of a stream", "one seed at a time")
+    parts_of = _parts_of(dataset, config, training_images(dataset, config.data.binarization))
     held_out = seen_by(config, dataset)
-    labels = [place_labels(dataset.train.labels, config)] if config.network.classes else []
-    steps = randomness.steps_per_epoch(len(images), config.training.batch_size)
-    program = None
+    steps = randomness.steps_per_epoch(len(dataset.train), config.training.batch_size)
+    programs: dict[Any, Any] = {}
     for epoch in range(state.step // steps, config.training.epochs):
-        draws = state_draws(state, epoch, len(images))
-        program = program or compile_epoch(state, images, draws, *labels)
+        parts = parts_of(state, epoch)
+        first = next(parts)
+        _compiled(programs, state, first)
         last_good = _copy(state)
         if on_start is not None:
             on_start(last_good)
-        synchronize((draws, last_good))  # the clock sees the steps alone
+        synchronize((first[1], last_good))  # the clock sees the steps alone, and what they wait for of a stream
         start = time.perf_counter()
-        state, terms = program(state, images, draws, *labels)
-        values = map_arrays(lambda term: to_numpy(term).astype(np.float64), terms)  # the epoch's only wait
+        state, values = _run(programs, state, chain([first], parts))
         seconds = time.perf_counter() - start
         members = unstack_states(state) if state.seeds else [state]
         try:
@@ -83,6 +88,48 @@ def fit(
             if on_epoch is not None:
                 on_epoch(member, record)
     return state
+
+
+def _run(programs, state, parts):
+    """The state after these parts of an epoch, and every step's terms, float64, (steps,) each."""
+    each: list[Any] = []
+    for part in parts:
+        state, terms = _compiled(programs, state, part)(state, *part)
+        each.append(terms)
+        if len(each) > 1:
+            synchronize(each[-2])  # no more of a stream lies on the device than is computed on, and the next part
+    return state, map_arrays(lambda *of: np.concatenate([to_numpy(term) for term in of]).astype(np.float64), *each)
+
+
+def _compiled(programs, state, part):
+    """The program for arguments of these shapes: made once."""
+    shapes = tuple(part[1].order.shape)
+    if shapes not in programs:
+        programs[shapes] = compile_epoch(state, *part)
+    return programs[shapes]
+
+
+def _parts_of(dataset, config, images):
+    """A function of a state and an epoch: images, draws and labels for one program after the other. Of images in memory
+    it is one, which they are placed for now."""
+    labels: Any = dataset.train.labels if config.network.classes else None
+    if dataset.train.streamed:
+        return lambda state, epoch: _streamed_parts(state, images, labels, epoch)
+    placed = place_images(images, config)
+    own = [] if labels is None else [place_labels(labels, config)]
+    return lambda state, epoch: iter([(placed, state_draws(state, epoch, len(placed)), *own)])
+
+
+def _streamed_parts(state, images, labels, epoch):
+    """Images, draws and labels of some steps after the other, read from a stream."""
+    config, batch = state.config, state.config.training.batch_size
+    given = np.full(len(images), -1) if labels is None else labels
+    for chunk in chunks(images, given, config, epoch):
+        order = np.arange(len(chunk.images)).reshape(-1, batch)
+        with precision(config.training.precision):
+            draws = counted_draws(config, epoch, chunk.first, order)
+        own = [] if labels is None else [place_labels(chunk.labels, config)]
+        yield place_images(chunk.images, config), draws, *own
 
 
 def _record(state, epoch, values, held_out, seconds):

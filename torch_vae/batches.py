@@ -16,7 +16,7 @@ from vae_common.errors import InputError
 from vae_common.randomness import Draws
 
 from .counters import bits, normals, permuted, thresholds
-from .device import Array, device_for, precision, to_device
+from .device import Array, device_for, precision, to_device, to_numpy
 from .distributed import split
 
 
@@ -97,15 +97,21 @@ def _counted_draws(config, epoch, images):
     """The order, and of the rest each step's key and its place in the epoch: `made` makes the numbers of them."""
     batch = config.training.batch_size
     steps = randomness.steps_per_epoch(images, batch)
+    key, places = randomness.key_words(config.seed, "order", epoch).astype(np.int64), np.arange(steps * batch)
     device = device_for(config)
-    order_key = to_device(randomness.key_words(config.seed, "order", epoch).astype(np.int64), device)
-    order = permuted(order_key, torch.arange(steps * batch, device=device), images)
+    order = to_numpy(permuted(to_device(key, device), to_device(places, device), images))
+    return counted_draws(config, epoch, 0, order.reshape(steps, batch))
+
+
+def counted_draws(config: Config, epoch: int, first: int, order: np.ndarray) -> Draws:
+    """The draws of the steps from `first` on, of counters, that take these images, (steps, batch)."""
+    batch, steps = config.training.batch_size, len(order)
     keys = {name: randomness.key_words(config.seed, name, epoch) for name in ("noise", "thresholds")}
-    places = np.arange(steps, dtype=np.int64)[:, None] * batch
+    places = np.arange(first, first + steps, dtype=np.int64)[:, None] * batch
     rows = {name: np.concatenate([np.tile(key, (steps, 1)), places], 1) for name, key in keys.items()}
-    binarized = config.data.binarization == "dynamic"
+    binarized, device = config.data.binarization == "dynamic", device_for(config)
     bounds = to_device(rows["thresholds"], device) if binarized else None
-    return Draws(order.reshape(steps, batch), to_device(rows["noise"], device), bounds)
+    return Draws(to_device(order.astype(np.int32), device), to_device(rows["noise"], device), bounds)
 
 
 def _native_draws(config, epoch, images, device):

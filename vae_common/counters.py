@@ -10,7 +10,6 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY, HALF = 0x1BD11BDA, 0x7FFFFFFF
@@ -42,6 +41,8 @@ def normals(words: np.ndarray) -> np.ndarray:
 
     Below 1/2 floats are densest, so that float32 gives the same numbers rounded.
     """
+    from scipy import special  # only those who need it wait for it
+
     lower: np.ndarray = special.ndtri(((words & np.uint32(HALF)).astype(np.float64) + 0.5) / 2**32)
     return np.where(words > HALF, -lower, lower)
 

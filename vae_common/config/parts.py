@@ -162,6 +162,8 @@ class DataConfig(Checked):
     """crop: scaled to fill the image_size and cut in the middle; pad: scaled to fit into it, black around."""
     test_share: float = 0.1
     """Of the images that are tested on, where a folder of image files or an .npy file has no test split."""
+    stream: bool = False
+    """Reads a folder's train_images.npy where it is needed, for sets that no memory holds; takes randomness counter."""
     class_names: tuple[str, ...] = ()
     """What the classes are called in figures, in the order of their labels; by default what the set calls them."""
 
@@ -175,6 +177,7 @@ class DataConfig(Checked):
         numbers = isinstance(span, tuple) and len(span) == 2 and all(map(is_number, span))
         valid = span is None or (numbers and -LARGEST <= span[0] < span[1] <= LARGEST)
         require(valid, "value_range", span, "two numbers, black and white: 0 4095")
+        require(isinstance(self.stream, bool), "stream", self.stream, "True or False")
         require(is_count(self.image_size, 0), "image_size", self.image_size, counts(0))
         names: Any = self.class_names
         valid = isinstance(names, tuple) and all(isinstance(name, str) for name in names)

@@ -13,13 +13,14 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vae_common.config import DataConfig
-from vae_common.data import image_folders, readers
+from vae_common.data import image_folders, readers, streams
 from vae_common.data.pixels import as_pixels, require_scaled
 from vae_common.data.splits import SPLITS, Dataset, Split
 from vae_common.errors import InputError, one_line, shown
@@ -40,6 +41,7 @@ def load(
     image_size: int = 0,
     fit: str = "crop",
     test_share: float = 0.1,
+    stream: bool = False,
 ) -> Dataset:
     """Loads a set by name or path, preparing and caching it first where that is needed.
 
@@ -53,6 +55,7 @@ def load(
         image_size: height and width that image files are brought to; 0 leaves them. Of photos' patches; 0 is 32.
         fit: `crop` or `pad`: how they are, where they are no squares.
         test_share: of the images that become the test split, where there is none.
+        stream: read the training images where they are needed (a folder of .npy files); the other splits are in memory.
 
     Raises:
         InputError: in one line, what is wrong and how to mend it.
@@ -60,6 +63,8 @@ def load(
     name, folder = _path_text("dataset", name), Path(_path_text("data_dir", data_dir))
     originals = None if manual_dir is None else _path_text("manual_dir", manual_dir)
     options = DataConfig(value_range=value_range, image_size=image_size, fit=fit, test_share=test_share)  # type: ignore[arg-type]
+    if stream:
+        return _load_stream(name)
     if not name:
         raise InputError("dataset: received an empty name, expected digits, photos, mnist, an .npz file or a folder")
     if name == "digits":
@@ -86,8 +91,34 @@ def load_for(data: DataConfig, progress: bool = False) -> Dataset:
         image_size=data.image_size,
         fit=data.fit,
         test_share=data.test_share,
+        stream=data.stream,
     )
     return dataset.named(data.class_names).hold_out(data.validation_size)
+
+
+def _load_stream(name: str) -> Dataset:
+    """A folder of .npy files, its training images left on the disk."""
+    folder = Path(name).expanduser()
+    path = folder / "train_images.npy"
+    if not path.is_file():
+        raise InputError(f"stream: received {one_line(name, 200)}, expected a folder that holds train_images.npy")
+    try:
+        readers.require_file(path)
+        images = streams.Mapped(path)
+    except InputError:
+        raise
+    except (*readers.UNREADABLE, OSError) as error:
+        raise InputError(f"dataset: {one_line(path, 200)} cannot be read ({one_line(error, 120)})") from error
+    arrays = {**readers.read_npy_folder(folder, without=("train_images",))}
+    held = np.zeros((1, *images.shape[1:]), np.uint8) + 255  # stands for what stays on the disk
+    labels = arrays.get("train_labels")
+    arrays |= {"train_images": held, "train_labels": None if labels is None else np.asarray(labels)[:1]}
+    title = folder.resolve().name
+    dataset = _assemble(title, arrays, f"a stream of .npy files in {title}")
+    own = np.full(len(images), -1) if labels is None else np.asarray(labels).astype(np.int64)
+    if own.shape != (len(images),):
+        raise InputError(f"stream: received labels {own.shape} for {len(images)} images, expected one integer each")
+    return replace(dataset, train=Split(images, own))
 
 
 def _path_text(flag: str, value: object) -> str:

@@ -21,7 +21,7 @@ import urllib.request
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -173,14 +173,16 @@ def read_npy(path: Path, test_share: float) -> dict[str, Any]:
     return found | ({} if labels is None else {f"{split}_labels": labels[rows] for split, rows in parts.items()})
 
 
-def read_npy_folder(folder: Path) -> dict[str, Any]:
+def read_npy_folder(folder: Path, without: Sequence[str] = ()) -> dict[str, Any]:
     """A folder with an .npy file for each array that an .npz has, under the same names."""
     found = {}
     for key, names in NAMES.items():
+        if key in without:
+            continue
         path = next((folder / f"{name}.npy" for name in names if (folder / f"{name}.npy").exists()), None)
         if path is not None:
             found[key] = _npy(path)
-    if not found.keys() >= {*NEEDED}:
+    if not found.keys() >= {*NEEDED} - {*without}:
         raise InputError(f"dataset: {one_line(folder, 200)} holds {sorted(found)}, expected {', '.join(NEEDED)}")
     return found
 

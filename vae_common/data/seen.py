@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,8 +47,11 @@ def binarize(images: np.ndarray, mode: str, split: str) -> np.ndarray:
     return np.where(images > threshold, np.uint8(255), np.uint8(0))
 
 
-def training_images(dataset: Dataset, mode: str) -> np.ndarray:
-    """The training split as it goes to the device, uint8: grey where each step binarizes anew."""
+def training_images(dataset: Dataset, mode: str) -> Any:
+    """The training split as it goes to the device, uint8: grey where each step binarizes anew. Of a stream what reads
+    it."""
+    if dataset.train.streamed:  # its chunks are binarized as they are read
+        return dataset.train.images
     return binarize(dataset.train.images, "none" if mode == "dynamic" else mode, "train")
 
 

@@ -15,6 +15,7 @@ from vae_common import randomness
 from vae_common.config import Config
 from vae_common.config.checks import require_count
 from vae_common.data.pixels import A_SET, require_scaled
+from vae_common.data.streams import Mapped, require_streamable
 from vae_common.errors import InputError, one_line
 
 SPLITS = ("train", "validation", "test")
@@ -26,13 +27,24 @@ WHOLE = "all:"
 class Split:
     """Images and their labels; a label of -1 means that there is none."""
 
-    images: np.ndarray
-    """uint8, or float32 in [0, 1] where the set has more levels; (N, height, width, channels), read-only."""
+    images: Any
+    """uint8, or float32 in [0, 1] where the set has more levels; (N, height, width, channels), read-only. Of a stream
+    what reads them (see streams.py)."""
     labels: np.ndarray
     """int64, (N,)."""
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether its images are read where they are needed."""
+        return isinstance(self.images, Mapped)
+
+    @property
+    def some(self) -> np.ndarray:
+        """The images, or of a stream a fixed draw of them."""
+        return self.images.drawn() if isinstance(self.images, Mapped) else self.images
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,10 @@ class Dataset:
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
         for name, split in self.splits.items():
             digest.update(f"{name} {split.images.dtype} {split.images.shape}".encode())
-            digest.update(np.ascontiguousarray(split.images).data)
+            if split.streamed:
+                digest.update(split.images.identity().encode())
+            else:
+                digest.update(np.ascontiguousarray(split.images).data)
             digest.update(np.ascontiguousarray(split.labels, np.int64).data)
         return WHOLE + digest.hexdigest()
 
@@ -129,6 +144,11 @@ class Dataset:
                 f"{self.name} has more levels; expected none or threshold"
             )
 
+    def require_streamable(self, config: Config) -> None:
+        """Raises InputError where a stream is asked for what only images in memory give."""
+        if self.train.streamed:
+            require_streamable(config)
+
     def named(self, class_names: Sequence[str]) -> Dataset:
         """This set with other names for its classes; none leaves what it has."""
         highest = max(int(split.labels.max()) for split in self.splits.values())
@@ -141,6 +161,8 @@ class Dataset:
         require_count("validation_size", size)
         if size == 0:
             return self
+        if self.train.streamed:
+            raise InputError(f"validation_size: received {size} of a stream, expected 0: give it validation_images.npy")
         if self.validation is not None:
             own = len(self.validation)
             raise InputError(

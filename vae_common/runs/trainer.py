@@ -38,9 +38,11 @@ def require_trainable(half: Half, config: Config, dataset: Dataset, seeds: int =
     dataset.require_labels(config.network.classes)
     dataset.require_levels(config)
     dataset.require_count(config)
+    dataset.require_streamable(config)
     steps_per_epoch(len(dataset.train), config.training.batch_size)
     device = half.device_for(config)
-    memory.require(config, half.model_shapes(config), len(dataset.train), half.free_memory(device), seeds)
+    held = 0 if dataset.train.streamed else len(dataset.train)
+    memory.require(config, half.model_shapes(config), held, half.free_memory(device), seeds)
 
 
 def train(
@@ -251,7 +253,7 @@ class _Training:
         state = (
             half.state_from_arrays(config, resume.arrays)
             if resume and going_on
-            else half.create_state(config, self.dataset.train.images)
+            else half.create_state(config, self.dataset.train.some)
         )
         made = {"framework": self.framework, "config": config.to_json(), "data": self.dataset.fingerprint}
         arrays = half.state_to_arrays(state)

@@ -1,0 +1,156 @@
+"""Images that stay on the disk: the same training as of the same images in memory, chunk by chunk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from tests.conftest import HALVES, ROOT, script, small_config
+from tests.halves.test_distributed import processes
+from vae_common.config import DataConfig
+from vae_common.conformance.engine.checks import difference
+from vae_common.data import datasets, streams
+from vae_common.errors import InputError
+
+pytest.importorskip("grain", reason="grain is not installed")
+FLAGS = ("--stream", "--randomness", "counter", "--hidden", "16", "--precision", "float64", "--batch-size", "32")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Digits as a folder of .npy files."""
+    digits = datasets.load("digits")
+    place = tmp_path / "digits-npy"
+    place.mkdir()
+    for name, split in (("train", digits.train), ("test", digits.test)):
+        np.save(place / f"{name}_images.npy", split.images)
+        np.save(place / f"{name}_labels.npy", split.labels)
+    return place
+
+
+def counted(config, **training):
+    return replace(config, training=replace(config.training, randomness="counter", **training))
+
+
+@pytest.mark.parametrize("binarization", ["none", "dynamic", "threshold"])
+@pytest.mark.parametrize("classes", [0, 10])
+def test_a_stream_is_trained_on_as_the_same_images_in_memory(half, folder, monkeypatch, binarization, classes):
+    """Bit for bit, in chunks that do not divide an epoch; the evaluation is of the same images, too."""
+    config = counted(small_config(data=DataConfig(binarization=binarization)), batch_size=32, epochs=2)
+    config = replace(config, image_shape=(28, 28, 1), network=replace(config.network, classes=classes))
+    monkeypatch.setattr(streams, "CHUNK", 9 * 32 * 784)  # 46 steps an epoch: five chunks and one of a single step
+    found, records = [], []
+    for stream in (False, True):
+        dataset = datasets.load(folder, stream=stream)
+        own = []
+        state = half.fit(half.create_state(config), dataset, on_epoch=lambda _, record, to=own: to.append(record))
+        found.append(half.state_to_arrays(state))
+        records.append([{name: record[name] for name in ("train", "test", "step")} for record in own])
+    for name, array in found[0].items():
+        assert difference(array, found[1][name]) < 1e-14, name
+    for one, other in zip(*records):
+        assert one["step"] == other["step"]
+        for part in ("train", "test"):
+            np.testing.assert_allclose(list(one[part].values()), list(other[part].values()), rtol=1e-13)
+
+
+def test_any_chunk_is_read_without_those_before_it(folder, monkeypatch):
+    """The order is a function of seed, epoch and place; all chunks of an epoch hold each image once."""
+    monkeypatch.setattr(streams, "CHUNK", 4 * 32 * 784)
+    dataset = datasets.load(folder, stream=True)
+    config = counted(small_config(), batch_size=32)
+    every = list(streams.chunks(dataset.train.images, dataset.train.labels, config, 1))
+    assert [chunk.first for chunk in every] == list(range(0, 46, 4))
+    alone = streams._Chunks(dataset.train.images, dataset.train.labels, config, 1)[5]
+    np.testing.assert_array_equal(alone.images, every[5].images)
+    images = np.concatenate([chunk.images for chunk in every])
+    assert len({image.tobytes() for image in images}) == len(images) == 46 * 32
+    other = next(streams.chunks(dataset.train.images, dataset.train.labels, config, 2))
+    assert (other.images != every[0].images).any()
+
+
+def test_nothing_reads_a_stream_at_once(folder):
+    dataset = datasets.load(folder, stream=True)
+    images = dataset.train.images
+    with pytest.raises(InputError, match="is a stream, which is not read at once"):
+        np.asarray(images)
+    rows = np.array([7, 3, 1400, 3])
+    np.testing.assert_array_equal(images[rows], datasets.load(folder).train.images[rows])
+    assert dataset.fingerprint != datasets.load(folder).fingerprint
+    changed = np.load(folder / "train_images.npy")
+    changed[5] ^= 1
+    np.save(folder / "train_images.npy", changed)
+    assert dataset.fingerprint != datasets.load(folder, stream=True).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"training": {"randomness": "shared"}}, "randomness: received shared with a stream, expected counter"),
+        ({"data": {"binarization": "static"}}, "binarization: received static with a stream"),
+        ({"training": {"execution": "graph"}}, "execution: received graph with a stream"),
+    ],
+)
+def test_what_a_stream_does_not_go_with(folder, changes, said):
+    config = counted(small_config())
+    for part, of in changes.items():
+        config = replace(config, **{part: replace(getattr(config, part), **of)})
+    with pytest.raises(InputError, match=said):
+        datasets.load(folder, stream=True).require_streamable(config)
+
+
+def test_what_is_no_stream(tmp_path, folder):
+    with pytest.raises(InputError, match=r"stream: received .*, expected a folder that holds train_images.npy"):
+        datasets.load("digits", stream=True)
+    np.save(folder / "train_images.npy", np.zeros((4, 28, 28), np.float32))
+    with pytest.raises(InputError, match=r"holds float32 \(4, 28, 28\), expected uint8"):
+        datasets.load(folder, stream=True)
+    (folder / "train_images.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(InputError, match=r"train_images.npy"):
+        datasets.load(folder, stream=True)
+
+
+@pytest.mark.parametrize("framework", HALVES)
+def test_killed_in_an_epoch_it_goes_on_bit_for_bit(framework, folder, tmp_path):
+    """In the same half, and with figures and an evaluation at the end."""
+    train = ("train", "--framework", framework, "--dataset", str(folder), *FLAGS)
+    script(*train, "--epochs", "6", "--output", "whole", cwd=tmp_path)
+    command = [sys.executable, "-m", "vae_common.cli", *train, "--epochs", "6", "--output", "killed"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE
+    )
+    records = tmp_path / "killed" / "metrics.jsonl"
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (records.exists() and records.read_text().count("\n") >= 2):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    script("train", "--resume", "killed", cwd=tmp_path)
+    weights = [(tmp_path / run / "weights.safetensors").read_bytes() for run in ("whole", "killed")]
+    assert weights[0] == weights[1]
+    found = script("evaluate", "--run", "killed", "--samples", "0", cwd=tmp_path)
+    assert found["images"] == 297
+    script("plot", "--run", "killed", cwd=tmp_path)
+    assert json.loads((tmp_path / "killed" / "config.json").read_text())["config"]["data"]["stream"] is True
+
+
+@pytest.mark.parametrize("framework", HALVES)
+def test_two_processes_read_the_same_stream_and_one_goes_on(framework, folder, tmp_path):
+    """Two epochs in a world of two, then two more in one process: the run that one process makes."""
+    train = ["train", "--framework", framework, "--dataset", str(folder), *FLAGS]
+    script(*train, "--epochs", "4", "--output", "alone", cwd=tmp_path)
+    started = processes(["vae_common.cli", *train, "--epochs", "2", "--output", "shared"], 2, tmp_path)
+    for process in started:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    script("train", "--resume", "shared", "--epochs", "4", cwd=tmp_path)
+    runs = [safetensors.numpy.load_file(tmp_path / run / "weights.safetensors") for run in ("alone", "shared")]
+    for name, array in runs[0].items():
+        assert difference(array, runs[1][name]) < 1e-12, name
