@@ -43,7 +43,7 @@ def place_labels(labels: np.ndarray, config: Config) -> jax.Array:
 
 
 def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
-    """The random numbers of epoch 0, 1, ... on the device: NumPy's, or JAX's own if `native`."""
+    """The random numbers of epoch 0, 1, ... on the device: NumPy's, of counters their keys, or JAX's own."""
     require_count("epoch", epoch)
     device, placement = device_for(config), placement_for(config)
     with precision(config.training.precision):

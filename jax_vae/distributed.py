@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from vae_common import worlds
+from vae_common.config import Config
 from vae_common.contracts import map_arrays
 from vae_common.errors import one_line
 from vae_common.worlds import World
@@ -74,6 +75,10 @@ def world() -> World:
 def devices() -> int:
     """How many devices share a batch."""
     return meshes.size()
+
+
+def require_shareable(config: Config) -> None:
+    """Raises InputError where a config asks for what several devices do not take: there is nothing."""
 
 
 def agree(error: str | None) -> list[str]:

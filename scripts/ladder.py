@@ -65,6 +65,8 @@ class Row:
     nll_standard_error: float | None
     nll_monte_carlo_error: float | None
     samples: int
+    evaluated_by: str
+    """The half that estimated the likelihood."""
     kl_nats: tuple[float, ...]
     """Of each layer, the top one first."""
     steps_seconds: float
@@ -106,6 +108,7 @@ def row_of(half: Half, config: Config, folder: Path, dataset: Dataset, samples: 
         nll_standard_error=found.get("nll_standard_error"),
         nll_monte_carlo_error=found.get("nll_monte_carlo_error"),
         samples=samples,
+        evaluated_by=found["framework"],
         kl_nats=tuple(kls) or (summary["test"]["kl_nats"],),
         steps_seconds=sum(record["seconds"] for record in run.checkpoint().history),
         load=summary["environment"]["load"],

@@ -30,6 +30,7 @@ SHOWS = {
     "paper-table/table.json": "table 1 of Burda et al. 2016 after 40 of 3,280 passes; what is missing says so",
     "benchmark-quick/benchmark.json": "a step over its floor, starts, the recipe",
     "benchmark-cpu/benchmark.json": "batch sizes, precisions, seeds, time to a test loss, growth",
+    "ladder.json": "ladder_vae of five layers on MNIST, dynamic binarization: bound and likelihood, both halves",
     "diffusers.json": "kl_autoencoder against diffusers: 20 random configs and Stable Diffusion's",
     "convolution-floor.json": "steps of convolutional and residual models over their convolutions alone",
     "tpu_compile.json": "step and epoch for TPU v5e, compiled and not run",

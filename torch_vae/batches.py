@@ -41,7 +41,7 @@ def place_labels(labels: np.ndarray, config: Config) -> torch.Tensor:
 
 
 def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
-    """The random numbers of epoch 0, 1, ... on the device: NumPy's, or PyTorch's own if `native`."""
+    """The random numbers of epoch 0, 1, ... on the device: NumPy's, of counters their keys, or PyTorch's own."""
     require_count("epoch", epoch)
     device = device_for(config)
     with precision(config.training.precision):

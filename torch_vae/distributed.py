@@ -17,8 +17,9 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from vae_common import worlds
+from vae_common.config import Config
 from vae_common.contracts import map_arrays
-from vae_common.errors import InputError, one_line
+from vae_common.errors import InputError, one_line, require
 from vae_common.worlds import World
 
 from .device import Array
@@ -73,6 +74,13 @@ def world() -> World:
 def devices() -> int:
     """How many devices share a batch."""
     return _JOINED[0].size
+
+
+def require_shareable(config: Config) -> None:
+    """Raises InputError where a config asks for what several devices do not take."""
+    asked = config.training.execution
+    shared = devices() > 1
+    require(not shared or asked in ("auto", "eager"), "execution", f"{asked} on {devices()} devices", "auto or eager")
 
 
 def agree(error: str | None) -> list[str]:

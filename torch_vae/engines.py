@@ -7,8 +7,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from vae_common.config import Config
@@ -34,6 +32,8 @@ class _Called(torch.nn.Module):
 def shard(model: M, config: Config) -> M:
     """The model, its parameters spread over the processes where the config says so."""
     if distributed.devices() > 1 and config.training.sharding == "data+parameters":
+        from torch.distributed.fsdp import fully_shard  # who trains alone does not wait for it
+
         # What is returned are views, in which nothing is written.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module", category=UserWarning)
         for block in model.modules():
@@ -70,16 +70,23 @@ def gathered(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def whole(array: Array) -> Array:
     """A tensor in full, from all processes where it is spread. All have to ask."""
-    return array.full_tensor() if isinstance(array, DTensor) else array
+    full: Any = getattr(array, "full_tensor", None)
+    found: Array = array if full is None else full()
+    return found
 
 
 def own(array: Array) -> Array:
     """This process's part of a tensor that is spread."""
-    return array.to_local() if isinstance(array, DTensor) else array
+    local: Any = getattr(array, "to_local", None)
+    found: Array = array if local is None else local()
+    return found
 
 
 def as_parameter(array: Array, parameter: Array) -> Array:
     """A whole tensor, spread as the parameter is that it belongs to."""
-    if not isinstance(parameter, DTensor):
+    spread: Any = parameter
+    if not hasattr(spread, "full_tensor"):
         return array
-    return distribute_tensor(array, parameter.device_mesh, parameter.placements)
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(array, spread.device_mesh, spread.placements)

@@ -18,6 +18,7 @@ from vae_common.randomness import Draws
 
 from .batches import draws_at, made, prepare_images
 from .device import Array, execution_for, precision
+from .distributed import devices
 from .objectives import batch_loss
 from .state import State, update_count
 from .step import batch_gradients, updated
@@ -48,15 +49,20 @@ def compile_epoch(state: State, images: Array, draws: Draws, labels: Array | Non
     A graph is captured for this very state and these images: keep the program, and give it no others.
     """
     require_epoch(state.config, len(state.seeds), images, draws, labels)
-    if execution_for(state.config) == "compile":
+    if _execution(state.config) == "compile":
         with precision(state.config.training.precision):
             _gradient_function(state)(state, images, draws_at(draws, 0), labels)  # compiles; the gradients are let go
     return _program(state, images, draws, labels)
 
 
+def _execution(config):
+    """How steps run here: several processes take them eagerly."""
+    return execution_for(config) if devices() == 1 else "eager"
+
+
 def _program(state, images, draws, labels):
     """What runs an epoch of this state."""
-    if execution_for(state.config) == "graph":
+    if _execution(state.config) == "graph":
         return _captured_epoch(state, images, draws, labels)
 
     def program(state, images, draws, labels=None):
@@ -68,7 +74,7 @@ def _program(state, images, draws, labels):
 
 def _gradient_function(state):
     """The gradients and mean terms on the batch that an epoch's draws, at one step, take from the images."""
-    compiled = execution_for(state.config) == "compile"
+    compiled = _execution(state.config) == "compile"
     if compiled or state.seeds:
         function = _seeds_gradients if state.seeds else _batch_gradients
         function = _compiled(function) if compiled else function

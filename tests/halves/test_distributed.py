@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from tests.conftest import HALVES, ROOT
 from tests.halves import shared_training as shared
@@ -178,3 +180,29 @@ def test_parts_are_all_there_is(count, size):
     assert [i for part in parts for i in range(count)[part]] == list(range(count))
     lengths = [part.stop - part.start for part in parts]
     assert max(lengths) - min(lengths) <= 1
+
+
+@pytest.mark.parametrize("framework", HALVES)
+def test_the_devices_of_one_machine(framework, tmp_path):
+    """JAX cuts a CPU into two and drives both, PyTorch starts two processes; either is the run of one device."""
+    for output, more in (("shared", ["--devices", "2", "--sharding", "data+parameters"]), ("alone", [])):
+        command = [*TRAIN, "--framework", framework, "--epochs", "1", "--output", output, *more]
+        (process,) = processes(command, 1, tmp_path)
+        out, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+        assert json.loads(out.splitlines()[-1])["epochs"] == 1
+    assert json.loads((tmp_path / "shared" / "summary.json").read_text())["environment"]["shared"].startswith(
+        "2 devices"
+    )
+    runs = [safetensors.numpy.load_file(tmp_path / run / "weights.safetensors") for run in ("shared", "alone")]
+    assert_equal(*runs)
+
+
+def test_what_several_devices_do_not_take(monkeypatch):
+    half, config = HALVES["torch"], shared.config_of("plain")
+    compiled = replace(config, training=replace(config.training, execution="compile"))
+    half.distributed.require_shareable(compiled)
+    monkeypatch.setattr(half.distributed, "devices", lambda: 2)
+    half.distributed.require_shareable(config)
+    with pytest.raises(InputError, match="received 'compile on 2 devices', expected auto or eager"):
+        half.distributed.require_shareable(compiled)

@@ -39,6 +39,7 @@ def require_trainable(half: Half, config: Config, dataset: Dataset, seeds: int =
     dataset.require_levels(config)
     dataset.require_count(config)
     dataset.require_streamable(config)
+    half.distributed.require_shareable(config)
     steps_per_epoch(len(dataset.train), config.training.batch_size)
     device = half.device_for(config)
     held = 0 if dataset.train.streamed else len(dataset.train)
