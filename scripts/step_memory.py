@@ -64,7 +64,8 @@ def measure(case: str, framework: str, way: str) -> dict[str, float]:
     import numpy as np
 
     fields, side, batch = CASES[case]
-    network, training = dict(fields), {"batch_size": batch}
+    network: dict[str, Any] = dict(fields)
+    training: dict[str, Any] = {"batch_size": batch}
     for name, value in WAYS[way][1].items():
         (network if name == "rematerialize" else training)[name] = value
     half = load_halves(framework, program_cache=False)[framework]

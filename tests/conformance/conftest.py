@@ -21,17 +21,6 @@ def quickly_compiled():
     jax.clear_caches()
 
 
-@pytest.fixture
-def op_by_op(quickly_compiled):
-    """JAX without programs: each operation by itself, compiled once for all tests of a file.
-
-    For maths of many configs. That programs compute the same is asked where each model is tried in all tiers
-    (test_tiers.py, test_diffusers.py), of the float32 rows (test_covering.py), and of random configs.
-    """
-    with jax.disable_jit():
-        yield
-
-
 @pytest.fixture(scope="module")
 def remembering_reference():
     """The reference computes the same batch of the same state once: every fault is looked for from the same states."""

@@ -26,6 +26,7 @@ from vae_common.conformance.oracle import oracle_for
 from vae_common.conformance.states import injected_states, training_data
 from vae_common.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 STEPS = 5
 PAIRED = covering(MAIN)
 # The other likelihoods' gradients all but vanish in the extreme state, and then are their own rounding.
@@ -47,7 +48,6 @@ def checks(config):
     yield from lockstep(HALVES, config, images, STEPS).checks()
 
 
-@pytest.mark.usefixtures("op_by_op")
 @pytest.mark.parametrize("row", ROWS, ids=name_of)
 def test_every_pair_of_options(row):
     found = list(checks(make(row)))
@@ -58,7 +58,6 @@ def test_every_pair_of_options(row):
     assert not eroded(found, "float64")
 
 
-@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize("row", IN_FLOAT32, ids=name_of)
 def test_float32(row):
     config = make(row, "float32")
@@ -72,7 +71,6 @@ def test_float32(row):
     note_use(found, "float32")
 
 
-@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_every_optimizer(optimizer, dtype):

@@ -165,7 +165,6 @@ def test_without_a_fault_it_is_the_original(half, saved):
     assert apart(half, saved) < 1e-12
 
 
-@pytest.mark.usefixtures("op_by_op")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_shows(half, saved, fault):
     try:
@@ -230,7 +229,6 @@ def test_files_that_are_none(saved, tmp_path):
             (tmp_path / diffusers.WEIGHTS).write_bytes((saved.folder / diffusers.WEIGHTS).read_bytes()[:-9])
 
 
-@pytest.mark.usefixtures("op_by_op")
 def test_imported_trained_in_both_halves_and_exported(saved, tmp_path):
     """The original's weights, fine-tuned in one half and then in the other, in lockstep, load into diffusers again."""
     images = np.random.default_rng(3).integers(0, 256, (40, 8, 8, 3), np.uint8)

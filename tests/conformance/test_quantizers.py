@@ -16,6 +16,7 @@ from vae_common.contracts import CODE_TERMS
 from vae_common.data import datasets
 from vae_common.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 AVERAGED = {"codebook_update": "moving_average", "codebook_decay": 0.8, "restart_below": 0.5}
 GRID = {"code_layout": "grid", "channels": (5, 4), "hidden": (512,), "latent_dim": 2}
 CASES = {
@@ -32,7 +33,6 @@ def config_of(case, **changes):
     return tiny_config("vq_vae", image_shape=(7, 6, 3), **CASES[case] | changes)
 
 
-@pytest.mark.usefixtures("op_by_op")
 @pytest.mark.parametrize("case", CASES)
 def test_the_halves_and_the_oracle_agree(case):
     config = config_of(case)
@@ -46,7 +46,6 @@ def test_the_halves_and_the_oracle_agree(case):
     assert not eroded(found, "float64")
 
 
-@pytest.mark.usefixtures("quickly_compiled")
 def test_all_tiers_where_a_codebook_follows_the_batch():
     """Inference, whole epochs as each execution has them, resuming, and Adam beside what it leaves alone."""
     config = config_of("grid, moving average")
