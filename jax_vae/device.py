@@ -53,12 +53,12 @@ def select_device(name: str = "auto") -> jax.Device:
     """
     require(isinstance(name, str), "device", name, "auto, cpu or an accelerator's name")
     try:
-        there = jax.devices()
+        there = jax.local_devices()  # of several processes each has its own
     except (RuntimeError, AssertionError) as error:  # JAX_PLATFORMS names what is not there
         said = f"device: JAX finds none ({one_line(error, 160)})"
         raise InputError(f"{said}; unset JAX_PLATFORMS, or name one that is there: cpu") from error
     try:
-        device = there[0] if name == "auto" else jax.devices(name)[0]
+        device = there[0] if name == "auto" else jax.local_devices(backend=name)[0]
     except RuntimeError as error:
         have = ", ".join(sorted({"cpu", *(d.platform for d in there)}))
         raise InputError(f"device: received {name}, but this JAX has {have}; install a build for {name}") from error
