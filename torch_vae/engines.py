@@ -52,6 +52,8 @@ def engine(model: torch.nn.Module, config: Config) -> torch.nn.Module | None:
         return None
     kept = model.__dict__
     if _ENGINE not in kept:
+        # Of 1x1 kernels, whose strides say nothing.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view", category=UserWarning)
         unused = bool(config.entry.without_gradient)
         kept[_ENGINE] = DistributedDataParallel(_Called(model), find_unused_parameters=unused)
     found: torch.nn.Module = kept[_ENGINE]
