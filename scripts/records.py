@@ -33,6 +33,7 @@ SHOWS = {
     "ladder.json": "ladder_vae of five layers on MNIST, dynamic binarization: bound and likelihood, both halves",
     "diffusers.json": "kl_autoencoder against diffusers: 20 random configs and Stable Diffusion's",
     "convolution-floor.json": "steps of convolutional and residual models over their convolutions alone",
+    "step-memory.json": "memory of a step: rematerialised, and shared by two processes",
     "tpu_compile.json": "step and epoch for TPU v5e, compiled and not run",
 }
 """What each record shows, in the order of the table."""
