@@ -13,7 +13,7 @@ import itertools
 import json
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,14 +144,21 @@ def train(
     if launch is not None:
         launch(_unfinished(halves, base, vary, seeds, dataset, folder, command, ensemble))
     rows = []
-    for point in points(vary, base, len(dataset.train)):
-        for framework, half in halves.items():
-            configs = [dataclasses.replace(config_at(base, point, len(dataset.train)), seed=seed) for seed in seeds]
-            folders = [folder / f"{framework}-{name_of(point)}-seed{seed}" for seed in seeds]
-            options: dict[str, Any] = {"command": command, "together": ensemble}
-            trainer.complete(half, configs, dataset, folders, given_up=DIVERGED, **options)
-            rows += [_row(framework, point, config, place) for config, place in zip(configs, folders)]
+    for framework, point, configs, folders in _groups(halves, base, vary, seeds, dataset, folder):
+        options: dict[str, Any] = {"command": command, "together": ensemble}
+        trainer.complete(halves[framework], configs, dataset, folders, given_up=DIVERGED, **options)
+        rows += [_row(framework, point, config, place) for config, place in zip(configs, folders)]
     return rows
+
+
+def _groups(
+    halves: Halves, base: Config, vary: Sequence[str], seeds: Sequence[int], dataset: Dataset, folder: Path
+) -> Iterator[tuple[str, Values, list[Config], list[Path]]]:
+    """In the sweep's order: half, point, and for each seed its config and its run's folder."""
+    for point in points(vary, base, len(dataset.train)):
+        for framework in halves:
+            configs = [dataclasses.replace(config_at(base, point, len(dataset.train)), seed=seed) for seed in seeds]
+            yield framework, point, configs, [folder / f"{framework}-{name_of(point)}-seed{seed}" for seed in seeds]
 
 
 def _unfinished(
@@ -166,15 +173,12 @@ def _unfinished(
 ) -> list[Job]:
     """A job for each run that has not finished, or for all seeds of a point that are trained in one program."""
     jobs = []
-    for point in points(vary, base, len(dataset.train)):
-        for framework in halves:
-            own = [dataclasses.replace(config_at(base, point, len(dataset.train)), seed=seed) for seed in seeds]
-            named = [(config, folder / f"{framework}-{name_of(point)}-seed{config.seed}") for config in own]
-            left = [of for of in named if not Run(of[1]).is_finished and not (of[1] / DIVERGED).exists()]
-            for group in [left] if ensemble and left else [[of] for of in left]:
-                configs = tuple(config.to_json() for config, _ in group)
-                folders = tuple(str(place.absolute()) for _, place in group)
-                jobs.append(Job(framework, configs, folders, tuple(command), ensemble, DIVERGED))
+    for framework, _, configs, folders in _groups(halves, base, vary, seeds, dataset, folder):
+        left = [of for of in zip(configs, folders) if not Run(of[1]).is_finished and not (of[1] / DIVERGED).exists()]
+        for group in [left] if ensemble and left else [[of] for of in left]:
+            values = tuple(config.to_json() for config, _ in group)
+            places = tuple(str(place.absolute()) for _, place in group)
+            jobs.append(Job(framework, values, places, tuple(command), ensemble, DIVERGED))
     return jobs
 
 
