@@ -56,8 +56,8 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> World:
     if "WORLD_SIZE" in environment:
         names = {"rank": "RANK", "size": "WORLD_SIZE", "local_rank": "LOCAL_RANK"}
         address = environment.get("MASTER_ADDR", "localhost")
-    elif int_or_none(environment.get("SLURM_NTASKS")) not in (None, 1) and "SLURM_PROCID" in environment:
-        names = {"rank": "SLURM_PROCID", "size": "SLURM_NTASKS", "local_rank": "SLURM_LOCALID"}
+    elif int_or_none(environment.get("SLURM_STEP_NUM_TASKS")) not in (None, 1) and "SLURM_PROCID" in environment:
+        names = {"rank": "SLURM_PROCID", "size": "SLURM_STEP_NUM_TASKS", "local_rank": "SLURM_LOCALID"}
         listed = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST") or "localhost"
         address = environment.get("MASTER_ADDR") or first_host(listed)
     else:

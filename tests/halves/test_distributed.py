@@ -167,10 +167,11 @@ def test_ranks_that_cannot_be():
 
 def test_what_slurm_says():
     """One of four tasks on machines that are listed in short."""
-    variables = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
+    variables = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
     found = worlds.from_environment(variables | {"SLURM_STEP_NODELIST": "gpu[007-008,12],login"})
     assert found == worlds.World(3, 4, 1, "gpu007")
-    assert worlds.from_environment({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) == worlds.World()
+    batch_script = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}  # one process, whatever its steps will have
+    assert worlds.from_environment(batch_script) == worlds.World()
     assert worlds.from_environment({}) == worlds.World()
 
 
