@@ -54,15 +54,35 @@ from vae_common.runs import checkpoints
 ROOT = Path(__file__).resolve().parent.parent
 HALVES = {"jax": jax_vae, "torch": torch_vae}
 MOST_MAPS = 30_000
+QUICKLY = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+AS_HERE: dict[str, str] = {}
+"""The environment of a process that compiles as this one does."""
 CHECKOUT_ONLY = ("compile_for_tpu",)
 QUICK = ("--epochs", "2", "--hidden", "32")
 
 
 def pytest_addoption(parser):
     parser.addoption("--record", action="store_true", help="write fault_table.json and results/conformance.json anew")
+    parser.addoption("--as-released", action="store_true", help="JAX compiles as it does for users, which takes longer")
     parser.addoption(
         "--fuzz", type=int, default=0, help="how many random inputs of each kind tests/cli/test_fuzz.py tries"
     )
+
+
+def pytest_configure(config):
+    """Lets JAX compile quickly in this process: by its older emitters, in one piece, without LLVM's optimizations.
+
+    That halves the time. What tests start as processes of their own compiles as its users' does.
+    """
+    if config.getoption("as_released") or config.getoption("record"):
+        return
+    AS_HERE["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}".strip()
+    AS_HERE["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", AS_HERE["XLA_FLAGS"])
+        jax.devices()  # reads them
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_compilation_cache_dir", f"{PROGRAMS}-quickly")
 
 
 @pytest.fixture(autouse=True)

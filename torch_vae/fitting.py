@@ -52,7 +52,7 @@ def fit(
         NonFiniteLoss: where a loss, or the state after an epoch, is not finite, with epoch and step; its `state` is the
             one before that epoch.
     """
-    from vae_common.data.seen import seen_by, training_images  # who only uses a model does not wait for it
+    from vae_common.data.seen import evaluated_by, training_images  # who only uses a model does not wait for it
 
     config = state.config
     dataset.require_shape(config.image_shape)
@@ -63,7 +63,7 @@ def fit(
     together = dataset.train.streamed and len(state.seeds) > 0
     require(not together, "state", f"{len(state.seeds)} seeds of a stream", "one seed at a time")
     parts_of = _parts_of(dataset, config, training_images(dataset, config.data.binarization))
-    held_out = seen_by(config, dataset)
+    held_out = evaluated_by(config, dataset)
     steps = randomness.steps_per_epoch(len(dataset.train), config.training.batch_size)
     programs: dict[Any, Any] = {}
     for epoch in range(state.step // steps, config.training.epochs):

@@ -17,6 +17,7 @@ from vae_common.config.checks import require_count, require_seed
 from vae_common.contracts import Outputs, Posterior, Terms, map_arrays
 from vae_common.data.batches import require_evaluable
 from vae_common.data.pixels import as_array, as_labels, as_numbers, as_unit_images
+from vae_common.data.seen import parts_of
 from vae_common.errors import InputError
 
 from .batches import prepare_images
@@ -112,17 +113,19 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
 
     Every image counts; several processes share them, and all have to call. Grey images of a binarized experiment are
     refused: they have to be binarized first (see `vae_common.data.seen.binarize`). The draws are fixed, so the result
-    is a function of the weights.
+    is a function of the weights. A stream, as `vae_common.data.seen.evaluated_by` gives it, is read part by part.
     """
-    images = as_unit_images(images, model.image_shape)
-    labels = as_labels(labels, model.classes, len(images))
     if (config.latent_shape, config.noise_dim) != (model.latent_shape, model.noise_dim):
         expected = f"the model's {model.latent_shape}"
         raise InputError(f"config: received latents of shape {config.latent_shape}, expected {expected}")
-    require_evaluable(config, model.reconstruction, images)
-    noise = randomness.evaluation_noise(len(images), config.noise_dim).astype(parameter_dtype(model))
-    terms = _in_batches(partial(spread, gathered(partial(_evaluate, loss=config.loss))), model, images, labels, noise)
-    return map_arrays(lambda term: np.asarray(term, np.float64), terms)
+    terms, rng = [], randomness.evaluation_generator()
+    for part, own in parts_of(images, labels):
+        part = as_unit_images(part, model.image_shape)
+        require_evaluable(config, model.reconstruction, part)
+        noise = randomness.evaluation_noise(len(part), config.noise_dim, rng).astype(parameter_dtype(model))
+        step = partial(spread, gathered(partial(_evaluate, loss=config.loss)))
+        terms.append(_in_batches(step, model, part, as_labels(own, model.classes, len(part)), noise))
+    return map_arrays(lambda *of: np.concatenate(of).astype(np.float64), *terms)
 
 
 @torch.no_grad()

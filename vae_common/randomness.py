@@ -183,13 +183,18 @@ def _words(config: Config, stream: str, epoch: int, places: np.ndarray, shape: t
     return counters.bits(key_words(config.seed, stream, epoch), places[:, None], own[None]).reshape(shape)
 
 
-def evaluation_noise(images: int, noise_dim: int) -> np.ndarray:
-    """One posterior draw per image, float64 (images, noise_dim).
+def evaluation_generator() -> np.random.Generator:
+    """What draws the noise of an evaluation, part by part."""
+    return generator(_DATA_KEY, "evaluation")
+
+
+def evaluation_noise(images: int, noise_dim: int, rng: np.random.Generator | None = None) -> np.ndarray:
+    """One posterior draw per image, float64 (images, noise_dim); `rng` goes on where an earlier part ended.
 
     The same for every experiment, so that an evaluation is a function of the weights alone and two
     evaluations differ by their weights only.
     """
-    return generator(_DATA_KEY, "evaluation").standard_normal((images, noise_dim))
+    return (rng or evaluation_generator()).standard_normal((images, noise_dim))
 
 
 def marginal_noise(first: int, start: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,24 +1,9 @@
 """Fixtures of the conformance suite."""
 
-import jax
 import pytest
 
 from vae_common import reference
 from vae_common.config import Config
-
-
-@pytest.fixture(scope="module")
-def quickly_compiled():
-    """JAX's programs of a whole file without LLVM's optimizations: a third less compiling.
-
-    XLA's own are as ever. How a program is compiled is not in the key under which JAX keeps it in the process, so
-    nothing is kept from before, or for what comes after.
-    """
-    jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")

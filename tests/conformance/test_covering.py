@@ -26,7 +26,6 @@ from vae_common.conformance.oracle import oracle_for
 from vae_common.conformance.states import injected_states, training_data
 from vae_common.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 STEPS = 5
 PAIRED = covering(MAIN)
 # The other likelihoods' gradients all but vanish in the extreme state, and then are their own rounding.

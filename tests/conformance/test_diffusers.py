@@ -24,7 +24,6 @@ from vae_common.runs import checkpoints, diffusers
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 against = pytest.importorskip("scripts.against_diffusers")
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 RANDOM = [*against.random_settings(2)]
 SMALL = {"block_out_channels": (8, 12), "norm_num_groups": 2, "latent_channels": 2, "sample_size": 8}
 

@@ -19,7 +19,7 @@ from vae_common.conformance.checks import TIERS
 from vae_common.conformance.engine.faults import everywhere
 from vae_common.conformance.lockstep import tier_checks
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled", "remembering_reference")
+pytestmark = pytest.mark.usefixtures("remembering_reference")
 TABLE = ROOT / "vae_common" / "comparison" / "fault_table.json"
 
 

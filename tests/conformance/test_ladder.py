@@ -12,7 +12,6 @@ from vae_common.conformance.states import injected_states, training_data
 from vae_common.contracts import kl_of_layers
 from vae_common.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 CASES = {
     "1 layer": (1, {}, {}),
     "2 layers, convolutions": (2, {"channels": (4, 5)}, {}),

@@ -16,7 +16,6 @@ from vae_common.contracts import CODE_TERMS
 from vae_common.data import datasets
 from vae_common.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 AVERAGED = {"codebook_update": "moving_average", "codebook_decay": 0.8, "restart_below": 0.5}
 GRID = {"code_layout": "grid", "channels": (5, 4), "hidden": (512,), "latent_dim": 2}
 CASES = {

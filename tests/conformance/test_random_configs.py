@@ -4,7 +4,6 @@ import typing
 from dataclasses import replace
 
 import hypothesis
-import pytest
 from hypothesis import strategies as st
 
 from tests.conformance.suite import assert_conformant, images_for
@@ -13,8 +12,6 @@ from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, Tra
 from vae_common.config.parts import Initializer, PosteriorHead
 from vae_common.conformance.lockstep import tier_checks
 from vae_common.errors import InputError
-
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 def possible(**parts):

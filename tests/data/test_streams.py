@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.conftest import HALVES, ROOT, script, small_config
+from tests.conftest import HALVES, ROOT, process, script, small_config
 from tests.halves.test_distributed import processes
 from vae_common.config import DataConfig
 from vae_common.conformance.engine.checks import difference
-from vae_common.data import datasets, streams
+from vae_common.data import datasets, seen, streams
 from vae_common.errors import InputError
 
 pytest.importorskip("grain", reason="grain is not installed")
@@ -107,8 +107,10 @@ def test_what_a_stream_does_not_go_with(folder, changes, said):
 
 
 def test_what_is_no_stream(tmp_path, folder):
-    with pytest.raises(InputError, match=r"stream: received .*, expected a folder that holds train_images.npy"):
+    with pytest.raises(InputError, match=r"stream: received digits, expected a folder that holds train_images.npy"):
         datasets.load("digits", stream=True)
+    with pytest.raises(InputError, match=r"stream: received .*digits.npz, expected a folder"):
+        datasets.load(tmp_path / "digits.npz", stream=True)
     np.save(folder / "train_images.npy", np.zeros((4, 28, 28), np.float32))
     with pytest.raises(InputError, match=r"holds float32 \(4, 28, 28\), expected uint8"):
         datasets.load(folder, stream=True)
@@ -117,22 +119,96 @@ def test_what_is_no_stream(tmp_path, folder):
         datasets.load(folder, stream=True)
 
 
+@pytest.fixture
+def pictures(tmp_path):
+    """Digits as PNG files in folders of their classes."""
+    from PIL import Image
+
+    digits = datasets.load("digits")
+    for name, split, count in (("train", digits.train, 400), ("test", digits.test, 150)):
+        for number, (image, label) in enumerate(zip(split.images[:count], split.labels[:count])):
+            place = tmp_path / "pictures" / name / str(label)
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[..., 0]).save(place / f"{number:04}.png")
+    return tmp_path / "pictures"
+
+
+def test_image_files_are_trained_on_as_in_memory(half, pictures, tmp_path):
+    """Decoded where they are needed; a part of them held out."""
+    data = DataConfig(dataset=str(pictures), data_dir=str(tmp_path / "data"), image_size=20, validation_size=50)
+    config = counted(small_config(image_shape=(20, 20, 1)), batch_size=32)
+    found = []
+    for stream in (False, True):
+        dataset = datasets.load_for(replace(data, stream=stream))
+        assert [len(split) for split in dataset.splits.values()] == [350, 50, 150]
+        assert dataset.class_names == tuple("0123456789")
+        records = []
+        state = half.fit(half.create_state(config), dataset, on_epoch=lambda _, record, to=records: to.append(record))
+        found.append((half.state_to_arrays(state), records[-1]["validation"]))
+    for name, array in found[0][0].items():
+        assert difference(array, found[1][0][name]) < 1e-14, name
+    np.testing.assert_allclose(list(found[0][1].values()), list(found[1][1].values()), rtol=1e-13)
+
+
+@pytest.mark.parametrize("binarization", ["none", "threshold", "dynamic"])
+def test_an_evaluation_reads_every_image_of_a_stream_once(half, folder, monkeypatch, binarization):
+    """Part by part, with the noise of images in memory; the static draw alone is another."""
+    monkeypatch.setattr(seen, "PART", 64)
+    monkeypatch.setattr(streams, "SHOWN", 100)
+    config = counted(small_config(image_shape=(28, 28, 1), data=DataConfig(binarization=binarization)))
+    model = half.create_model(config)
+    found = {}
+    for stream in (False, True):
+        own = seen.evaluated_by(config, datasets.load(folder, stream=stream), "test")
+        found[stream] = half.evaluate(model, own.images, config, own.labels).total
+    assert found[True].shape == (297,)
+    if binarization == "dynamic":
+        assert abs(found[True].mean() / found[False].mean() - 1) < 0.01
+    else:
+        np.testing.assert_allclose(found[True], found[False], rtol=1e-13)
+
+
+def test_what_is_shown_of_a_stream_is_a_fixed_draw(folder, monkeypatch):
+    monkeypatch.setattr(streams, "SHOWN", 100)
+    shown = datasets.load(folder, stream=True).shown
+    assert [len(split) for split in shown.splits.values()] == [100, 100]
+    held = datasets.load(folder).test
+    pairs = {(image.tobytes(), label) for image, label in zip(held.images, held.labels)}
+    assert {(image.tobytes(), label) for image, label in zip(shown.test.images, shown.test.labels)} <= pairs
+    assert shown.name == datasets.load(folder, stream=True).name
+
+
+def test_a_comparison_and_a_sweep_of_a_stream(folder, tmp_path):
+    """Trained, compared, held in lockstep, drawn and swept as images in memory are; with the same losses."""
+    small = ("--models", "vae", "--hidden", "16", "--epochs", "1", "--precision", "float64")
+    flags = (*small, "--randomness", "counter", "--check", "lockstep", "--lockstep-steps", "12")
+    found = {}
+    for name, more in (("stream", ("--stream",)), ("memory", ())):
+        script("compare", "--dataset", str(folder), *flags, *more, "--output", name, cwd=tmp_path)
+        found[name] = json.loads((tmp_path / name / "summary.json").read_text())
+        assert all(claim["holds"] for claim in found[name]["claims"])
+    for one, other in zip(*(of["models"]["vae"]["losses_by_seed"]["jax"] for of in found.values())):
+        np.testing.assert_allclose(list(one.values()), list(other.values()), rtol=1e-12)
+    assert found["stream"]["models"]["vae"]["latents_between_halves"]
+    vary = ("--vary", "network.latent_dim=2,3", "--frameworks", "torch", "--epochs", "1")
+    made = ("sweep", "--dataset", str(folder), "--stream", "--randomness", "counter", *vary, "--hidden", "8")
+    assert script(*made, "--output", "s", cwd=tmp_path)
+
+
 @pytest.mark.parametrize("framework", HALVES)
 def test_killed_in_an_epoch_it_goes_on_bit_for_bit(framework, folder, tmp_path):
     """In the same half, and with figures and an evaluation at the end."""
     train = ("train", "--framework", framework, "--dataset", str(folder), *FLAGS)
-    script(*train, "--epochs", "6", "--output", "whole", cwd=tmp_path)
+    process(*train, "--epochs", "6", "--output", "whole", cwd=tmp_path)  # a process's programs, all of them
     command = [sys.executable, "-m", "vae_common.cli", *train, "--epochs", "6", "--output", "killed"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE
-    )
+    doomed = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)
     records = tmp_path / "killed" / "metrics.jsonl"
     until = time.monotonic() + 60
     while time.monotonic() < until and not (records.exists() and records.read_text().count("\n") >= 2):
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    script("train", "--resume", "killed", cwd=tmp_path)
+    doomed.send_signal(signal.SIGKILL)
+    doomed.communicate()
+    process("train", "--resume", "killed", cwd=tmp_path)
     weights = [(tmp_path / run / "weights.safetensors").read_bytes() for run in ("whole", "killed")]
     assert weights[0] == weights[1]
     found = script("evaluate", "--run", "killed", "--samples", "0", cwd=tmp_path)
@@ -147,9 +223,9 @@ def test_two_processes_read_the_same_stream_and_one_goes_on(framework, folder, t
     train = ["train", "--framework", framework, "--dataset", str(folder), *FLAGS]
     script(*train, "--epochs", "4", "--output", "alone", cwd=tmp_path)
     started = processes(["vae_common.cli", *train, "--epochs", "2", "--output", "shared"], 2, tmp_path)
-    for process in started:
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+    for member in started:
+        _, said = member.communicate(timeout=120)
+        assert member.returncode == 0, said
     script("train", "--resume", "shared", "--epochs", "4", cwd=tmp_path)
     runs = [safetensors.numpy.load_file(tmp_path / run / "weights.safetensors") for run in ("alone", "shared")]
     for name, array in runs[0].items():

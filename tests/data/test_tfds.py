@@ -71,3 +71,11 @@ def test_tfds_mnist_end_to_end(mnist_files, tmp_path, tfds):
         # TensorFlow Datasets shuffles the images; with that order undone they are the originals.
         assert sorted(map(bytes, a.images)) == sorted(map(bytes, c.images))
         assert np.bincount(a.labels).tolist() == np.bincount(c.labels).tolist()
+    # Left on the disk as ArrayRecord it is the same set.
+    pytest.importorskip("grain", reason="grain is not installed")
+    streamed = datasets.load("mnist", data_dir=tmp_path, stream=True)
+    assert streamed.class_names == prepared.class_names
+    for split, rows in (("train", [59_999, 7, 7, 31_000]), ("test", range(10_000))):
+        a, b = (getattr(dataset, split) for dataset in (prepared, streamed))
+        np.testing.assert_array_equal(a.labels, b.labels)
+        np.testing.assert_array_equal(a.images[list(rows)], b.images[list(rows)])

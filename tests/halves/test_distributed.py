@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.conftest import HALVES, ROOT
+from tests.conftest import AS_HERE, HALVES, ROOT
 from tests.halves import shared_training as shared
 from vae_common import worlds
 from vae_common.conformance.engine.checks import difference
@@ -36,7 +36,8 @@ def processes(command, count, cwd=ROOT, start=None, **variables):
 
 def world(folder, framework, count, cases, resumed=""):
     """Runs the cases in a world, and returns what came out of each."""
-    started = processes(["tests.halves.shared_training", framework, str(folder), ";".join(cases), str(resumed)], count)
+    command = ["tests.halves.shared_training", framework, str(folder), ";".join(cases), str(resumed)]
+    started = processes(command, count, **AS_HERE)
     ended = [process.communicate(timeout=240) for process in started]
     assert not any(process.returncode for process in started), [error[-2000:] for _, error in ended]
     names = [*cases, *["resumed"] * bool(resumed)]

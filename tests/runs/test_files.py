@@ -234,6 +234,7 @@ def test_a_killed_comparison_goes_on(tmp_path, command, monkeypatch, refused):
     assert one["models"]["vae"]["losses"] == other["models"]["vae"]["losses"]
     assert one["kind"] == "comparison"
     assert one["data"] == other["data"]
+    assert "--seeds" in one["command"]  # what it was begun with
     assert command("compare", "--resume", "c", cwd=tmp_path).status == 0  # finished: compared anew, trained no more
     assert len(trained) == 4
 
@@ -258,7 +259,7 @@ def test_a_damaged_plan_is_one_line(tmp_path, refused, damage):
     dataset = datasets.load("digits")
     config = small_config(image_shape=dataset.image_shape)
     options = ClaimOptions(), FigureOptions()
-    Plan((config,), (0,), False, *options).write(tmp_path / "c", dataset, [])
+    Plan((config,), (0,), False, *options, ("compare",)).write(tmp_path / "c", dataset)
     path = tmp_path / "c" / PLAN
     text = damage if isinstance(damage, str) else json.dumps(damage(json.loads(path.read_text())))
     path.write_text(text)

@@ -54,16 +54,16 @@ def main(arguments: Arguments) -> dict[str, Any]:
     from vae_common.comparison.training import train_all
     from vae_common.runs.folder import new_folder
 
-    plan, dataset = _planned(halves, arguments)
-    plan.figures.check(dataset)
+    plan, dataset = _planned(halves, arguments, command)
+    plan.figures.check(dataset.shown)
     folder = arguments.resume or new_folder(arguments.output, f"compare-{dataset.name.replace('/', '-')}")
     how = f"{' '.join(called('compare'))} --resume {shlex.quote(str(folder))}"
     with files.alone_in(folder, "is being compared in by another process"), stopping.mend(lambda: how):
         files.remove_parts(folder)
         if arguments.resume is None:
-            plan.write(folder, dataset, command)
-        groups = train_all(halves, plan, dataset, folder, command)
-        summary = compare(halves, groups, dataset, folder, plan.figures, command, plan.claims)
+            plan.write(folder, dataset)
+        groups = train_all(halves, plan, dataset, folder)
+        summary = compare(halves, groups, dataset, folder, plan.figures, plan.command, plan.claims)
     return _told(summary, folder)
 
 
@@ -72,7 +72,7 @@ def status(result: Mapping[str, Any]) -> int:
     return int(not all(claim["holds"] for claim in result["claims"]))
 
 
-def _planned(halves: Halves, arguments: Arguments) -> tuple[Plan, Dataset]:
+def _planned(halves: Halves, arguments: Arguments, command: list[str]) -> tuple[Plan, Dataset]:
     """What the flags ask for, or what a folder was begun with; nothing is written."""
     from vae_common.comparison.plan import Plan
     from vae_common.comparison.training import checked
@@ -85,7 +85,8 @@ def _planned(halves: Halves, arguments: Arguments) -> tuple[Plan, Dataset]:
     else:
         dataset = load_dataset(arguments.experiment.data)
         configs = tuple(arguments.experiment.configs(arguments.models, dataset))
-        plan = Plan(configs, arguments.seeds, arguments.ensemble, arguments.claims, arguments.figures)
+        options = arguments.claims, arguments.figures
+        plan = Plan(configs, arguments.seeds, arguments.ensemble, *options, tuple(command))
     return checked(halves, plan, dataset), dataset
 
 
@@ -99,7 +100,7 @@ def _of_runs(halves: Halves, arguments: Arguments, command: list[str]) -> dict[s
     dataset = load_dataset(config.data)
     for place, fingerprint in data.items():
         require_data(place, fingerprint, dataset)
-    arguments.figures.check(dataset)
+    arguments.figures.check(dataset.shown)
     folder = new_folder(arguments.output, f"compare-{dataset.name.replace('/', '-')}")
     how = f"the same command, once {folder} is deleted"
     with stopping.mend(lambda: how), files.gone_if_unused(folder):

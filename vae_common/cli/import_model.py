@@ -68,7 +68,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     half = load_halves(framework, program_cache=experiment.program_cache)[framework]
     trainer.require_trainable(half, config, dataset)
     weights = half.to_arrays(_loaded(half, config, found.weights))
-    state = half.state_to_arrays(half.create_state(config, dataset.train.images))
+    state = half.state_to_arrays(half.create_state(config, dataset.train.some))
     average = {name: weights[name.removeprefix(checkpoints.AVERAGE)] for name in state if name.startswith("average.")}
     run = Run(new_folder(arguments.output, f"{framework}-{config.model}-{dataset.name.replace('/', '-')}-imported"))
     with files.alone_in(run.folder, "is being written by another process"):

@@ -48,7 +48,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     half = load_halves(framework)[framework]
     dataset = load_dataset(moved(config.data, arguments.dataset, arguments.data_dir))
     require_data(arguments.run, checkpoint.data, dataset)
-    dataset = dataset.named(arguments.class_names)
+    dataset = dataset.named(arguments.class_names).shown
     arguments.figures.check(dataset)
     own = arguments.run / "figures"
     output = arguments.output or own

@@ -45,17 +45,17 @@ def main(arguments: Arguments) -> dict[str, Any]:
     halves = load_halves(*frameworks, program_cache=arguments.experiment.program_cache)
     dataset = load_dataset(arguments.experiment.data)
     configs = tuple(arguments.experiment.configs(MODELS, dataset))
-    plan = Plan(configs, (arguments.seed,), False, ClaimOptions(), arguments.figures)
+    command = (*called("tutorial"), *sys.argv[1:])
+    plan = Plan(configs, (arguments.seed,), False, ClaimOptions(), arguments.figures, command)
     plan = checked(halves, plan, dataset)
-    arguments.figures.check(dataset)
+    arguments.figures.check(dataset.shown)
     folder = new_folder(arguments.output, f"tutorial-{dataset.name.replace('/', '-')}")
-    command = [*called("tutorial"), *sys.argv[1:]]
     how = "the same command, with another --output"
     if len(halves) > 1:  # a comparison like any other
-        plan.write(folder, dataset, command)
+        plan.write(folder, dataset)
         how = f"{' '.join(called('compare'))} --resume {shlex.quote(str(folder))}"
     with stopping.mend(lambda: how):
-        groups = train_all(halves, plan, dataset, folder, command)
+        groups = train_all(halves, plan, dataset, folder)
     summary = compare(halves, groups, dataset, folder, arguments.figures, command)
     print(*summary["figures"], summary["report"], sep="\n")
     return outcome(summary)

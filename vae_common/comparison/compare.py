@@ -57,10 +57,10 @@ def compare(
         print(f"comparing {model}", file=sys.stderr)
         finished = read_finished(halves, model, group, dataset, seen)
         seen = finished.images
-        models[model] = _measured(finished, dataset)
+        models[model] = _measured(finished, dataset.shown)
         own, drift = _claimed(finished, models[model], dataset, wanted)
         models[model] |= {"losses": _losses(finished, own)} | ({"drift": drift} if drift else {})
-        pictures[model] = _drawn(finished, dataset, folder / "figures" / model, options, drift)
+        pictures[model] = _drawn(finished, dataset.shown, folder / "figures" / model, options, drift)
         claims += own
         for name, runs in finished.runs.items():
             environments[name] += [summary["environment"] for summary in runs.summaries]
@@ -128,15 +128,15 @@ def _claimed(
         means = [mean for of_half in finished.runs.values() for mean in of_half.means]
         return independent(model, losses, measured["latents_of_each_half"], means, pilot), {}
     if wanted.check == "lockstep":
-        images = training_images(dataset, config.data.binarization)
-        data = TrainingData(images, labels_for(dataset.train, config))
+        images = training_images(dataset.shown, config.data.binarization)
+        data = TrainingData(images, labels_for(dataset.shown.train, config))
         return claims_in_lockstep(finished.halves, model, config, data, wanted.lockstep_steps)
     return [], {}
 
 
 def _losses(finished: Finished, claims: Sequence[Claim]) -> dict[str, Any]:
     """The test losses compared, by the margins of the claims on them where there are any."""
-    shared = finished.config.training.randomness == "shared"
+    shared = finished.config.training.randomness != "native"
     margins = dict(verdicts.PAIRED_MARGINS if shared else verdicts.NATIVE_MARGINS)
     for claim in claims:
         if isinstance(claim, EquivalenceClaim) and not claim.paired and claim.metric in margins:

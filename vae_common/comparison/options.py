@@ -41,6 +41,8 @@ class ClaimOptions:
 
     def require_randomness(self, randomness: str) -> None:
         """Raises InputError where the numbers were drawn in another way than the claim is about."""
-        expected = {"lockstep": "shared", "paired": "shared", "independent": "native"}.get(self.check, randomness)
-        if randomness != expected:
-            raise InputError(f"randomness: received {randomness} for --check {self.check}, expected {expected}")
+        equal = ("shared", "counter")
+        expected = {"lockstep": equal, "paired": equal, "independent": ("native",)}.get(self.check, (randomness,))
+        if randomness not in expected:
+            wanted = " or ".join(expected)
+            raise InputError(f"randomness: received {randomness} for --check {self.check}, expected {wanted}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class Plan:
     """Whether a half trains all seeds of a model in one program."""
     claims: ClaimOptions
     figures: FigureOptions
+    command: tuple[str, ...]
+    """What it was begun with."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -47,12 +49,12 @@ class Plan:
         """Both halves' seeds."""
         return (*self.seeds, *(seed + self.shift for seed in self.seeds))
 
-    def write(self, folder: Path, dataset: Dataset, command: Sequence[str]) -> None:
+    def write(self, folder: Path, dataset: Dataset) -> None:
         """Keeps the plan in the comparison's folder."""
         configs = [config.to_json() for config in self.configs]
         values = dataclasses.asdict(self) | {"configs": configs, "data": dataset.fingerprint}
         values["claims"]["pilot"] = None if self.claims.pilot is None else str(self.claims.pilot)
-        files.write_json(folder / PLAN, {files.KIND: KIND} | values | {"command": list(command)})
+        files.write_json(folder / PLAN, {files.KIND: KIND} | values)
 
     @classmethod
     def read(cls, folder: Path) -> tuple[Plan, str]:
@@ -71,6 +73,7 @@ class Plan:
                 ensemble=bool(held["ensemble"] if "ensemble" in held else held["parallel_seeds"]),  # its earlier name
                 claims=ClaimOptions(**held["claims"] | {"pilot": pilot and Path(pilot)}),
                 figures=FigureOptions(**held["figures"] | options),
+                command=tuple(held["command"]),
             )
             require_each_once(models=plan.models)
             return plan, str(held["data"])

@@ -53,7 +53,7 @@ def checked(halves: Halves, plan: Plan, dataset: Dataset) -> Plan:
     return dataclasses.replace(plan, configs=configs)
 
 
-def train_all(halves: Halves, plan: Plan, dataset: Dataset, folder: Path, command: Sequence[str]) -> dict[str, Group]:
+def train_all(halves: Halves, plan: Plan, dataset: Dataset, folder: Path) -> dict[str, Group]:
     """Trains every model and seed in both halves, under `folder`; the halves take turns.
 
     Where nothing may be shared the second half's seeds are as many others; its runs are grouped under the first half's
@@ -68,7 +68,7 @@ def train_all(halves: Halves, plan: Plan, dataset: Dataset, folder: Path, comman
                 targets = [folder / "runs" / f"{framework}-{model}-seed{config.seed}" for config in own]
                 for seed, target in zip(together, targets):
                     groups.setdefault(model, {}).setdefault(seed, {})[framework] = target
-                options: dict[str, Any] = {"command": command, "checkpoint_every": CHECKPOINT_EVERY}
+                options: dict[str, Any] = {"command": plan.command, "checkpoint_every": CHECKPOINT_EVERY}
                 trainer.complete(half, own, dataset, targets, together=plan.ensemble, **options)
     return groups
 

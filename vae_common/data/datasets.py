@@ -13,21 +13,23 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vae_common.config import DataConfig
-from vae_common.data import image_folders, readers, streams
+from vae_common.data import image_folders, readers
 from vae_common.data.pixels import as_pixels, require_scaled
 from vae_common.data.splits import SPLITS, Dataset, Split
+from vae_common.data.streams import Files, Stream
 from vae_common.errors import InputError, one_line, shown
 from vae_common.files import in_turn, write_atomically
 
 CACHE_VERSION = 1
 MOST_CLASSES = 10_000
+A_FEW = 64
+"""Images of a stream that say whether it is brought to 0 to 255."""
 CHANNELS = (1, 3, 4)
 
 
@@ -55,7 +57,8 @@ def load(
         image_size: height and width that image files are brought to; 0 leaves them. Of photos' patches; 0 is 32.
         fit: `crop` or `pad`: how they are, where they are no squares.
         test_share: of the images that become the test split, where there is none.
-        stream: read the training images where they are needed (a folder of .npy files); the other splits are in memory.
+        stream: leave images on the disk and read them where they are needed: a folder of .npy files or of image files,
+            or a TensorFlow Datasets name.
 
     Raises:
         InputError: in one line, what is wrong and how to mend it.
@@ -64,7 +67,7 @@ def load(
     originals = None if manual_dir is None else _path_text("manual_dir", manual_dir)
     options = DataConfig(value_range=value_range, image_size=image_size, fit=fit, test_share=test_share)  # type: ignore[arg-type]
     if stream:
-        return _load_stream(name)
+        return _stream(name, folder, originals, options, progress)
     if not name:
         raise InputError("dataset: received an empty name, expected digits, photos, mnist, an .npz file or a folder")
     if name == "digits":
@@ -96,29 +99,26 @@ def load_for(data: DataConfig, progress: bool = False) -> Dataset:
     return dataset.named(data.class_names).hold_out(data.validation_size)
 
 
-def _load_stream(name: str) -> Dataset:
-    """A folder of .npy files, its training images left on the disk."""
-    folder = Path(name).expanduser()
-    path = folder / "train_images.npy"
-    if not path.is_file():
-        raise InputError(f"stream: received {one_line(name, 200)}, expected a folder that holds train_images.npy")
-    try:
-        readers.require_file(path)
-        images = streams.Mapped(path)
-    except InputError:
-        raise
-    except (*readers.UNREADABLE, OSError) as error:
-        raise InputError(f"dataset: {one_line(path, 200)} cannot be read ({one_line(error, 120)})") from error
-    arrays = {**readers.read_npy_folder(folder, without=("train_images",))}
-    held = np.zeros((1, *images.shape[1:]), np.uint8) + 255  # stands for what stays on the disk
-    labels = arrays.get("train_labels")
-    arrays |= {"train_images": held, "train_labels": None if labels is None else np.asarray(labels)[:1]}
-    title = folder.resolve().name
-    dataset = _assemble(title, arrays, f"a stream of .npy files in {title}")
-    own = np.full(len(images), -1) if labels is None else np.asarray(labels).astype(np.int64)
-    if own.shape != (len(images),):
-        raise InputError(f"stream: received labels {own.shape} for {len(images)} images, expected one integer each")
-    return replace(dataset, train=Split(images, own))
+def _stream(name: str, data_dir: Path, manual_dir: str | None, options: DataConfig, progress: bool) -> Dataset:
+    """A set whose images stay where they are."""
+    path = Path(name).expanduser()
+    title = path.resolve().name
+    if (path / "train_images.npy").exists():
+        return _assemble(title, readers.read_npy_folder(path, stream=True), f"a stream of .npy files in {title}")
+    if path.is_dir() and image_folders.holds_images(path):
+        splits = image_folders.splits_of(path, options.test_share)
+        kind, shape = image_folders.kind_of(splits, options.image_size, options.fit)
+        if kind.sixteen_bits:
+            raise InputError(f"stream: {one_line(path, 200)} holds 16-bit images, expected 8-bit ones")
+        images = {f"{split}_images": Files(path, of.paths, kind, shape) for split, of in splits.items()}
+        return _assemble(title, image_folders.labels_of(splits) | images, f"a stream of image files in {title}")
+    if path.exists() or path.suffix or os.sep in name[:2] or name in ("", "digits", "photos"):
+        expected = "a folder that holds train_images.npy or image files, or a TensorFlow Datasets name"
+        raise InputError(f"stream: received {one_line(name, 200)}, expected {expected}")
+    readers.require_tfds(name, data_dir, manual_dir)
+    with in_turn(data_dir):
+        arrays = readers.stream_tfds(name, data_dir, manual_dir, progress)
+    return _assemble(name, arrays, f"a stream of TensorFlow Datasets {arrays.pop('full_name')}")
 
 
 def _path_text(flag: str, value: object) -> str:
@@ -226,10 +226,28 @@ def _class_names(given: Any) -> tuple[str, ...]:
 
 def _split(name: str, split: str, images: Any, labels: Any, value_range: tuple[float, float] | None = None) -> Split:
     where = f"dataset {name}, {split} split"
-    images = np.asarray(images)
-    labels = np.full(len(images) if images.ndim else 0, -1) if labels is None else np.asarray(labels)
+    if isinstance(images, Stream):
+        require_scaled(images.drawn(A_FEW), where)
+    else:
+        images = _images(where, np.asarray(images), value_range)
+    labels = np.full(len(images), -1) if labels is None else np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"{where}: received labels {labels.dtype} {labels.shape} for {len(images)} images, "
+            "expected one integer per image, or no labels at all"
+        )
+    if labels.min() < -1 or labels.max() >= MOST_CLASSES or (labels.min() == -1 and labels.max() > -1):
+        raise InputError(
+            f"{where}: received labels from {labels.min()} to {labels.max()}, "
+            f"expected class numbers from 0 to {MOST_CLASSES - 1}, or -1 for every image where there are none"
+        )
+    return Split(images, labels.astype(np.int64))
+
+
+def _images(where: str, images: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
+    """A split's images as they are kept, read-only; InputError where they are none."""
     if images.ndim == 3:
         images = images[..., None]
     kind = images.dtype
@@ -247,19 +265,9 @@ def _split(name: str, split: str, images: Any, labels: Any, value_range: tuple[f
         )
     images = as_pixels(images, value_range, where)
     require_scaled(images, where)
-    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(
-            f"{where}: received labels {labels.dtype} {labels.shape} for {len(images)} images, "
-            "expected one integer per image, or no labels at all"
-        )
-    if labels.min() < -1 or labels.max() >= MOST_CLASSES or (labels.min() == -1 and labels.max() > -1):
-        raise InputError(
-            f"{where}: received labels from {labels.min()} to {labels.max()}, "
-            f"expected class numbers from 0 to {MOST_CLASSES - 1}, or -1 for every image where there are none"
-        )
     images = np.ascontiguousarray(images).view()
     images.setflags(write=False)
-    return Split(images, labels.astype(np.int64))
+    return images
 
 
 def _write_cache(path: Path, dataset: Dataset) -> None:

@@ -101,24 +101,33 @@ def signature(folder: Path, splits: dict[str, Found], size: int, fit: str) -> st
     return digest.hexdigest()[:16]
 
 
-def read(folder: Path, splits: dict[str, Found], size: int, fit: Fit, progress: bool) -> dict[str, Any]:
-    """Decodes every split: arrays as the loader takes them. InputError names a file that cannot be read."""
+def kind_of(splits: dict[str, Found], size: int, fit: Fit) -> tuple[Kind, tuple[int, int]]:
+    """What all images become, and their height and width; InputError where they are of several kinds or sizes."""
     seen = {split: _headers(paths) for split, (paths, _) in splits.items()}
     kind = _kind([header for headers in seen.values() for header in headers], size, fit)
     if not size:
         _require_one_size(splits, seen)
+    return kind, (size, size) if size else seen["train"][0][1]
+
+
+def labels_of(splits: dict[str, Found]) -> dict[str, Any]:
+    """The classes' names, and the labels of each split where there are any."""
     names = sorted({name for _, classes in splits.values() for name in classes})
-    found: dict[str, Any] = {"class_names": tuple(names)}
-    for split, (paths, classes) in splits.items():
-        height, width = (size, size) if size else seen[split][0][1]
+    labels = {f"{split}_labels": np.array([names.index(name) for name in of]) for split, (_, of) in splits.items()}
+    return {"class_names": tuple(names)} | (labels if names else {})
+
+
+def read(folder: Path, splits: dict[str, Found], size: int, fit: Fit, progress: bool) -> dict[str, Any]:
+    """Decodes every split: arrays as the loader takes them. InputError names a file that cannot be read."""
+    kind, (height, width) = kind_of(splits, size, fit)
+    found = labels_of(splits)
+    for split, (paths, _) in splits.items():
         held = len(paths) * height * width * kind.channels * (4 if kind.sixteen_bits else 1)
         if held > memory.available():
             raise InputError(
                 f"dataset: {one_line(folder, 200)} takes {held} bytes decoded, expected a smaller image_size"
             )
-        found[f"{split}_images"] = _decoded(paths, kind, f"decoding {folder.name} {split}", progress)
-        if names:
-            found[f"{split}_labels"] = np.array([names.index(name) for name in classes])
+        found[f"{split}_images"] = decode_all(paths, kind, f"decoding {folder.name} {split}" if progress else None)
     return found
 
 
@@ -168,17 +177,17 @@ def _require_one_size(splits: dict[str, Found], seen: dict[str, list[tuple[str, 
             )
 
 
-def _decoded(paths: Sequence[Path], kind: Kind, what: str, progress: bool) -> np.ndarray:
-    """The images (N, height, width, channels), by worker processes where that pays."""
+def decode_all(paths: Sequence[Path], kind: Kind, shown: str | None = None) -> np.ndarray:
+    """The images (N, height, width, channels), by worker processes where that pays; `shown` names a progress line."""
     workers = min(MOST_WORKERS, os.cpu_count() or 1, len(paths) // FEW)
     if workers < 2:
-        shown = counted(paths, what, len(paths), "image") if progress else paths
-        return np.stack([decode(str(path), kind) for path in shown])
+        each = counted(paths, shown, len(paths), "image") if shown else paths
+        return np.stack([decode(str(path), kind) for path in each])
     size = max(FEW, len(paths) // (8 * workers))
     parts = [[str(path.absolute()) for path in paths[i : i + size]] for i in range(0, len(paths), size)]
     with ThreadPoolExecutor(workers) as pool:
         decoded = pool.map(lambda part: _by_worker(part, kind), parts)
-        return np.concatenate(list(counted(decoded, what, len(parts), "part") if progress else decoded))
+        return np.concatenate(list(counted(decoded, shown, len(parts), "part") if shown else decoded))
 
 
 def _by_worker(paths: Sequence[str], kind: Kind) -> np.ndarray:

@@ -21,7 +21,7 @@ import urllib.request
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -29,7 +29,7 @@ from urllib.parse import urlparse
 import numpy as np
 
 from vae_common import randomness
-from vae_common.data import memory
+from vae_common.data import memory, streams
 from vae_common.errors import InputError, one_line, require, shown
 from vae_common.files import require_regular
 from vae_common.progress import counted
@@ -173,28 +173,39 @@ def read_npy(path: Path, test_share: float) -> dict[str, Any]:
     return found | ({} if labels is None else {f"{split}_labels": labels[rows] for split, rows in parts.items()})
 
 
-def read_npy_folder(folder: Path, without: Sequence[str] = ()) -> dict[str, Any]:
-    """A folder with an .npy file for each array that an .npz has, under the same names."""
-    found = {}
+def read_npy_folder(folder: Path, stream: bool = False) -> dict[str, Any]:
+    """A folder with an .npy file for each array that an .npz has, under the same names; of a stream images stay on the
+    disk."""
+    found: dict[str, Any] = {}
     for key, names in NAMES.items():
-        if key in without:
-            continue
         path = next((folder / f"{name}.npy" for name in names if (folder / f"{name}.npy").exists()), None)
         if path is not None:
-            found[key] = _npy(path)
-    if not found.keys() >= {*NEEDED} - {*without}:
+            found[key] = (_mapped if stream and key.endswith("_images") else _npy)(path)
+    if not found.keys() >= {*NEEDED}:
         raise InputError(f"dataset: {one_line(folder, 200)} holds {sorted(found)}, expected {', '.join(NEEDED)}")
     return found
 
 
 def _npy(path: Path) -> np.ndarray:
     """An .npy file's array, held against the memory before it is read."""
-    try:
-        require_file(path)
+    with _reading(path):
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         if mapped.nbytes > memory.available():
             raise InputError(f"dataset: {one_line(path, 200)} holds {mapped.nbytes} bytes, more memory than is free")
         return np.array(mapped)
+
+
+def _mapped(path: Path) -> streams.Mapped:
+    with _reading(path):
+        return streams.Mapped(path)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says in one line what is wrong with an .npy file."""
+    try:
+        require_file(path)
+        yield
     except InputError:
         raise
     except FileNotFoundError:
@@ -288,6 +299,28 @@ def read_tfds(name: str, data_dir: Path, manual_dir: str | None, progress: bool)
         builder = _builder(tfds, name, data_dir / "tfds")
         _prepare(tfds, builder, name, manual_dir)
         return _decode(builder, name, progress)
+
+
+def stream_tfds(name: str, data_dir: Path, manual_dir: str | None, progress: bool) -> dict[str, Any]:
+    """Prepares a TensorFlow Datasets set as ArrayRecord and leaves its images there; its labels are read once."""
+    with _quiet():
+        tfds = _import_tfds(name, data_dir)
+        if not (progress and sys.stderr.isatty()):
+            tfds.disable_progress_bar()
+        builder = _builder(tfds, name, data_dir / "tfds")
+        _prepare(tfds, builder, name, manual_dir)
+        label, arrays = _described(builder)
+        skip = {"image": tfds.decode.SkipDecoding()}
+        for split in builder.info.splits:
+            if split in ("train", "test"):
+                source = builder.as_data_source(split=split)
+                shape = source[0]["image"].shape
+                arrays[f"{split}_images"] = streams.Records(source, f"{builder.info.full_name} {split}", shape)
+                plain = builder.as_data_source(split=split, decoders=skip) if label else ()
+                if label is not None:
+                    shown = _shown(plain, f"reading labels of {name} {split}", progress)
+                    arrays[f"{split}_labels"] = np.array([example[label] for example in shown], np.int64)
+        return _with_test(arrays, name)
 
 
 def _import_tfds(name: str, data_dir: Path) -> Any:
@@ -394,14 +427,7 @@ def _require_source(builder: Any, name: str, manual_dir: str | None) -> None:
 
 
 def _decode(builder: Any, name: str, progress: bool) -> dict[str, Any]:
-    features = builder.info.features
-    feature = features["label"] if "label" in features else None
-    whole = feature is not None and feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
-    label = "label" if whole else None
-    arrays: dict[str, Any] = {
-        "full_name": builder.info.full_name,
-        "class_names": getattr(feature, "names", None) or () if label else (),
-    }
+    label, arrays = _described(builder)
     for split in ("train", "test"):
         if split not in builder.info.splits:
             continue
@@ -421,14 +447,30 @@ def _decode(builder: Any, name: str, progress: bool) -> dict[str, Any]:
                 labels[i] = example[label]
         arrays[f"{split}_images"] = np.empty((0, 0, 0, 0), np.uint8) if images is None else images
         arrays[f"{split}_labels"] = labels
+    return _with_test(arrays, name)
+
+
+def _described(builder: Any) -> tuple[str | None, dict[str, Any]]:
+    """The feature that is one integer label per image, if there is one; and what the set says of itself."""
+    features = builder.info.features
+    feature = features["label"] if "label" in features else None
+    whole = feature is not None and feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
+    names = getattr(feature, "names", None) or () if whole else ()
+    return "label" if whole else None, {"full_name": builder.info.full_name, "class_names": names}
+
+
+def _with_test(arrays: dict[str, Any], name: str) -> dict[str, Any]:
+    """The arrays, with a fixed draw of a tenth of the training images as test split where there is none."""
     if "train_images" not in arrays:
-        raise InputError(f"dataset: {name} has splits {list(builder.info.splits)}, expected train")
+        raise InputError(f"dataset: {name} has no split called train, expected one")
     if "test_images" not in arrays:
         order = randomness.split_order(len(arrays["train_images"]))
         held = max(1, len(order) // 10)
-        for kind in ("images", "labels"):
-            whole = arrays[f"train_{kind}"]
-            arrays[f"train_{kind}"], arrays[f"test_{kind}"] = whole[order[held:]], whole[order[:held]]
+        for key in [key for key in arrays if key.startswith("train_")]:
+            whole, rows = arrays[key], {"train": order[held:], "test": order[:held]}
+            for split, of in rows.items():
+                taken = streams.Taken(whole, of) if isinstance(whole, streams.Stream) else whole[of]
+                arrays[key.replace("train", split)] = taken
     return arrays
 
 

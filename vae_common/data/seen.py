@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,13 @@ from vae_common import randomness
 from vae_common.config import Config
 from vae_common.data.pixels import as_array, as_uint8, require_scaled
 from vae_common.data.splits import SPLITS, Dataset, Split
+from vae_common.data.streams import CHUNK, Stream
 from vae_common.errors import InputError, shown
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
+PART = 1000
+"""Images of a stream that are evaluated at a time, if they are no more than a chunk."""
+BLACK, WHITE = np.uint8(0), np.uint8(255)
 
 
 def binarize(images: np.ndarray, mode: str, split: str) -> np.ndarray:
@@ -55,17 +60,56 @@ def training_images(dataset: Dataset, mode: str) -> Any:
     return binarize(dataset.train.images, "none" if mode == "dynamic" else mode, "train")
 
 
+@dataclass(frozen=True)
+class SeenStream:
+    """A streamed split as an experiment sees it where it is evaluated, some images at a time."""
+
+    images: Stream
+    mode: str
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """The images in their order. The static draw is made for each part: it is another than of images in memory."""
+        step = max(1, min(PART, CHUNK // self.images.image_bytes))
+        for number, first in enumerate(range(0, len(self), step)):
+            part = self.images[first : first + step]
+            if self.mode == "static":
+                yield np.where(part > randomness.static_thresholds(f"{self.split} {number}", part.shape), WHITE, BLACK)
+            else:
+                yield part if self.mode == "none" else np.where(part > 127, WHITE, BLACK)
+
+
+def parts_of(images: Any, labels: np.ndarray | None) -> Iterator[tuple[Any, np.ndarray | None]]:
+    """Images and their labels as they are evaluated: of a stream part by part, others all at once."""
+    if not isinstance(images, SeenStream):
+        yield images, labels
+        return
+    first = 0
+    for part in images.parts():
+        yield part, None if labels is None else labels[first : first + len(part)]
+        first += len(part)
+
+
 def evaluation_images(dataset: Dataset, mode: str, split: str | None = None) -> tuple[str, np.ndarray]:
     """A split's name and its images as an evaluation sees them: binarized, where the experiment is.
 
     The default is the split that is evaluated after every epoch: validation where there is one, else
     test.
     """
+    split = split_of(dataset, split)
+    images = dataset.splits[split].shown.images
+    return split, binarize(images, "static" if mode == "dynamic" else mode, split)
+
+
+def split_of(dataset: Dataset, split: str | None = None) -> str:
+    """The split that is asked for; the default is the one that is evaluated after every epoch."""
     split = split or ("test" if dataset.validation is None else "validation")
     if not (isinstance(split, str) and split in dataset.splits):
         raise InputError(f"split: received {shown(split)}, expected one of {', '.join(dataset.splits)}")
-    images = dataset.splits[split].images
-    return split, binarize(images, "static" if mode == "dynamic" else mode, split)
+    return split
 
 
 @dataclass(frozen=True)
@@ -80,9 +124,20 @@ class Seen:
 
 
 def seen_by(config: Config, dataset: Dataset, split: str | None = None) -> Seen:
-    """A split as the config's model sees it; the default is that of `evaluation_images`."""
+    """A split as the config's model sees it; the default is that of `evaluation_images`. Of a stream a fixed draw."""
     name, images = evaluation_images(dataset, config.data.binarization, split)
     return Seen(name, images, labels_for(dataset.splits[name], config))
+
+
+def evaluated_by(config: Config, dataset: Dataset, split: str | None = None) -> Seen:
+    """What `seen_by` gives, to be evaluated: of a large stream all of its images, part by part."""
+    name = split_of(dataset, split)
+    chosen = dataset.splits[name]
+    if len(chosen.shown) == len(chosen):
+        return seen_by(config, dataset, name)
+    mode = config.data.binarization
+    images: Any = SeenStream(chosen.images, "static" if mode == "dynamic" else mode, name)
+    return Seen(name, images, labels_for(chosen, config))
 
 
 def labels_for(split: Split, config: Config) -> np.ndarray | None:

@@ -15,7 +15,7 @@ from vae_common import randomness
 from vae_common.config import Config
 from vae_common.config.checks import require_count
 from vae_common.data.pixels import A_SET, require_scaled
-from vae_common.data.streams import Mapped, require_streamable
+from vae_common.data.streams import Stream, Taken, require_streamable, shown_rows
 from vae_common.errors import InputError, one_line
 
 SPLITS = ("train", "validation", "test")
@@ -39,12 +39,20 @@ class Split:
     @property
     def streamed(self) -> bool:
         """Whether its images are read where they are needed."""
-        return isinstance(self.images, Mapped)
+        return isinstance(self.images, Stream)
+
+    @cached_property
+    def shown(self) -> Split:
+        """This split, of a stream a fixed draw: all of it, where it is not large."""
+        if not isinstance(self.images, Stream):
+            return self
+        rows = shown_rows(self.images)
+        return Split(self.images[rows], self.labels[rows])
 
     @property
     def some(self) -> np.ndarray:
         """The images, or of a stream a fixed draw of them."""
-        return self.images.drawn() if isinstance(self.images, Mapped) else self.images
+        return self.images.drawn() if isinstance(self.images, Stream) else self.images
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ class Dataset:
         for name, split in self.splits.items():
             digest.update(f"{name} {split.images.dtype} {split.images.shape}".encode())
             if split.streamed:
-                digest.update(split.images.identity().encode())
+                digest.update(split.images.fingerprint().encode())
             else:
                 digest.update(np.ascontiguousarray(split.images).data)
             digest.update(np.ascontiguousarray(split.labels, np.int64).data)
@@ -87,6 +95,12 @@ class Dataset:
         images = self.train.images
         same = fingerprint == hashlib.sha256(f"{images.shape}".encode() + images.tobytes()).hexdigest()
         return None if same else False
+
+    @property
+    def shown(self) -> Dataset:
+        """This set, of streams a fixed draw: what figures and latent metrics are made of."""
+        drawn: dict[str, Any] = {name: split.shown for name, split in self.splits.items() if split.streamed}
+        return replace(self, **drawn) if drawn else self
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -161,8 +175,6 @@ class Dataset:
         require_count("validation_size", size)
         if size == 0:
             return self
-        if self.train.streamed:
-            raise InputError(f"validation_size: received {size} of a stream, expected 0: give it validation_images.npy")
         if self.validation is not None:
             own = len(self.validation)
             raise InputError(
@@ -176,12 +188,14 @@ class Dataset:
         rows = {"train": np.sort(order[size:]), "validation": np.sort(order[:size])}
         parts: dict[str, Any] = {name: _take(self.train, of) for name, of in rows.items()}
         for name, part in parts.items():
-            if name == "train" or len(part) >= A_SET:
+            if not part.streamed and (name == "train" or len(part) >= A_SET):
                 require_scaled(part.images, f"dataset {self.name}, {name} split")
         return replace(self, **parts)
 
 
 def _take(split: Split, indices: np.ndarray) -> Split:
+    if isinstance(split.images, Stream):
+        return Split(Taken(split.images, indices), split.labels[indices])
     images = split.images[indices]
     images.setflags(write=False)
     return Split(images, split.labels[indices])

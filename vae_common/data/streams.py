@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -17,6 +18,8 @@ import numpy as np
 
 from vae_common import counters, randomness
 from vae_common.config import Config
+from vae_common.data.decoding import Kind
+from vae_common.data.image_folders import decode_all
 from vae_common.errors import InputError, one_line
 
 CHUNK = 64 << 20
@@ -25,13 +28,79 @@ AHEAD = 2
 """Chunks that are read before they are asked for."""
 DRAWN = 4096
 """Images that stand for all of a stream: in its fingerprint, and where a mean of them is wanted."""
+SHOWN, SHOWN_BYTES = 10_000, 128 << 20
+"""Images that figures and latent metrics are made of, at most, and their bytes."""
 
 
-class Mapped:
-    """Images of an .npy file, uint8 (N, height, width, channels), of which what is asked for is read."""
+class Stream(ABC):
+    """Images that stay on the disk, uint8 (N, height, width, channels): what is asked for is read."""
+
+    where: str
+    """What messages call it."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of all images."""
+
+    @abstractmethod
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The images of these rows, which are in ascending order."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """What names these images where they lie, without reading them."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels."""
+        return np.dtype(np.uint8)
+
+    @property
+    def image_bytes(self) -> int:
+        """Of one image."""
+        return math.prod(self.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Those images, in that order, read in the order that they lie in."""
+        rows = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        order = np.argsort(rows, kind="stable")
+        found = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        found[order] = self.read(rows[order])
+        return found
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise InputError(f"dataset: {one_line(self.where, 200)} is a stream, which is not read at once; take some rows")
+
+    def fingerprint(self) -> str:
+        """What names these images: their number and shape, where they lie, and a fixed draw of them."""
+        digest = hashlib.sha256(f"{self.shape} {self.identity()}".encode())
+        digest.update(self.drawn().data)
+        return digest.hexdigest()
+
+    def drawn(self, most: int = DRAWN) -> np.ndarray:
+        """A fixed draw of images from all over it."""
+        return self[_some(self, most)]
+
+
+def _some(images: Stream, most: int) -> np.ndarray:
+    """Rows of a fixed draw of images from all over a stream: all of them, where there are no more."""
+    return np.sort(randomness.some_rows(len(images), most))
+
+
+def shown_rows(images: Stream) -> np.ndarray:
+    """Rows of the fixed draw that figures and latent metrics are made of."""
+    return _some(images, max(1, min(SHOWN, SHOWN_BYTES // images.image_bytes)))
+
+
+class Mapped(Stream):
+    """Images of an .npy file."""
 
     def __init__(self, path: Path):
-        self.path = path
+        self.where, self._path = str(path), path
         array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
         self._array = array[..., None] if array.ndim == 3 else array
         if self._array.dtype != np.uint8 or self._array.ndim != 4:
@@ -42,43 +111,73 @@ class Mapped:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of all images."""
         shape: tuple[int, ...] = self._array.shape
         return shape
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the pixels."""
-        return np.dtype(np.uint8)
-
-    def __len__(self) -> int:
-        return len(self._array)
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        """Those images, in that order, read in the file's."""
-        if isinstance(rows, slice):
-            return np.array(self._array[rows])
-        rows = np.asarray(rows)
-        order = np.argsort(rows, kind="stable")
-        found = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        found[order] = self._array[rows[order]]
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        found: np.ndarray = self._array[rows]
         return found
 
-    def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        raise InputError(f"dataset: {one_line(self.path, 200)} is a stream, which is not read at once; take some rows")
+    def identity(self) -> str:
+        return str(self._path.stat().st_size)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Mapped, (self.path,)
 
-    def drawn(self) -> np.ndarray:
-        """A fixed draw of images from all over it."""
-        return self[np.sort(randomness.some_rows(len(self), DRAWN))]
+class Files(Stream):
+    """Image files, decoded by worker processes."""
+
+    def __init__(self, folder: Path, paths: Sequence[Path], kind: Kind, shape: tuple[int, int]):
+        self.where, self._folder, self._paths, self._kind = str(folder), folder, paths, kind
+        self._shape = len(paths), *shape, kind.channels
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        return decode_all([self._paths[row] for row in rows], self._kind)
 
     def identity(self) -> str:
-        """What names these images: their number, shape, size on the disk, and the fixed draw of them."""
-        digest = hashlib.sha256(f"{self.shape} {self.path.stat().st_size}".encode())
-        digest.update(self.drawn().data)
-        return digest.hexdigest()
+        names = "\n".join(f"{path.relative_to(self._folder)} {path.stat().st_size}" for path in self._paths)
+        return hashlib.sha256(names.encode()).hexdigest()
+
+
+class Records(Stream):
+    """Images of a set that TensorFlow Datasets prepared as ArrayRecord."""
+
+    def __init__(self, source: Any, name: str, shape: tuple[int, ...]):
+        self.where, self._source, self._shape = name, source, (len(source), *shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        images = [example["image"] for example in self._source.__getitems__(rows.tolist())]
+        for image in images:
+            if image.shape != self.shape[1:]:
+                received = f"images of {self.shape[1:]} and of {image.shape}"
+                raise InputError(f"dataset: {self.where} holds {received}, expected one size; choose another set")
+        return np.stack(images)
+
+    def identity(self) -> str:
+        return self.where
+
+
+class Taken(Stream):
+    """Some rows of another stream."""
+
+    def __init__(self, images: Stream, rows: np.ndarray):
+        self.where, self._images, self._rows = images.where, images, rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self._rows), *self._images.shape[1:]
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        return self._images[self._rows[rows]]
+
+    def identity(self) -> str:
+        return self._images.identity() + hashlib.sha256(self._rows.astype(np.int64).data).hexdigest()
 
 
 class Chunk(NamedTuple):
@@ -105,7 +204,7 @@ def require_streamable(config: Config) -> None:
         raise InputError("execution: received graph with a stream, expected eager or auto")
 
 
-def chunks(images: Mapped, labels: np.ndarray, config: Config, epoch: int) -> Iterator[Chunk]:
+def chunks(images: Stream, labels: np.ndarray, config: Config, epoch: int) -> Iterator[Chunk]:
     """An epoch's images, some steps at a time, read ahead by Grain's threads."""
     import grain
 
@@ -117,11 +216,11 @@ def chunks(images: Mapped, labels: np.ndarray, config: Config, epoch: int) -> It
 class _Chunks:
     """An epoch's chunks by their place, as Grain takes a source."""
 
-    def __init__(self, images: Mapped, labels: np.ndarray, config: Config, epoch: int):
+    def __init__(self, images: Stream, labels: np.ndarray, config: Config, epoch: int):
         self.images, self.labels, self.batch = images, labels, config.training.batch_size
         self.steps = randomness.steps_per_epoch(len(images), self.batch)
         self.key = randomness.key_words(config.seed, "order", epoch)
-        self.at_once = max(1, CHUNK // (self.batch * math.prod(images.shape[1:])))
+        self.at_once = max(1, CHUNK // (self.batch * images.image_bytes))
         self.threshold = config.data.binarization == "threshold"
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from vae_common import files
 from vae_common.backend import Half, name_of
 from vae_common.data import pixels
-from vae_common.data.seen import seen_by
+from vae_common.data.seen import evaluated_by, seen_by
 from vae_common.data.splits import Dataset
 from vae_common.errors import InputError
 from vae_common.metrics import descriptors
@@ -39,15 +39,16 @@ def evaluate(
     reconstruction in its own unit (Alemi et al. 2018). Where the reconstruction is a likelihood and the model draws
     latents: `nll_nats`, its standard error over images, and the error that the draws leave in it. Elsewhere `nll_nats`
     is None and `nll_refused` says why; so with 0 `samples`. `psnr_db` and `ssim`, where nothing is binarized, are
-    means over a thousand images.
+    means over a thousand images. Of a stream bound, rate and distortion are of all images, the rest of a
+    fixed draw of `drawn` ones.
     """
     config, model = checkpoint.config, load_model(half, checkpoint)
-    seen = seen_by(config, dataset, split)
+    seen, all_of_it = seen_by(config, dataset, split), evaluated_by(config, dataset, split)
     images, labels = seen.images, seen.labels
-    own = getattr(dataset, split).labels
+    own = dataset.splits[split].shown.labels
     true_kl = "gaussian" if config.loss.kl == "tutorial" else config.loss.kl
     asked = dataclasses.replace(config, loss=dataclasses.replace(config.loss, kl=true_kl))
-    terms, has_rate = half.evaluate(model, images, asked, labels), config.entry.generates
+    terms, has_rate = half.evaluate(model, all_of_it.images, asked, all_of_it.labels), config.entry.generates
     bound = float(np.mean(terms.reconstruction + terms.kl)) if config.is_likelihood and has_rate else None
     posterior = half.encode(model, images, labels)
     found: dict[str, Any] = {
@@ -59,7 +60,7 @@ def evaluate(
         "dataset": dataset.name,
         "data": dataset.fingerprint,
         "split": split,
-        "images": len(images),
+        "images": len(all_of_it.images),
         "reconstruction_unit": config.reconstruction_unit,
         "is_likelihood": config.is_likelihood,
         "negative_elbo_nats": bound,
@@ -68,6 +69,8 @@ def evaluate(
         "latents": descriptors.describe(*posterior, own, images, config.entry.standard_prior),
         "samples": samples,
     }
+    if len(images) < len(all_of_it.images):
+        found["drawn"] = len(images)
     if config.data.binarization == "none":
         found |= _quality(half, model, images, labels)
     if config.entry.quantizes:

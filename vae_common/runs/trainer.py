@@ -17,7 +17,7 @@ from vae_common import files, stopping
 from vae_common.backend import Half, name_of
 from vae_common.config import Config
 from vae_common.data import memory
-from vae_common.data.seen import seen_by
+from vae_common.data.seen import evaluated_by
 from vae_common.data.splits import Dataset
 from vae_common.errors import InputError
 from vae_common.progress import Progress
@@ -309,7 +309,7 @@ class _Training:
 
     def finish(self, state: Any) -> dict[str, Any]:
         half, config, dataset = self.half, self.config, self.dataset
-        seen = seen_by(config, dataset, "test")
+        seen = evaluated_by(config, dataset, "test")
         speeds = [record["images_per_second"] for record in self.history]
         summary = {
             "framework": self.framework,
