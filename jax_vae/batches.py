@@ -102,7 +102,10 @@ def _counted_draws(config, epoch, images):
     batch = config.training.batch_size
     steps = randomness.steps_per_epoch(images, batch)
     key, places = randomness.key_words(config.seed, "order", epoch), np.arange(steps * batch, dtype=np.uint32)
-    order = to_numpy(permuted(jnp.asarray(key), jnp.asarray(places), images))
+    if config.data.block > 1:
+        order = randomness.counted_order(config, epoch, places, images)
+    else:
+        order = to_numpy(permuted(jnp.asarray(key), jnp.asarray(places), images))
     return counted_draws(config, epoch, 0, order.reshape(steps, batch))
 
 

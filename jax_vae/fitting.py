@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_common import randomness
-from vae_common.contracts import map_arrays
+from vae_common.contracts import Terms, map_arrays
 from vae_common.data.streams import chunks
 from vae_common.errors import require
 from vae_common.runs.epoch_records import EpochRecord, NonFiniteLoss, epoch_record
@@ -34,6 +34,8 @@ def fit(
     *,
     on_epoch: Callable[[State, EpochRecord], None] | None = None,
     on_start: Callable[[State], None] | None = None,
+    on_part: Callable[[State, int, Callable[[], Terms]], None] | None = None,
+    done: Terms | None = None,
 ) -> State:
     """Trains from wherever the state stands to the config's last epoch.
 
@@ -43,6 +45,9 @@ def fit(
         on_epoch: called with the state and the record of each finished epoch; of a stacked state with each
             seed's own, in their order.
         on_start: called before each epoch with a copy of the state, which it may keep.
+        on_part: called after each part of an epoch (of a stream there are many) with the state, the steps of the epoch
+            that are done, and what gives their terms, float64 (steps,).
+        done: of a stream: those terms, where the state stands within an epoch, which then goes on there.
 
     Raises:
         NonFiniteLoss: where a loss, or the state after an epoch, is not finite, with epoch and step; its `state` is the
@@ -51,19 +56,14 @@ def fit(
     from vae_common.data.seen import evaluated_by, training_images  # who only uses a model does not wait for it
 
     config = state.config
-    dataset.require_shape(config.image_shape)
-    dataset.require_labels(config.network.classes)
-    dataset.require_levels(config)
-    dataset.require_count(config)
-    dataset.require_streamable(config)
-    together = dataset.train.streamed and len(state.seeds) > 0
-    require(not together, "state", f"{len(state.seeds)} seeds of a stream", "one seed at a time")
+    steps = randomness.steps_per_epoch(len(dataset.train), config.training.batch_size)
+    _require_fitting(state, dataset, steps, done)
     parts_of = _parts_of(dataset, config, training_images(dataset, config.data.binarization))
     held_out = evaluated_by(config, dataset)
-    steps = randomness.steps_per_epoch(len(dataset.train), config.training.batch_size)
     programs: dict[Any, Any] = {}
     for epoch in range(state.step // steps, config.training.epochs):
-        parts = parts_of(state, epoch)
+        before = [] if done is None else [done]
+        parts = parts_of(state, epoch, sum(len(terms.total) for terms in before))
         first = next(parts)
         _compiled(programs, state, first)
         last_good = _copy(state)
@@ -71,8 +71,8 @@ def fit(
             on_start(last_good)
         synchronize((first[1], last_good))  # the clock sees the steps alone, and what they wait for of a stream
         start = time.perf_counter()
-        state, values = _run(programs, state, chain([first], parts))
-        seconds = time.perf_counter() - start
+        state, values = _run(programs, state, chain([first], parts), before, on_part)
+        seconds, done = time.perf_counter() - start, None
         members = unstack_states(state) if state.seeds else [state]
         try:
             own = (
@@ -80,7 +80,8 @@ def fit(
                 if state.seeds
                 else [values]
             )
-            records = [_record(m, epoch, of, held_out, seconds) for m, of in zip(members, own)]
+            timed = len(values.total) - sum(len(terms.total) for terms in before)
+            records = [_record(m, epoch, of, held_out, seconds, timed) for m, of in zip(members, own)]
         except NonFiniteLoss as error:
             error.state = last_good
             raise
@@ -90,15 +91,40 @@ def fit(
     return state
 
 
-def _run(programs, state, parts):
-    """The state after these parts of an epoch, and every step's terms, float64, (steps,) each."""
+def _run(programs, state, parts, before, on_part):
+    """The state after these parts of an epoch, and every step's terms, float64, (steps,) each, those before first."""
     each: list[Any] = []
+    done = sum(len(terms.total) for terms in before)
     for part in parts:
         state, terms = _compiled(programs, state, part)(state, *part)
         each.append(terms)
+        done += len(part[1].order)
+        if on_part is not None:
+            on_part(state, done, lambda: _joined(before, each))
         if len(each) > 1:
             synchronize(each[-2])  # no more of a stream lies on the device than is computed on, and the next part
-    return state, map_arrays(lambda *of: np.concatenate([to_numpy(term) for term in of]).astype(np.float64), *each)
+    return state, _joined(before, each)
+
+
+def _joined(before, each):
+    """The terms of all these parts' steps, float64, those before first."""
+    own = map_arrays(lambda *of: np.concatenate([to_numpy(term) for term in of]).astype(np.float64), *each)
+    return map_arrays(lambda *of: np.concatenate(of), *before, own)
+
+
+def _require_fitting(state, dataset, steps, done):
+    """Raises InputError where a state cannot be trained on these data, or has not done these steps of its epoch."""
+    config = state.config
+    dataset.require_shape(config.image_shape)
+    dataset.require_labels(config.network.classes)
+    dataset.require_levels(config)
+    dataset.require_count(config)
+    dataset.require_streamable(config)
+    together = dataset.train.streamed and len(state.seeds) > 0
+    require(not together, "state", f"{len(state.seeds)} seeds of a stream", "one seed at a time")
+    if done is not None:
+        found, expected = len(done.total), state.step % steps
+        require(found == expected, "done", f"terms of {found} steps", f"of the {expected} that it has behind it")
 
 
 def _compiled(programs, state, part):
@@ -110,21 +136,21 @@ def _compiled(programs, state, part):
 
 
 def _parts_of(dataset, config, images):
-    """A function of a state and an epoch: images, draws and labels for one program after the other. Of images in memory
-    it is one, which they are placed for now."""
+    """A function of a state, an epoch and its first step: images, draws and labels for one program after the other. Of
+    images in memory it is one, which they are placed for now."""
     labels: Any = dataset.train.labels if config.network.classes else None
     if dataset.train.streamed:
-        return lambda state, epoch: _streamed_parts(state, images, labels, epoch)
+        return lambda state, epoch, first: _streamed_parts(state, images, labels, epoch, first)
     placed = place_images(images, config)
     own = [] if labels is None else [place_labels(labels, config)]
-    return lambda state, epoch: iter([(placed, state_draws(state, epoch, len(placed)), *own)])
+    return lambda state, epoch, _: iter([(placed, state_draws(state, epoch, len(placed)), *own)])
 
 
-def _streamed_parts(state, images, labels, epoch):
-    """Images, draws and labels of some steps after the other, read from a stream."""
+def _streamed_parts(state, images, labels, epoch, first):
+    """Images, draws and labels of some steps after the other, read from a stream, from that step on."""
     config, batch = state.config, state.config.training.batch_size
     given = np.full(len(images), -1) if labels is None else labels
-    for chunk in chunks(images, given, config, epoch):
+    for chunk in chunks(images, given, config, epoch, first):
         order = np.arange(len(chunk.images)).reshape(-1, batch)
         with precision(config.training.precision):
             draws = counted_draws(config, epoch, chunk.first, order)
@@ -132,11 +158,11 @@ def _streamed_parts(state, images, labels, epoch):
         yield place_images(chunk.images, config), draws, *own
 
 
-def _record(state, epoch, values, held_out, seconds):
+def _record(state, epoch, values, held_out, seconds, timed):
     """What an epoch of one seed was worth, with its evaluation; `values` are every step's terms, (steps,) each."""
     evaluation = evaluate(state.evaluated, held_out.images, state.config, held_out.labels)
     lost = lost_part(state)
-    return epoch_record(epoch, state.config, values, held_out.split, evaluation, seconds, lost)
+    return epoch_record(epoch, state.config, values, held_out.split, evaluation, seconds, lost, timed)
 
 
 def _copy(state):

@@ -98,8 +98,11 @@ def _counted_draws(config, epoch, images):
     batch = config.training.batch_size
     steps = randomness.steps_per_epoch(images, batch)
     key, places = randomness.key_words(config.seed, "order", epoch).astype(np.int64), np.arange(steps * batch)
-    device = device_for(config)
-    order = to_numpy(permuted(to_device(key, device), to_device(places, device), images))
+    if config.data.block > 1:
+        order = randomness.counted_order(config, epoch, places, images)
+    else:
+        device = device_for(config)
+        order = to_numpy(permuted(to_device(key, device), to_device(places, device), images))
     return counted_draws(config, epoch, 0, order.reshape(steps, batch))
 
 

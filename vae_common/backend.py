@@ -134,6 +134,8 @@ class Half(Protocol):
         *,
         on_epoch: Callable[[State, EpochRecord], None] | None = None,
         on_start: Callable[[State], None] | None = None,
+        on_part: Callable[[State, int, Callable[[], Terms]], None] | None = None,
+        done: Terms | None = None,
     ) -> State: ...
 
     # losses.py and likelihoods.py

@@ -54,6 +54,31 @@ def thresholds(words: np.ndarray) -> np.ndarray:
     return found
 
 
+WINDOW = 64
+"""Blocks whose images are mixed."""
+_FIRST_WINDOW = 8
+"""The counters of a window's own key begin there: those below are `permuted`'s."""
+
+
+def in_blocks(key: Any, places: Any, count: int, block: int) -> np.ndarray:
+    """As `permuted`, with images that lie beside each other: blocks of them in a random order, mixed in windows.
+
+    What no block takes comes last; where the blocks begin is drawn, too.
+    """
+    if block == 1:
+        return permuted(key, places, count)
+    places = np.asarray(places, np.int64)
+    blocks, rows = count // block, places.copy()
+    windows = np.where(places < blocks * block, places // (WINDOW * block), -1)
+    for window in np.unique(windows[windows >= 0]):
+        here, first = windows == window, window * WINDOW
+        own = min(WINDOW, blocks - first) * block
+        mixed = permuted(bits(key, _FIRST_WINDOW + window, np.arange(2)), places[here] - first * block, own)
+        rows[here] = permuted(key, first + mixed // block, blocks) * block + mixed % block
+    found: np.ndarray = (rows + int(bits(key, ROUNDS, 0))) % count
+    return found
+
+
 def half_width(count: int) -> int:
     """Bits of each half of the numbers that `permuted` permutes: as few as hold all numbers below `count`."""
     return max(1, math.ceil(math.log2(max(count, 2)) / 2))

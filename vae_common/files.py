@@ -45,6 +45,11 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             raise
 
 
+def tell_system(path: Path, text: str) -> None:
+    """Writes to a file of /proc or /sys, which asks the system for something and keeps nothing."""
+    path.write_text(text, encoding="ascii")
+
+
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
     """An OSError of its block names this path: a write to a full disk names none."""

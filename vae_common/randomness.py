@@ -165,7 +165,7 @@ def _counted_draws(config: Config, epoch: int, images: int) -> Draws:
     batch = config.training.batch_size
     steps = images // batch
     places = np.arange(steps * batch)
-    order = counters.permuted(key_words(config.seed, "order", epoch), places, images)
+    order = counted_order(config, epoch, places, images)
     shape = (steps, batch, *config.noise_shape)
     noise = counters.normals(_words(config, "noise", epoch, places, shape))
     thresholds = None
@@ -173,6 +173,13 @@ def _counted_draws(config: Config, epoch: int, images: int) -> Draws:
         shape = (steps, batch, *config.image_shape)
         thresholds = counters.thresholds(_words(config, "thresholds", epoch, places, shape))
     return Draws(order.astype(np.int32).reshape(steps, batch), noise, thresholds)
+
+
+def counted_order(config: Config, epoch: int, places: np.ndarray, images: int) -> np.ndarray:
+    """The images, of that many, that come at these places of an epoch; int64, of counters."""
+    from vae_common import counters
+
+    return counters.in_blocks(key_words(config.seed, "order", epoch), places, images, config.data.block)
 
 
 def _words(config: Config, stream: str, epoch: int, places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

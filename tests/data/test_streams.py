@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.conftest import HALVES, ROOT, process, script, small_config
+from tests.conftest import HALVES, ROOT, process, run_here, script, small_config
 from tests.halves.test_distributed import processes
 from vae_common.config import DataConfig
 from vae_common.conformance.engine.checks import difference
+from vae_common.contracts import Terms
 from vae_common.data import datasets, seen, streams
 from vae_common.errors import InputError
+from vae_common.runs import checkpoints
+from vae_common.runs.folder import Run
 
 pytest.importorskip("grain", reason="grain is not installed")
 FLAGS = ("--stream", "--randomness", "counter", "--hidden", "16", "--precision", "float64", "--batch-size", "32")
@@ -119,6 +123,19 @@ def test_what_is_no_stream(tmp_path, folder):
         datasets.load(folder, stream=True)
 
 
+def test_blocks_are_the_same_training_too(half, folder, monkeypatch):
+    """The order in blocks is one order, in memory and streamed, in chunks that end within a window."""
+    config = counted(small_config(image_shape=(28, 28, 1)), batch_size=32, epochs=2)
+    config = replace(config, data=DataConfig(block=4))
+    monkeypatch.setattr(streams, "CHUNK", 9 * 32 * 784)
+    found = []
+    for stream in (False, True):
+        dataset = datasets.load(folder, stream=stream)
+        found.append(half.state_to_arrays(half.fit(half.create_state(config), dataset)))
+    for name, array in found[0].items():
+        assert difference(array, found[1][name]) < 1e-14, name
+
+
 @pytest.fixture
 def pictures(tmp_path):
     """Digits as PNG files in folders of their classes."""
@@ -215,6 +232,53 @@ def test_killed_in_an_epoch_it_goes_on_bit_for_bit(framework, folder, tmp_path):
     assert found["images"] == 297
     script("plot", "--run", "killed", cwd=tmp_path)
     assert json.loads((tmp_path / "killed" / "config.json").read_text())["config"]["data"]["stream"] is True
+
+
+@pytest.mark.parametrize("framework", HALVES)
+def test_killed_in_an_epoch_it_goes_on_within_it(framework, folder, tmp_path, monkeypatch):
+    """From the batch after the last one that was saved, in either half, by as many processes as there are then."""
+    monkeypatch.setattr(streams, "CHUNK", 5 * 32 * 784)
+    flags = ("--dataset", str(folder), *FLAGS, "--epochs", "2")
+    script("train", "--framework", framework, *flags, "--output", "whole", cwd=tmp_path)
+    write, saved = checkpoints.write, []
+
+    def killed(path, checkpoint):
+        write(path, checkpoint)
+        saved.append(checkpoint)
+        if checkpoint.epoch == 1 and checkpoint.terms is not None and len(checkpoint.terms.total) > 20:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "write", killed)
+        stopped = ("train", "--framework", framework, *flags, "--checkpoint-steps", "10", "--output", "killed")
+        assert run_here(*stopped[:1], stopped[1:], tmp_path).status == 130
+    assert [len(point.terms.total) for point in saved if point.terms and point.epoch == 1] == [10, 20, 30]
+    point = Run(tmp_path / "killed").resume_point()
+    assert len(point.terms.total) == 30
+    assert point.arrays["adam.step"] == 46 + 30
+    (other,) = (name for name in HALVES if name != framework)
+    for name in ("same", "other", "two"):
+        shutil.copytree(tmp_path / "killed", tmp_path / name)
+    script("train", "--resume", "same", cwd=tmp_path)
+    script("train", "--resume", "other", "--framework", other, cwd=tmp_path)
+    again = ["vae_common.cli", "train", "--resume", "two", "--framework", framework]
+    assert not [member.returncode for member in processes(again, 2, tmp_path) if member.wait(120)]
+    runs = {n: safetensors.numpy.load_file(tmp_path / n / "weights.safetensors") for n in ("same", "other", "two")}
+    records = {n: Run(tmp_path / n).checkpoint().history[-1]["train"] for n in ("whole", *runs)}
+    whole = safetensors.numpy.load_file(tmp_path / "whole" / "weights.safetensors")
+    for name, array in whole.items():
+        np.testing.assert_array_equal(runs["same"][name], array)
+        assert difference(array, runs["other"][name]) < 1e-11
+        assert difference(array, runs["two"][name]) < 1e-12
+    assert records["same"] == records["whole"]
+    np.testing.assert_allclose(list(records["other"].values()), list(records["whole"].values()), rtol=1e-12)
+
+
+def test_terms_of_another_place_are_refused(half, folder):
+    config = counted(small_config(image_shape=(28, 28, 1)), batch_size=32, epochs=2)
+    terms = Terms(*np.zeros((3, 7)))
+    with pytest.raises(InputError, match="done: received 'terms of 7 steps', expected of the 0"):
+        half.fit(half.create_state(config), datasets.load(folder, stream=True), done=terms)
 
 
 @pytest.mark.parametrize("framework", HALVES)

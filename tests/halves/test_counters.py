@@ -73,6 +73,27 @@ def test_an_order_is_a_permutation(count):
     assert sorted(counters.permuted(KEY, np.arange(count), count)) == list(range(count))
 
 
+@pytest.mark.parametrize(("count", "block"), [(1, 4), (7, 8), (64, 8), (1000, 3), (5000, 16), (40_000, 64)])
+def test_an_order_in_blocks_is_a_permutation_of_what_lies_together(count, block):
+    """Of 64 blocks all images come one after the other, mixed; and any places are found without the others."""
+    order = counters.in_blocks(KEY, np.arange(count), count, block)
+    assert sorted(order) == list(range(count))
+    places = np.arange(count)[::7]
+    np.testing.assert_array_equal(counters.in_blocks(KEY, places, count, block), order[::7])
+    if count > 10_000:
+        window = np.sort(order[: 64 * block])
+        assert (np.diff(window) == 1).mean() > 0.95
+        assert abs(stats.spearmanr(np.arange(64 * block), order[: 64 * block]).statistic) < 0.1
+        assert abs(stats.spearmanr(np.arange(count), order).statistic) < 0.1
+
+
+def test_blocks_begin_elsewhere_in_each_epoch():
+    """So none of the images is what no block takes, and comes last, for ever."""
+    keys = [randomness.key_words(0, "order", epoch) for epoch in range(20)]
+    last = {int(counters.in_blocks(key, np.array([1000]), 1001, 8)[0]) for key in keys}
+    assert len(last) > 15
+
+
 def test_orders_are_uniform_and_differ_by_epoch():
     """Every image comes at every place equally often over epochs, and neighbours do not stay together."""
     count, epochs = 20, 4000

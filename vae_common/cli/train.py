@@ -32,6 +32,8 @@ class Arguments:
     """The run's folder; by default a new one under runs/."""
     checkpoint_every: int = 1
     """Epochs between checkpoints."""
+    checkpoint_steps: int = 1000
+    """Of a stream: at least so many steps between checkpoints within an epoch; 0 makes none."""
     resume: Path | None = None
     """A run's folder to go on with, in either half; its own config counts, but for --epochs, --device, --execution, and
     for --dataset, --data-dir, --manual-dir where its data have moved."""
@@ -42,7 +44,8 @@ class Arguments:
 
 WORLDS = True
 """Several processes may share it."""
-RUN = ("--framework", "--checkpoint-every", "--program-cache", "--no-program-cache", "--devices", "--sharding")
+KEPT = ("--checkpoint-every", "--checkpoint-steps")
+RUN = ("--framework", *KEPT, "--program-cache", "--no-program-cache", "--devices", "--sharding")
 PLACES = ("dataset", "data_dir", "manual_dir")
 BESIDE_RESUME = (*RUN, "--epochs", "--device", "--execution", "--dataset", "--data-dir", "--manual-dir")
 
@@ -55,7 +58,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
 
     require_count("checkpoint_every", arguments.checkpoint_every, 1)
     require_count("devices", arguments.devices, 1)
-    experiment, every = arguments.experiment, arguments.checkpoint_every
+    require_count("checkpoint_steps", arguments.checkpoint_steps)
+    experiment = arguments.experiment
     command = [*called("train"), *sys.argv[1:]]
     point = None
     if arguments.resume is not None:
@@ -87,7 +91,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
         folder = Path(of_the_first(half, str(folder)))
     how = f"{' '.join(called('train'))} --resume {shlex.quote(str(folder))}"
     with stopping.mend(lambda: how if Run(folder).is_begun else "the same command again"):
-        summary = trainer.train(half, config, dataset, folder, command=command, checkpoint_every=every, resume=point)
+        kept: Any = {"checkpoint_every": arguments.checkpoint_every, "checkpoint_steps": arguments.checkpoint_steps}
+        summary = trainer.train(half, config, dataset, folder, command=command, resume=point, **kept)
     half.distributed.stop()
     return summary
 

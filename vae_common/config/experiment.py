@@ -78,6 +78,8 @@ class Config(Checked):
             f"objective {loss.objective} and train_images 0",
             "the number of training images, which it weighs by",
         )
+        mixed = self.data.block > 1 and self.training.randomness != "counter"
+        yield Refusal(mixed, f"block {self.data.block} and randomness {self.training.randomness}", "randomness counter")
         yield from objective.refuses(self)
         yield from entry.refuses(self)
 

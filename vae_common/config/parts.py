@@ -163,7 +163,11 @@ class DataConfig(Checked):
     test_share: float = 0.1
     """Of the images that are tested on, where a folder of image files or an .npy file has no test split."""
     stream: bool = False
-    """Reads a folder's train_images.npy where it is needed, for sets that no memory holds; takes randomness counter."""
+    """Leaves images on the disk and reads them where they are needed, for sets that no memory holds; takes randomness
+    counter."""
+    block: Count = 1
+    """Randomness counter: images that lie beside each other, are read at once and come into the same 64 * block images
+    of an epoch. Larger ones read faster, and mix less."""
     class_names: tuple[str, ...] = ()
     """What the classes are called in figures, in the order of their labels; by default what the set calls them."""
 

@@ -180,7 +180,7 @@ def read_npy_folder(folder: Path, stream: bool = False) -> dict[str, Any]:
     for key, names in NAMES.items():
         path = next((folder / f"{name}.npy" for name in names if (folder / f"{name}.npy").exists()), None)
         if path is not None:
-            found[key] = (_mapped if stream and key.endswith("_images") else _npy)(path)
+            found[key] = (_streamed if stream and key.endswith("_images") else _npy)(path)
     if not found.keys() >= {*NEEDED}:
         raise InputError(f"dataset: {one_line(folder, 200)} holds {sorted(found)}, expected {', '.join(NEEDED)}")
     return found
@@ -195,9 +195,9 @@ def _npy(path: Path) -> np.ndarray:
         return np.array(mapped)
 
 
-def _mapped(path: Path) -> streams.Mapped:
+def _streamed(path: Path) -> streams.Rows:
     with _reading(path):
-        return streams.Mapped(path)
+        return streams.Rows(path)
 
 
 @contextlib.contextmanager

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
+import os
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,6 +29,8 @@ CHUNK = 64 << 20
 """Bytes of images that are handed to the device at a time, if a step takes no more."""
 AHEAD = 2
 """Chunks that are read before they are asked for."""
+READERS, FEW = 8, 32
+"""Threads that read a file's images at once, and images that are not worth one."""
 DRAWN = 4096
 """Images that stand for all of a stream: in its fingerprint, and where a mean of them is wanted."""
 SHOWN, SHOWN_BYTES = 10_000, 128 << 20
@@ -96,30 +101,53 @@ def shown_rows(images: Stream) -> np.ndarray:
     return _some(images, max(1, min(SHOWN, SHOWN_BYTES // images.image_bytes)))
 
 
-class Mapped(Stream):
-    """Images of an .npy file."""
+class Rows(Stream):
+    """Images of an .npy file, each read from its place.
+
+    Not through a memory map: each of its faults reads what lies around, too, and waits for it alone.
+    """
 
     def __init__(self, path: Path):
-        self.where, self._path = str(path), path
+        self.where = str(path)
         array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-        self._array = array[..., None] if array.ndim == 3 else array
-        if self._array.dtype != np.uint8 or self._array.ndim != 4:
-            received = f"{self._array.dtype} {array.shape}"
+        if array.dtype != np.uint8 or array.ndim not in (3, 4) or not array.flags.c_contiguous:
+            received = f"{array.dtype} {array.shape}{'' if array.flags.c_contiguous else ' in Fortran order'}"
             raise InputError(
                 f"dataset: {one_line(path, 200)} holds {received}, expected uint8 (N, height, width[, channels])"
             )
+        self._shape = (*array.shape, *[1] * (4 - array.ndim))
+        self._first, self._size = array.offset, path.stat().st_size
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_RANDOM)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        shape: tuple[int, ...] = self._array.shape
-        return shape
+        return self._shape
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        found: np.ndarray = self._array[rows]
-        return found
+        found = np.empty((len(rows), self.image_bytes), np.uint8)
+        parts = np.array_split(np.arange(len(rows)), min(READERS, len(rows) // FEW + 1))
+        if len(rows) < FEW:
+            self._fill(found, rows, np.arange(len(rows)))
+        else:
+            with ThreadPoolExecutor(len(parts)) as pool:
+                list(pool.map(lambda part: self._fill(found, rows, part), parts))
+        return found.reshape(-1, *self.shape[1:])
+
+    def _fill(self, found: np.ndarray, rows: np.ndarray, part: np.ndarray) -> None:
+        """Reads these of the rows."""
+        size = self.image_bytes
+        for run in np.split(part, np.flatnonzero(np.diff(rows[part]) != 1) + 1):  # what lies together at once
+            if not len(run):
+                continue
+            begin, end = run[0], run[-1] + 1
+            if os.preadv(self._file, [found[begin:end].data], self._first + rows[begin] * size) != (end - begin) * size:
+                raise InputError(f"dataset: {one_line(self.where, 200)} has become shorter while it was read")
 
     def identity(self) -> str:
-        return str(self._path.stat().st_size)
+        return str(self._size)
 
 
 class Files(Stream):
@@ -204,11 +232,11 @@ def require_streamable(config: Config) -> None:
         raise InputError("execution: received graph with a stream, expected eager or auto")
 
 
-def chunks(images: Stream, labels: np.ndarray, config: Config, epoch: int) -> Iterator[Chunk]:
-    """An epoch's images, some steps at a time, read ahead by Grain's threads."""
+def chunks(images: Stream, labels: np.ndarray, config: Config, epoch: int, first: int = 0) -> Iterator[Chunk]:
+    """An epoch's images from a step on, some steps at a time, read ahead by Grain's threads."""
     import grain
 
-    source = _Chunks(images, labels, config, epoch)
+    source = _Chunks(images, labels, config, epoch, first)
     ahead = grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD)
     yield from grain.MapDataset.source(source).to_iter_dataset(ahead)
 
@@ -216,21 +244,24 @@ def chunks(images: Stream, labels: np.ndarray, config: Config, epoch: int) -> It
 class _Chunks:
     """An epoch's chunks by their place, as Grain takes a source."""
 
-    def __init__(self, images: Stream, labels: np.ndarray, config: Config, epoch: int):
+    def __init__(self, images: Stream, labels: np.ndarray, config: Config, epoch: int, first: int = 0):
         self.images, self.labels, self.batch = images, labels, config.training.batch_size
+        self.begin = first
         self.steps = randomness.steps_per_epoch(len(images), self.batch)
-        self.key = randomness.key_words(config.seed, "order", epoch)
-        self.at_once = max(1, CHUNK // (self.batch * images.image_bytes))
+        self.config, self.epoch = config, epoch
+        at_once = max(1, CHUNK // (self.batch * images.image_bytes))
+        windows = math.lcm(counters.WINDOW * config.data.block, self.batch) // self.batch
+        self.at_once = at_once - at_once % windows if config.data.block > 1 and at_once >= windows else at_once
         self.threshold = config.data.binarization == "threshold"
 
     def __len__(self) -> int:
-        return math.ceil(self.steps / self.at_once)
+        return math.ceil((self.steps - self.begin) / self.at_once)
 
     def __getitem__(self, place: Any) -> Chunk:
-        first = int(place) * self.at_once
+        first = self.begin + int(place) * self.at_once
         steps = min(self.at_once, self.steps - first)
         places = np.arange(first * self.batch, (first + steps) * self.batch)
-        rows = counters.permuted(self.key, places, len(self.images))
+        rows = randomness.counted_order(self.config, self.epoch, places, len(self.images))
         images = self.images[rows]
         if self.threshold:
             images = np.where(images > 127, np.uint8(255), np.uint8(0))

@@ -3,6 +3,7 @@
     encoder.hidden.0.weight ...     weights under PyTorch's names and layouts
     adam.first.<name>, adam.second.<name>, adam.step
     average.<name>                  where the config keeps a moving average of the weights
+    epoch_terms.<term>              of a stream, within an epoch: the terms of its steps so far
     metadata "twin_vae"             JSON: format version, config, framework, epoch, history, digest
 
 Written atomically: a reader sees the old file or the new one, never a part. Nothing is pickled.
@@ -25,6 +26,7 @@ import safetensors.numpy
 
 from vae_common.backend import FRAMEWORKS
 from vae_common.config import Config
+from vae_common.contracts import NAMES, Terms
 from vae_common.errors import InputError, one_line, shown
 from vae_common.files import parse_json, reason, require_regular, write_atomically
 
@@ -32,6 +34,7 @@ FORMAT_VERSION = 2
 MOST_STEPS = 2**24  # PyTorch counts Adam's steps in float32, which is exact up to there
 FIRST, SECOND, STEP = "adam.first.", "adam.second.", "adam.step"
 AVERAGE = "average."
+EPOCH_TERMS = "epoch_terms."
 
 Arrays = dict[str, np.ndarray]
 """By canonical name."""
@@ -51,6 +54,8 @@ class Checkpoint:
     """One record per finished epoch."""
     data: str
     """The fingerprint of the data that it was trained on and evaluated with (see `data.splits.Dataset`)."""
+    terms: Terms | None = None
+    """Within an epoch every finished step's terms, float64 (steps,): the next batch is the one after them."""
 
     @property
     def here(self) -> Config:
@@ -151,7 +156,9 @@ def write(path: str | Path, checkpoint: Checkpoint) -> None:
         "history": checkpoint.history,
         "data": checkpoint.data,
     }
-    arrays = {name: np.asarray(array, order="C") for name, array in checkpoint.arrays.items()}
+    terms = {} if checkpoint.terms is None else checkpoint.terms.named()
+    all_of_it = checkpoint.arrays | {EPOCH_TERMS + name: values for name, values in terms.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in all_of_it.items()}
     text = json.dumps(header)
     metadata = {"twin_vae": text, "sha256": _digest(text, arrays)}
     write_atomically(path, safetensors.numpy.save(arrays, metadata))
@@ -175,8 +182,21 @@ def read(path: str | Path) -> Checkpoint:
     if metadata.get("sha256") != _digest(text, arrays):
         raise InputError(f"checkpoint: {path} is damaged: its contents do not match its SHA-256")
     header = _header(text, f"checkpoint: {path}")
+    terms = part_of(arrays, EPOCH_TERMS)
+    arrays = {name: array for name, array in arrays.items() if not name.startswith(EPOCH_TERMS)}
     require_sound(arrays)
-    return Checkpoint(arrays=arrays, **header)
+    return Checkpoint(arrays=arrays, terms=_terms(terms, f"checkpoint: {path}"), **header)
+
+
+def _terms(found: Arrays, where: str) -> Terms | None:
+    """The terms of an epoch's steps, of their names; InputError where they are not as many of each, finite."""
+    if not found:
+        return None
+    shapes = {array.shape for array in found.values()}
+    sound = all(array.dtype == np.float64 and np.isfinite(array).all() for array in found.values())
+    if not {*NAMES} <= found.keys() or len(shapes) != 1 or len(*shapes) != 1 or not sound:
+        raise InputError(f"{where} holds an epoch's terms {sorted(found)}, {sorted(shapes)}, expected (steps,) of each")
+    return Terms.of(found)
 
 
 def _header(text: str, where: str) -> dict[str, Any]:

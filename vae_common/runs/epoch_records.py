@@ -41,7 +41,14 @@ def _mend(config: Config) -> str:
 
 
 def epoch_record(
-    epoch: int, config: Config, terms: Terms, split: str, evaluation: Terms, seconds: float, lost: str | None = None
+    epoch: int,
+    config: Config,
+    terms: Terms,
+    split: str,
+    evaluation: Terms,
+    seconds: float,
+    lost: str | None = None,
+    timed: int | None = None,
 ) -> EpochRecord:
     """One line of metrics.jsonl, per image; epochs count from 1.
 
@@ -50,6 +57,7 @@ def epoch_record(
         evaluation: every held-out image's terms, float64 (N,).
         lost: what of the state after the epoch is not finite, if anything: an infinite second moment stands still
             without a word.
+        timed: the steps that took these seconds: not all, where the epoch was gone on with.
 
     Raises:
         NonFiniteLoss: naming the first step, counted from 1, where a term is not finite.
@@ -70,7 +78,7 @@ def epoch_record(
         "train": mean_terms(terms),
         split: mean_terms(evaluation),
         "seconds": seconds,
-        "images_per_second": steps * config.training.batch_size / seconds,
+        "images_per_second": (steps if timed is None else timed) * config.training.batch_size / seconds,
     }
 
 

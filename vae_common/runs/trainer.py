@@ -9,13 +9,16 @@ import contextlib
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vae_common import files, stopping
 from vae_common.backend import Half, name_of
 from vae_common.config import Config
+from vae_common.contracts import Terms
 from vae_common.data import memory
 from vae_common.data.seen import evaluated_by
 from vae_common.data.splits import Dataset
@@ -54,6 +57,7 @@ def train(
     *,
     command: Sequence[str] = (),
     checkpoint_every: int = 1,
+    checkpoint_steps: int = 1000,
     resume: checkpoints.Checkpoint | None = None,
 ) -> dict[str, Any]:
     """Trains one model in one half, to the config's last epoch; returns what summary.json holds.
@@ -64,6 +68,7 @@ def train(
         dataset: with its validation split already held out.
         folder: the run's; a fresh one, or the one that `resume` came from.
         checkpoint_every: epochs between checkpoints; the first and the last state are always kept.
+        checkpoint_steps: of a stream: at least so many steps between checkpoints within an epoch; 0 for none.
         resume: goes on from there, whichever half wrote it. In the same half the result is bit for bit
             that of a run that never stopped.
 
@@ -77,6 +82,7 @@ def train(
                 stack.enter_context(files.alone_in(folder, TRAINED_ELSEWHERE))
         bar = stack.enter_context(_progress(half, config, resume.epoch if resume else 0))
         training = _Training(half, config, dataset, Run(folder), list(command), checkpoint_every, resume)
+        training.checkpoint_steps = checkpoint_steps
         state = training.begin()
         if writes(half) and (half.distributed.world().size == 1 or config.training.sharding == "data"):
             stack.enter_context(stopping.saving(lambda: _save_kept(half, training.kept, [training])))
@@ -86,7 +92,10 @@ def train(
             _advance(bar, record)
 
         try:
-            state = half.fit(state, dataset, on_epoch=on_epoch, on_start=training.keep)
+            done = resume.terms if resume else None
+            state = half.fit(
+                state, dataset, on_epoch=on_epoch, on_start=training.keep, on_part=training.save_part, done=done
+            )
         except NonFiniteLoss as error:
             training.save(error.state)
             raise
@@ -237,7 +246,10 @@ class _Training:
             shared = f"{half.distributed.devices()} devices, {half.distributed.world().size} processes"
             self.environment |= {"shared": f"{shared}, {config.training.sharding}"}
         self.history: list[EpochRecord] = list(resume.history) if resume else []
+        self.steps = steps_per_epoch(len(dataset.train), config.training.batch_size)
         self.saved = len(self.history)
+        self.saved_within = 0 if resume is None or resume.terms is None else len(resume.terms.total)
+        self.checkpoint_steps = 0
         self.kept: Any = None
         self.start = time.perf_counter()
 
@@ -262,7 +274,7 @@ class _Training:
             if writes(half):
                 files.remove_parts(run.folder)
                 if going_on:  # first: from here on the run's own file says how far it goes
-                    self.write(arrays, self.epochs_of(state))
+                    self.write(arrays, self.epochs_of(state), resume.terms if resume else None)
                 run.write_json(BEGUN, made | {"environment": self.environment, "command": self.command})
                 run.rewrite_metrics(self.history)
                 if not going_on:
@@ -272,11 +284,22 @@ class _Training:
     def save(self, state: Any) -> None:
         """Writes the checkpoint, with the records of the epochs that the state has behind it."""
         arrays = self.half.state_to_arrays(state)  # several processes may each hold a part
+        within = self.resume.terms if self.resume and state.step % self.steps else None  # where it went on, then
         if writes(self.half):
-            self.write(arrays, self.epochs_of(state))
+            self.write(arrays, self.epochs_of(state), within)
 
-    def write(self, arrays: checkpoints.Arrays, epochs: int) -> None:
-        """Writes the checkpoint after so many epochs."""
+    def save_part(self, state: Any, done: int, terms: Callable[[], Terms]) -> None:
+        """Writes the checkpoint within an epoch, where enough of its steps have gone by."""
+        if done < self.steps and done - self.saved_within >= self.checkpoint_steps > 0:
+            found, arrays = terms(), self.half.state_to_arrays(state)
+            if all(np.isfinite(values).all() for values in found.named().values()):  # else the epoch's end says which
+                self.saved_within = done
+                with stopping.BUSY:
+                    if writes(self.half):
+                        self.write(arrays, self.epochs_of(state), found)
+
+    def write(self, arrays: checkpoints.Arrays, epochs: int, terms: Terms | None = None) -> None:
+        """Writes the checkpoint after so many epochs, and the steps of the next one that these are the terms of."""
         history = self.history[:epochs]
         done = checkpoints.Checkpoint(
             arrays,
@@ -285,13 +308,14 @@ class _Training:
             len(history),
             history,
             self.dataset.fingerprint,
+            terms,
         )
         checkpoints.write(self.run.checkpoint_path, done)
         self.saved = len(history)
 
     def epochs_of(self, state: Any) -> int:
         """Epochs that a state has behind it."""
-        epochs: int = state.step // steps_per_epoch(len(self.dataset.train), self.config.training.batch_size)
+        epochs: int = state.step // self.steps
         return epochs
 
     def keep(self, state: Any) -> None:
@@ -302,6 +326,7 @@ class _Training:
         """Keeps what an epoch was worth, and the state after it where it is time for that."""
         with stopping.BUSY:
             self.history.append(record | {"framework": self.framework})
+            self.saved_within = 0
             if writes(self.half):
                 self.run.append(self.history[-1])
             if record["epoch"] % self.checkpoint_every == 0 or record["epoch"] == self.config.training.epochs:
@@ -345,7 +370,8 @@ def _require_continuity(run: Run, config: Config, dataset: Dataset, resume: chec
     if run.checkpoint_path.exists() and run.checkpoint().epoch != resume.epoch:
         raise InputError(f"resume: {run.folder} was trained on while it was being read; resume it again")
     if resume.arrays:
-        steps = resume.epoch * steps_per_epoch(len(dataset.train), config.training.batch_size)
+        within = 0 if resume.terms is None else len(resume.terms.total)
+        steps = resume.epoch * steps_per_epoch(len(dataset.train), config.training.batch_size) + within
         found = resume.arrays.get(checkpoints.STEP)
         if found is None or found.shape != () or int(found) != steps:
             raise InputError(f"checkpoint: received step {found}, expected {steps} after {resume.epoch} epochs")
