@@ -1,5 +1,6 @@
 """Images that stay on the disk: the same training as of the same images in memory, chunk by chunk."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import safetensors.numpy
 
 from tests.conftest import HALVES, ROOT, process, run_here, script, small_config
 from tests.halves.test_distributed import processes
+from vae_common import randomness
 from vae_common.config import DataConfig
 from vae_common.conformance.engine.checks import difference
 from vae_common.contracts import Terms
@@ -78,6 +80,26 @@ def test_any_chunk_is_read_without_those_before_it(folder, monkeypatch):
     assert len({image.tobytes() for image in images}) == len(images) == 46 * 32
     other = next(streams.chunks(dataset.train.images, dataset.train.labels, config, 2))
     assert (other.images != every[0].images).any()
+
+
+def test_both_halves_are_given_the_same_batches(folder, monkeypatch):
+    """The hash of every step's images is that of the images in memory, in the order of the counters."""
+    monkeypatch.setattr(streams, "CHUNK", 7 * 32 * 784)
+    config = counted(small_config(image_shape=(28, 28, 1)), batch_size=32, epochs=2)
+    dataset, given = datasets.load(folder, stream=True), {}
+    for name, half in HALVES.items():
+        place, hashes = half.fitting.place_images, given.setdefault(name, [])
+
+        def hashed(images, own, place=place, hashes=hashes):
+            hashes += [hashlib.sha256(batch.tobytes()).hexdigest() for batch in images.reshape(-1, 32, 28, 28, 1)]
+            return place(images, own)
+
+        monkeypatch.setattr(half.fitting, "place_images", hashed)
+        half.fit(half.create_state(config), dataset)
+    images = datasets.load(folder).train.images
+    orders = [randomness.counted_order(config, epoch, np.arange(46 * 32), 1500) for epoch in range(2)]
+    batches = images[np.concatenate(orders)].reshape(-1, 32, 28, 28, 1)
+    assert given["jax"] == given["torch"] == [hashlib.sha256(batch.tobytes()).hexdigest() for batch in batches]
 
 
 def test_nothing_reads_a_stream_at_once(folder):
