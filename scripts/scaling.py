@@ -2,7 +2,7 @@
 
 python -m scripts.scaling --output results/scaling.json
 
-Worlds of some sizes train the same network on the same global batch, one thread a process. `seconds` is a step's, of the
+Worlds of some sizes train the same network on the same global batch, one thread a process. `seconds` is a step in the
 median epoch; `collectives` is what a step says to the other processes: from XLA's program in JAX, from PyTorch's
 profiler in PyTorch. The processes share this machine's cores, so these are costs and no speedup.
 
