@@ -32,9 +32,12 @@ def prepare_images(images: Array, thresholds: Array | None, dtype: Any) -> Array
     return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
 
 
-def place_images(images: np.ndarray, config: Config) -> jax.Array:
-    """Images, uint8 from 0 to 255, bool or float32 in [0, 1], as they stay on the device for a whole fit."""
-    return put(require_resident(config, images), placement_for(config))
+def place_images(images: np.ndarray, config: Config, *, of_a_set: bool = False) -> jax.Array:
+    """Images, uint8 from 0 to 255, bool or float32 in [0, 1], as they stay on the device for a whole fit.
+
+    A part of a set may be as dark as it is.
+    """
+    return put(require_resident(config, images, of_a_set), placement_for(config))
 
 
 def place_labels(labels: np.ndarray, config: Config) -> jax.Array:

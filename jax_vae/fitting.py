@@ -155,7 +155,7 @@ def _streamed_parts(state, images, labels, epoch, first):
         with precision(config.training.precision):
             draws = counted_draws(config, epoch, chunk.first, order)
         own = [] if labels is None else [place_labels(chunk.labels, config)]
-        yield place_images(chunk.images, config), draws, *own
+        yield place_images(chunk.images, config, of_a_set=True), draws, *own
 
 
 def _record(state, epoch, values, held_out, seconds, timed):

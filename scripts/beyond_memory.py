@@ -83,9 +83,10 @@ def make_set(folder: Path, count: int, name: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     room = shutil.disk_usage(folder).free > count * math.prod(SHAPE)
     require(room, "folder", str(folder), "one with room for the set")
-    for split, images, seed in (("test", TESTED, 1), ("train", count, 0)):  # what tells that it is whole comes last
+    for split, images, seed in (("test", TESTED, 1), ("train", count, 0)):
         target = path.with_name(f"{split}_images.npy")
-        array = np.lib.format.open_memmap(target, "w+", np.uint8, (images, *SHAPE))
+        part = target.with_suffix(".part")
+        array = np.lib.format.open_memmap(part, "w+", np.uint8, (images, *SHAPE))
         rng = np.random.default_rng(seed)
         with Progress(f"making {target}", images, "image") as progress:
             for first in range(0, images, BLOCK):
@@ -93,6 +94,7 @@ def make_set(folder: Path, count: int, name: str) -> Path:
                 array[first : first + size] = rng.integers(0, 256, (size, 8, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
                 progress.update(size)
         array.flush()
+        os.replace(part, target)
     return path.parent
 
 
@@ -105,10 +107,12 @@ def limited(mebibytes: int) -> Iterator[tuple[Path, Path]]:
             continue
         try:
             group.mkdir()
-            files.tell_system(group / limit, str(mebibytes << 20))
         except OSError as error:
             raise InputError(f"limit: {root} takes no group ({error}); expected to be root") from error
         try:
+            if not (group / limit).exists():
+                raise InputError(f"limit: groups of {root} have no {limit}; expected the memory controller there")
+            files.tell_system(group / limit, str(mebibytes << 20))
             yield group / "cgroup.procs", group / used
         finally:
             group.rmdir()

@@ -30,9 +30,12 @@ def prepare_images(images: Array, thresholds: Array | None, dtype: Any) -> Array
     return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
 
 
-def place_images(images: np.ndarray, config: Config) -> torch.Tensor:
-    """Images, uint8 from 0 to 255, bool or float32 in [0, 1], as they stay on the device for a whole fit."""
-    return to_device(require_resident(config, images), device_for(config))
+def place_images(images: np.ndarray, config: Config, *, of_a_set: bool = False) -> torch.Tensor:
+    """Images, uint8 from 0 to 255, bool or float32 in [0, 1], as they stay on the device for a whole fit.
+
+    A part of a set may be as dark as it is.
+    """
+    return to_device(require_resident(config, images, of_a_set), device_for(config))
 
 
 def place_labels(labels: np.ndarray, config: Config) -> torch.Tensor:

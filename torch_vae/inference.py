@@ -120,7 +120,7 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
         raise InputError(f"config: received latents of shape {config.latent_shape}, expected {expected}")
     terms, rng = [], randomness.evaluation_generator()
     for part, own in parts_of(images, labels):
-        part = as_unit_images(part, model.image_shape)
+        part = as_unit_images(part, model.image_shape, part is not images)
         require_evaluable(config, model.reconstruction, part)
         noise = randomness.evaluation_noise(len(part), config.noise_dim, rng).astype(parameter_dtype(model))
         step = partial(spread, gathered(partial(_evaluate, loss=config.loss)))

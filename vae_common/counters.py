@@ -63,18 +63,19 @@ _FIRST_WINDOW = 8
 def in_blocks(key: Any, places: Any, count: int, block: int) -> np.ndarray:
     """As `permuted`, with images that lie beside each other: blocks of them in a random order, mixed in windows.
 
-    What no block takes comes last; where the blocks begin is drawn, too.
+    What no block takes comes last, mixed; where the blocks begin is drawn, too. `places` are in ascending order.
     """
     if block == 1:
         return permuted(key, places, count)
     places = np.asarray(places, np.int64)
-    blocks, rows = count // block, places.copy()
-    windows = np.where(places < blocks * block, places // (WINDOW * block), -1)
-    for window in np.unique(windows[windows >= 0]):
-        here, first = windows == window, window * WINDOW
-        own = min(WINDOW, blocks - first) * block
-        mixed = permuted(bits(key, _FIRST_WINDOW + window, np.arange(2)), places[here] - first * block, own)
-        rows[here] = permuted(key, first + mixed // block, blocks) * block + mixed % block
+    blocks, whole, rows = count // block, count - count % block, np.empty(places.shape, np.int64)
+    starts = [*range(0, whole, WINDOW * block), *[whole] * (whole < count)]
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], count])):
+        here = slice(*np.searchsorted(places, (start, end)))
+        if here.start < here.stop:
+            own = bits(key, _FIRST_WINDOW + number, np.arange(2))
+            mixed = start + permuted(own, places[here] - start, end - start)
+            rows[here] = mixed if start == whole else permuted(key, mixed // block, blocks) * block + mixed % block
     found: np.ndarray = (rows + int(bits(key, ROUNDS, 0))) % count
     return found
 

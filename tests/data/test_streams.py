@@ -17,7 +17,7 @@ import safetensors.numpy
 from tests.conftest import HALVES, ROOT, process, run_here, script, small_config
 from tests.halves.test_distributed import processes
 from vae_common import randomness
-from vae_common.config import DataConfig
+from vae_common.config import DataConfig, NetworkConfig
 from vae_common.conformance.engine.checks import difference
 from vae_common.contracts import Terms
 from vae_common.data import datasets, seen, streams
@@ -90,9 +90,9 @@ def test_both_halves_are_given_the_same_batches(folder, monkeypatch):
     for name, half in HALVES.items():
         place, hashes = half.fitting.place_images, given.setdefault(name, [])
 
-        def hashed(images, own, place=place, hashes=hashes):
+        def hashed(images, own, *, of_a_set, place=place, hashes=hashes):
             hashes += [hashlib.sha256(batch.tobytes()).hexdigest() for batch in images.reshape(-1, 32, 28, 28, 1)]
-            return place(images, own)
+            return place(images, own, of_a_set=of_a_set)
 
         monkeypatch.setattr(half.fitting, "place_images", hashed)
         half.fit(half.create_state(config), dataset)
@@ -137,6 +137,21 @@ def test_what_is_no_stream(tmp_path, folder):
         datasets.load("digits", stream=True)
     with pytest.raises(InputError, match=r"stream: received .*digits.npz, expected a folder"):
         datasets.load(tmp_path / "digits.npz", stream=True)
+    with pytest.raises(InputError, match=r"stream: received .*, expected a folder"):
+        datasets.load("../digitss", stream=True)
+    with pytest.raises(InputError, match=r"dataset: received '?x+.*name too long"):
+        datasets.load("x" * 300, stream=True)
+    for bad, said in (
+        (np.zeros((0, 28, 28), np.uint8), "received no images"),
+        (np.zeros((4, 0, 28), np.uint8), "received no images"),
+        (np.full((5, 3, 64, 64), 200, np.uint8), "channels seem to come first"),
+        (np.ones((5, 28, 28), np.uint8), "largest value is 1"),
+    ):
+        np.save(folder / "test_images.npy", bad)
+        with pytest.raises(InputError, match=said):
+            datasets.load(folder, stream=True)
+    with pytest.raises(InputError, match="value_range"):
+        datasets.load(folder, stream=True, value_range=(0, 100))
     np.save(folder / "train_images.npy", np.zeros((4, 28, 28), np.float32))
     with pytest.raises(InputError, match=r"holds float32 \(4, 28, 28\), expected uint8"):
         datasets.load(folder, stream=True)
@@ -194,13 +209,16 @@ def test_an_evaluation_reads_every_image_of_a_stream_once(half, folder, monkeypa
     """Part by part, with the noise of images in memory; the static draw alone is another."""
     monkeypatch.setattr(seen, "PART", 64)
     monkeypatch.setattr(streams, "SHOWN", 100)
-    config = counted(small_config(image_shape=(28, 28, 1), data=DataConfig(binarization=binarization)))
+    network = NetworkConfig(hidden=(8,), latent_dim=3, classes=10)
+    config = counted(small_config(image_shape=(28, 28, 1), data=DataConfig(binarization=binarization), network=network))
     model = half.create_model(config)
     found = {}
     for stream in (False, True):
         own = seen.evaluated_by(config, datasets.load(folder, stream=stream), "test")
         found[stream] = half.evaluate(model, own.images, config, own.labels).total
     assert found[True].shape == (297,)
+    shown = seen.seen_by(config, datasets.load(folder, stream=True), "test")
+    assert half.encode(model, shown.images, shown.labels).mean.shape == (100, 3)
     if binarization == "dynamic":
         assert abs(found[True].mean() / found[False].mean() - 1) < 0.01
     else:
@@ -210,7 +228,8 @@ def test_an_evaluation_reads_every_image_of_a_stream_once(half, folder, monkeypa
 def test_what_is_shown_of_a_stream_is_a_fixed_draw(folder, monkeypatch):
     monkeypatch.setattr(streams, "SHOWN", 100)
     shown = datasets.load(folder, stream=True).shown
-    assert [len(split) for split in shown.splits.values()] == [100, 100]
+    assert len(shown.test) == 100
+    assert shown.train.streamed
     held = datasets.load(folder).test
     pairs = {(image.tobytes(), label) for image, label in zip(held.images, held.labels)}
     assert {(image.tobytes(), label) for image, label in zip(shown.test.images, shown.test.labels)} <= pairs
@@ -257,7 +276,7 @@ def test_killed_in_an_epoch_it_goes_on_bit_for_bit(framework, folder, tmp_path):
 
 
 @pytest.mark.parametrize("framework", HALVES)
-def test_killed_in_an_epoch_it_goes_on_within_it(framework, folder, tmp_path, monkeypatch):
+def test_killed_in_an_epoch_it_goes_on_within_it(framework, folder, tmp_path, monkeypatch, refused):
     """From the batch after the last one that was saved, in either half, by as many processes as there are then."""
     monkeypatch.setattr(streams, "CHUNK", 5 * 32 * 784)
     flags = ("--dataset", str(folder), *FLAGS, "--epochs", "2")
@@ -278,6 +297,7 @@ def test_killed_in_an_epoch_it_goes_on_within_it(framework, folder, tmp_path, mo
     point = Run(tmp_path / "killed").resume_point()
     assert len(point.terms.total) == 30
     assert point.arrays["adam.step"] == 46 + 30
+    refused("train", "--resume", "killed", "--epochs", 1, cwd=tmp_path, said="but the run is in epoch 2; expected at")
     (other,) = (name for name in HALVES if name != framework)
     for name in ("same", "other", "two"):
         shutil.copytree(tmp_path / "killed", tmp_path / name)
@@ -301,6 +321,36 @@ def test_terms_of_another_place_are_refused(half, folder):
     terms = Terms(*np.zeros((3, 7)))
     with pytest.raises(InputError, match="done: received 'terms of 7 steps', expected of the 0"):
         half.fit(half.create_state(config), datasets.load(folder, stream=True), done=terms)
+
+
+def test_what_happens_to_files_while_they_are_read(folder, pictures, half):
+    """A file that becomes shorter, or a picture that changes its size, is named in one line."""
+    from PIL import Image
+
+    config = counted(small_config(image_shape=(28, 28, 1)), batch_size=32)
+    dataset = datasets.load(folder, stream=True)
+    os.truncate(folder / "train_images.npy", 100_000)
+    with pytest.raises(InputError, match="has become shorter while it was read"):
+        half.fit(half.create_state(config), dataset)
+    dataset = datasets.load(pictures, stream=True)
+    changed = sorted((pictures / "train").rglob("*.png"))[5]
+    Image.new("L", (20, 28)).save(changed)
+    with pytest.raises(InputError, match=rf"{changed.name} cannot be read as an image .it is \(28, 20, 1\) now"):
+        half.fit(half.create_state(config), dataset)
+
+
+def test_a_dark_part_of_a_set_is_one(half, folder, monkeypatch):
+    """Sets come sorted: night follows day. Only all of a set says whether it was brought to 0 to 255."""
+    images = np.load(folder / "train_images.npy")
+    images[:700] //= 100
+    np.save(folder / "train_images.npy", images)
+    np.save(folder / "test_images.npy", images)
+    np.save(folder / "test_labels.npy", np.load(folder / "train_labels.npy"))
+    monkeypatch.setattr(streams, "SHOWN", 100)
+    monkeypatch.setattr(seen, "PART", 50)
+    monkeypatch.setattr(streams, "CHUNK", 32 * 784)
+    config = counted(small_config(image_shape=(28, 28, 1), data=DataConfig(binarization="threshold")), batch_size=4)
+    assert half.fit(half.create_state(config), datasets.load(folder, stream=True)).step
 
 
 @pytest.mark.parametrize("framework", HALVES)

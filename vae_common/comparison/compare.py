@@ -5,6 +5,7 @@ This module is handed the halves; it imports neither framework.
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -128,8 +129,8 @@ def _claimed(
         means = [mean for of_half in finished.runs.values() for mean in of_half.means]
         return independent(model, losses, measured["latents_of_each_half"], means, pilot), {}
     if wanted.check == "lockstep":
-        images = training_images(dataset.shown, config.data.binarization)
-        data = TrainingData(images, labels_for(dataset.shown.train, config))
+        held = dataclasses.replace(dataset, train=dataset.train.shown)
+        data = TrainingData(training_images(held, config.data.binarization), labels_for(held.train, config))
         return claims_in_lockstep(finished.halves, model, config, data, wanted.lockstep_steps)
     return [], {}
 

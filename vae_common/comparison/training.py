@@ -17,6 +17,7 @@ from vae_common.config.experiment import same_but_for_model
 from vae_common.conformance import signatures
 from vae_common.data.splits import Dataset
 from vae_common.errors import InputError
+from vae_common.randomness import steps_per_epoch
 from vae_common.runs import trainer
 from vae_common.runs.folder import Run
 
@@ -48,6 +49,8 @@ def checked(halves: Halves, plan: Plan, dataset: Dataset) -> Plan:
         )
     for own in configs:
         wanted.require_randomness(own.training.randomness)
+        if wanted.check == "lockstep":  # on what is held of a stream
+            steps_per_epoch(len(dataset.train.shown), own.training.batch_size)
         if wanted.pilot:
             read_pilot(wanted.pilot, own, plan.all_seeds, dataset.fingerprint)
     return dataclasses.replace(plan, configs=configs)

@@ -66,16 +66,18 @@ def require_epoch(config: Config, seeds: int, images: Any, draws: Draws, labels:
     require(given_labels == wanted_labels, "labels", given_labels, f"{wanted_labels}: one per image, or None")
 
 
-def require_resident(config: Config, images: Any) -> np.ndarray:
-    """Training images as they go to the device for a whole fit; InputError where they are not of the config's shape and
-    8-bit from 0 to 255, bool, or float32 in [0, 1]."""
+def require_resident(config: Config, images: Any, of_a_set: bool = False) -> np.ndarray:
+    """Training images, all of them or a part of a set, as they go to the device.
+
+    InputError where they are not of the config's shape and 8-bit from 0 to 255, bool, or float32 in [0, 1].
+    """
     found: np.ndarray = as_uint8(as_array("images", images))
     levels = found.dtype == np.float32 and found.size and 0 <= found.min() <= found.max() <= 1
     right = (found.dtype == np.uint8 or levels) and found.shape[1:] == config.image_shape
     shape = ", ".join(map(str, config.image_shape))
     expected = f"uint8, bool, or float32 in [0, 1], (N, {shape})"
     require(bool(right), "images", f"{found.dtype} {found.shape}", expected)
-    if found.any():  # all black is what it says
+    if not of_a_set and found.any():  # all black is what it says
         require_scaled(found, "images")
     steps_per_epoch(len(found), 1)
     return found

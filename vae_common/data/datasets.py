@@ -11,6 +11,7 @@ fraction of a second with neither TensorFlow nor TensorFlow Datasets installed.
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,17 +67,17 @@ def load(
     name, folder = _path_text("dataset", name), Path(_path_text("data_dir", data_dir))
     originals = None if manual_dir is None else _path_text("manual_dir", manual_dir)
     options = DataConfig(value_range=value_range, image_size=image_size, fit=fit, test_share=test_share)  # type: ignore[arg-type]
-    if stream:
-        return _stream(name, folder, originals, options, progress)
-    if not name:
+    if not name and not stream:
         raise InputError("dataset: received an empty name, expected digits, photos, mnist, an .npz file or a folder")
-    if name == "digits":
+    if name == "digits" and not stream:
         return _assemble(name, readers.read_digits(), "scikit-learn's digits, resized to 28x28")
-    if name == "photos":
+    if name == "photos" and not stream:
         side = image_size or readers.PATCH
         title = f"{side}x{side} patches of scikit-learn's two sample photographs"
         return _assemble(name, readers.read_photos(side), title)
     try:
+        if stream:
+            return _stream(name, folder, originals, options, progress)
         return _load_path(name, folder, options, progress) or _load_tfds(name, folder, originals, progress)
     except OSError as error:  # a name that is too long for a path, a folder that may not be read
         said = f"dataset: received {shown(name)}: {error.strerror or error}"
@@ -104,20 +105,21 @@ def _stream(name: str, data_dir: Path, manual_dir: str | None, options: DataConf
     path = Path(name).expanduser()
     title = path.resolve().name
     if (path / "train_images.npy").exists():
-        return _assemble(title, readers.read_npy_folder(path, stream=True), f"a stream of .npy files in {title}")
+        arrays = readers.read_npy_folder(path, stream=True)
+        return _assemble(title, arrays, f"a stream of .npy files in {title}", options.value_range)
     if path.is_dir() and image_folders.holds_images(path):
+        _require_no_range(options)
         splits = image_folders.splits_of(path, options.test_share)
         kind, shape = image_folders.kind_of(splits, options.image_size, options.fit)
         if kind.sixteen_bits:
             raise InputError(f"stream: {one_line(path, 200)} holds 16-bit images, expected 8-bit ones")
         images = {f"{split}_images": Files(path, of.paths, kind, shape) for split, of in splits.items()}
         return _assemble(title, image_folders.labels_of(splits) | images, f"a stream of image files in {title}")
-    if path.exists() or path.suffix or os.sep in name[:2] or name in ("", "digits", "photos"):
+    if path.exists() or _is_path(name) or name in ("", "digits", "photos"):
         expected = "a folder that holds train_images.npy or image files, or a TensorFlow Datasets name"
         raise InputError(f"stream: received {one_line(name, 200)}, expected {expected}")
     readers.require_tfds(name, data_dir, manual_dir)
-    with in_turn(data_dir):
-        arrays = readers.stream_tfds(name, data_dir, manual_dir, progress)
+    arrays = readers.stream_tfds(name, data_dir, manual_dir, progress)
     return _assemble(name, arrays, f"a stream of TensorFlow Datasets {arrays.pop('full_name')}")
 
 
@@ -147,19 +149,28 @@ def _load_path(name: str, data_dir: Path, options: DataConfig, progress: bool) -
         return _assemble(title, readers.read_idx_folder(path), f"IDX files in {title}", span)
     if path.exists():
         raise InputError(f"dataset: received {one_line(path)}, {readers.not_read(path)}")
-    if name.startswith((".", "~", os.sep)) or path.suffix.lower() in readers.NOT_READ:
+    if _is_path(name):
         raise InputError(
             f"dataset: received {one_line(name)}, which does not exist; expected an .npz file, a folder or a set's name"
         )
     return None
 
 
-def _load_images(path: Path, title: str, data_dir: Path, options: DataConfig, progress: bool) -> Dataset:
-    """A folder of image files, from its cache file, which is made first where there is none for these very files."""
+def _is_path(name: str) -> bool:
+    """Whether a name is a path's, there or not, and no set's."""
+    return name.startswith((".", "~", os.sep)) or Path(name).suffix.lower() in (*readers.NOT_READ, ".npz", ".npy")
+
+
+def _require_no_range(options: DataConfig) -> None:
     if options.value_range is not None:
         raise InputError(
             "value_range: received one for a folder of image files, whose values say themselves; leave it out"
         )
+
+
+def _load_images(path: Path, title: str, data_dir: Path, options: DataConfig, progress: bool) -> Dataset:
+    """A folder of image files, from its cache file, which is made first where there is none for these very files."""
+    _require_no_range(options)
     splits = image_folders.splits_of(path, options.test_share)
     cache = data_dir / f"{title}-{image_folders.signature(path, splits, options.image_size, options.fit)}.npz"
     if cache.exists():
@@ -227,7 +238,9 @@ def _class_names(given: Any) -> tuple[str, ...]:
 def _split(name: str, split: str, images: Any, labels: Any, value_range: tuple[float, float] | None = None) -> Split:
     where = f"dataset {name}, {split} split"
     if isinstance(images, Stream):
-        require_scaled(images.drawn(A_FEW), where)
+        _images(
+            where, images.drawn(A_FEW) if math.prod(images.shape) else np.empty(images.shape, np.uint8), value_range
+        )
     else:
         images = _images(where, np.asarray(images), value_range)
     labels = np.full(len(images), -1) if labels is None else np.asarray(labels)

@@ -31,7 +31,7 @@ import numpy as np
 from vae_common import randomness
 from vae_common.data import memory, streams
 from vae_common.errors import InputError, one_line, require, shown
-from vae_common.files import require_regular
+from vae_common.files import in_turn, require_regular
 from vae_common.progress import counted
 
 NAMES = {
@@ -308,7 +308,8 @@ def stream_tfds(name: str, data_dir: Path, manual_dir: str | None, progress: boo
         if not (progress and sys.stderr.isatty()):
             tfds.disable_progress_bar()
         builder = _builder(tfds, name, data_dir / "tfds")
-        _prepare(tfds, builder, name, manual_dir)
+        with in_turn(data_dir):
+            _prepare(tfds, builder, name, manual_dir)
         label, arrays = _described(builder)
         skip = {"image": tfds.decode.SkipDecoding()}
         for split in builder.info.splits:
@@ -316,8 +317,8 @@ def stream_tfds(name: str, data_dir: Path, manual_dir: str | None, progress: boo
                 source = builder.as_data_source(split=split)
                 shape = source[0]["image"].shape
                 arrays[f"{split}_images"] = streams.Records(source, f"{builder.info.full_name} {split}", shape)
-                plain = builder.as_data_source(split=split, decoders=skip) if label else ()
                 if label is not None:
+                    plain = builder.as_data_source(split=split, decoders=skip)
                     shown = _shown(plain, f"reading labels of {name} {split}", progress)
                     arrays[f"{split}_labels"] = np.array([example[label] for example in shown], np.int64)
         return _with_test(arrays, name)

@@ -12,7 +12,7 @@ from vae_common import randomness
 from vae_common.config import Config
 from vae_common.data.pixels import as_array, as_uint8, require_scaled
 from vae_common.data.splits import SPLITS, Dataset, Split
-from vae_common.data.streams import CHUNK, Stream
+from vae_common.data.streams import CHUNK, Stream, shown_count
 from vae_common.errors import InputError, shown
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
@@ -126,14 +126,14 @@ class Seen:
 def seen_by(config: Config, dataset: Dataset, split: str | None = None) -> Seen:
     """A split as the config's model sees it; the default is that of `evaluation_images`. Of a stream a fixed draw."""
     name, images = evaluation_images(dataset, config.data.binarization, split)
-    return Seen(name, images, labels_for(dataset.splits[name], config))
+    return Seen(name, images, labels_for(dataset.splits[name].shown, config))
 
 
 def evaluated_by(config: Config, dataset: Dataset, split: str | None = None) -> Seen:
     """What `seen_by` gives, to be evaluated: of a large stream all of its images, part by part."""
     name = split_of(dataset, split)
     chosen = dataset.splits[name]
-    if len(chosen.shown) == len(chosen):
+    if not isinstance(chosen.images, Stream) or shown_count(chosen.images) == len(chosen):
         return seen_by(config, dataset, name)
     mode = config.data.binarization
     images: Any = SeenStream(chosen.images, "static" if mode == "dynamic" else mode, name)

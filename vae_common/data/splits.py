@@ -98,9 +98,8 @@ class Dataset:
 
     @property
     def shown(self) -> Dataset:
-        """This set, of streams a fixed draw: what figures and latent metrics are made of."""
-        drawn: dict[str, Any] = {name: split.shown for name, split in self.splits.items() if split.streamed}
-        return replace(self, **drawn) if drawn else self
+        """This set with, of a streamed test split, a fixed draw: what figures and latent metrics are made of."""
+        return replace(self, test=self.test.shown) if self.test.streamed else self
 
     @property
     def splits(self) -> dict[str, Split]:

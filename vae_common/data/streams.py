@@ -21,7 +21,7 @@ import numpy as np
 
 from vae_common import counters, randomness
 from vae_common.config import Config
-from vae_common.data.decoding import Kind
+from vae_common.data.decoding import Kind, decode, unreadable
 from vae_common.data.image_folders import decode_all
 from vae_common.errors import InputError, one_line
 
@@ -71,7 +71,7 @@ class Stream(ABC):
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """Those images, in that order, read in the order that they lie in."""
-        rows = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
         order = np.argsort(rows, kind="stable")
         found = np.empty((len(rows), *self.shape[1:]), np.uint8)
         found[order] = self.read(rows[order])
@@ -87,8 +87,8 @@ class Stream(ABC):
         return digest.hexdigest()
 
     def drawn(self, most: int = DRAWN) -> np.ndarray:
-        """A fixed draw of images from all over it."""
-        return self[_some(self, most)]
+        """A fixed draw of images from all over it, of no more than SHOWN_BYTES."""
+        return self[_some(self, max(1, min(most, SHOWN_BYTES // self.image_bytes)))]
 
 
 def _some(images: Stream, most: int) -> np.ndarray:
@@ -96,9 +96,14 @@ def _some(images: Stream, most: int) -> np.ndarray:
     return np.sort(randomness.some_rows(len(images), most))
 
 
+def shown_count(images: Stream) -> int:
+    """How many images figures and latent metrics are made of."""
+    return min(len(images), max(1, min(SHOWN, SHOWN_BYTES // images.image_bytes)))
+
+
 def shown_rows(images: Stream) -> np.ndarray:
-    """Rows of the fixed draw that figures and latent metrics are made of."""
-    return _some(images, max(1, min(SHOWN, SHOWN_BYTES // images.image_bytes)))
+    """Rows of the fixed draw of so many images."""
+    return _some(images, shown_count(images))
 
 
 class Rows(Stream):
@@ -143,8 +148,12 @@ class Rows(Stream):
             if not len(run):
                 continue
             begin, end = run[0], run[-1] + 1
-            if os.preadv(self._file, [found[begin:end].data], self._first + rows[begin] * size) != (end - begin) * size:
-                raise InputError(f"dataset: {one_line(self.where, 200)} has become shorter while it was read")
+            held, place = found[begin:end].reshape(-1).data, self._first + int(rows[begin]) * size
+            while held:  # the system may give a part
+                count = os.preadv(self._file, [held], place)
+                if not count:
+                    raise InputError(f"dataset: {one_line(self.where, 200)} has become shorter while it was read")
+                held, place = held[count:], place + count
 
     def identity(self) -> str:
         return str(self._size)
@@ -162,7 +171,15 @@ class Files(Stream):
         return self._shape
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        return decode_all([self._paths[row] for row in rows], self._kind)
+        paths = [self._paths[row] for row in rows]
+        try:
+            return decode_all(paths, self._kind).reshape(-1, *self.shape[1:])
+        except ValueError:  # which says no name
+            for path in paths:
+                shape = decode(str(path), self._kind).shape
+                if shape != self.shape[1:]:
+                    raise unreadable(path, f"it is {shape} now, and was {self.shape[1:]}") from None
+            raise
 
     def identity(self) -> str:
         names = "\n".join(f"{path.relative_to(self._folder)} {path.stat().st_size}" for path in self._paths)

@@ -69,6 +69,8 @@ def evaluate(
         "latents": descriptors.describe(*posterior, own, images, config.entry.standard_prior),
         "samples": samples,
     }
+    if checkpoint.terms is not None:  # the weights are of a later step than the epoch's last
+        found["steps_of_the_next_epoch"] = len(checkpoint.terms.total)
     if len(images) < len(all_of_it.images):
         found["drawn"] = len(images)
     if config.data.binarization == "none":

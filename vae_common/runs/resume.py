@@ -41,8 +41,8 @@ def resumed_config(point: Checkpoint, data: DataConfig, **changes: Any) -> Confi
     has."""
     given = {name: value for name, value in changes.items() if value is not None}
     training = dataclasses.replace(point.config.training, **given)
-    if training.epochs < point.epoch:
-        raise InputError(
-            f"epochs: received {training.epochs}, but the run has finished {point.epoch}; expected at least that"
-        )
+    begun = point.epoch + (point.terms is not None)
+    if training.epochs < begun:
+        how = "is in epoch" if point.terms is not None else "has finished"
+        raise InputError(f"epochs: received {training.epochs}, but the run {how} {begun}; expected at least that")
     return dataclasses.replace(point.config, training=training, data=data)

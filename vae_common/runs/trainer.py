@@ -292,7 +292,8 @@ class _Training:
         """Writes the checkpoint within an epoch, where enough of its steps have gone by."""
         if done < self.steps and done - self.saved_within >= self.checkpoint_steps > 0:
             found, arrays = terms(), self.half.state_to_arrays(state)
-            if all(np.isfinite(values).all() for values in found.named().values()):  # else the epoch's end says which
+            held = [*found.named().values(), *(array for array in arrays.values() if array.dtype.kind == "f")]
+            if all(np.isfinite(values).all() for values in held):  # else the epoch's end says what is lost
                 self.saved_within = done
                 with stopping.BUSY:
                     if writes(self.half):
