@@ -46,6 +46,8 @@ NAMES = {
 """What the loader takes, and under which names files have it: this project's, Keras's, MedMNIST's."""
 NEEDED = ("train_images", "test_images")
 _HELD_OUT_DIGITS = 297
+AT_ONCE = 10_000
+"""Records that labels are read from at once."""
 UNREADABLE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, TypeError, AttributeError, KeyError,
     NotImplementedError, RuntimeError, SyntaxError, tokenize.TokenError, OverflowError, MemoryError,
@@ -319,8 +321,10 @@ def stream_tfds(name: str, data_dir: Path, manual_dir: str | None, progress: boo
                 arrays[f"{split}_images"] = streams.Records(source, f"{builder.info.full_name} {split}", shape)
                 if label is not None:
                     plain = builder.as_data_source(split=split, decoders=skip)
-                    shown = _shown(plain, f"reading labels of {name} {split}", progress)
-                    arrays[f"{split}_labels"] = np.array([example[label] for example in shown], np.int64)
+                    parts = [range(i, min(i + AT_ONCE, len(plain))) for i in range(0, len(plain), AT_ONCE)]
+                    shown = _shown(parts, f"reading labels of {name} {split}", progress)
+                    labels = [example[label] for part in shown for example in plain.__getitems__(list(part))]
+                    arrays[f"{split}_labels"] = np.array(labels, np.int64)
         return _with_test(arrays, name)
 
 
