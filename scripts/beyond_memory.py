@@ -1,6 +1,6 @@
 """Trains on a set that the memory does not hold, in processes that may not hold it, beside the same images in memory.
 
-python -m scripts.beyond_memory --gigabytes 20 --output results/beyond-memory.json
+python -m scripts.beyond_memory --frameworks jax --output results/beyond-memory-jax.json
 
 A set of 64x64x3 images is generated under --folder, once. In each half the first --held gigabytes of it are trained on
 in memory and streamed, by turns, then all of it is streamed for an epoch. What streams runs in a control group of
@@ -56,6 +56,8 @@ class Arguments:
     rounds: int = 3
     """Trainings in memory and of the stream, by turns."""
     hidden: int = 64
+    block: int = 64
+    """Images that lie beside each other and are read at once, in memory in the same order."""
     frameworks: tuple[Framework, ...] = ("jax", "torch")
     folder: Path = Path("data/beyond-memory")
     """Where the set is made, and the runs."""
@@ -146,7 +148,8 @@ def _trained(command: list[str], output: Path, used: Path | None) -> Training:
 
 def measure(framework: str, arguments: Arguments, part: Path, whole: Path) -> dict[str, Any]:
     """What a half did in memory and streamed, and of the whole set."""
-    flags, runs = ["--hidden", str(arguments.hidden), "--latent-dim", "16"], arguments.folder / "runs"
+    flags = ["--hidden", str(arguments.hidden), "--latent-dim", "16", "--block", str(arguments.block)]
+    runs = arguments.folder / "runs"
     found: dict[str, list[Training]] = {"in memory": [], "streamed": []}
     for _ in range(arguments.rounds):
         for way, trainings in found.items():
@@ -175,6 +178,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         "machine": f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} after",
         "images": dict(zip(("held", "whole"), counts)),
         "image_shape": SHAPE,
+        "block": arguments.block,
         "limit_bytes": arguments.limit << 20,
         "page_cache": "dropped before each training",
         "halves": found,
