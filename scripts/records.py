@@ -36,6 +36,7 @@ SHOWS = {
     "convolution-floor.json": "steps of convolutional and residual models over their convolutions alone",
     "beyond-memory-jax.json": "20 GB streamed in a process of 2 GiB, and the same images in memory",
     "beyond-memory-torch.json": "the same of the PyTorch half",
+    "beyond-memory-wide.json": "half a gigabyte of it, a wider network",
     "scaling.json": "steps and collectives of 1, 2 and 4 processes; a prediction for many accelerators",
     "step-memory.json": "memory of a step: rematerialised, and shared by two processes",
     "tpu_compile.json": "step and epoch for TPU v5e, compiled and not run",

@@ -2,9 +2,10 @@
 
 python -m scripts.scaling --output results/scaling.json
 
-Worlds of some sizes train the same network on the same global batch, one thread a process. `seconds` is a step in the
-median epoch; `collectives` is what a step says to the other processes: from XLA's program in JAX, from PyTorch's
-profiler in PyTorch. The processes share this machine's cores, so these are costs and no speedup.
+Worlds of some sizes train the same network on the same global batch. `seconds` is of a step in the median epoch;
+`collectives` is what a step says to the other processes: from XLA's program in JAX, from PyTorch's profiler in PyTorch.
+PyTorch's processes have a thread each, XLA's as many as there are cores. They share this machine's cores, so these are
+costs and no speedup.
 
 The prediction is arithmetic on counts, and nothing was run: of the step that XLA compiles for 2x2 TPU v5e chips
 (results/tpu_compile.json, 2,048 images a chip, float32, the batch shared) each chip's roofline, and its all-reduce at
@@ -116,7 +117,7 @@ def of_world(framework: str, sharding: str, size: int, arguments: Arguments) -> 
     started = []
     for rank in range(size):
         own = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-        own |= {"OMP_NUM_THREADS": 1, "OMP_WAIT_POLICY": "PASSIVE", "NPROC": 1}
+        own |= {"OMP_NUM_THREADS": 1, "OMP_WAIT_POLICY": "PASSIVE"}
         environment = os.environ | {name: str(value) for name, value in own.items()}
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
     outputs = [process.communicate()[0] for process in started]
