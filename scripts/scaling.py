@@ -116,9 +116,8 @@ def of_world(framework: str, sharding: str, size: int, arguments: Arguments) -> 
     command = [sys.executable, "-m", "scripts.scaling", "--one", framework, sharding, *flags]
     started = []
     for rank in range(size):
-        own = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-        own |= {"OMP_NUM_THREADS": 1, "OMP_WAIT_POLICY": "PASSIVE"}
-        environment = os.environ | {name: str(value) for name, value in own.items()}
+        environment = os.environ | worlds.of_this_machine(rank, size, port)
+        environment |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
     outputs = [process.communicate()[0] for process in started]
     for process in started:

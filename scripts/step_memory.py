@@ -109,8 +109,7 @@ def of_processes(case: str, framework: str, way: str) -> dict[str, float]:
     command = [sys.executable, "-m", "scripts.step_memory", "--one", case, framework, way]
     started = []
     for rank in range(count):
-        own = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-        environment = os.environ | {name: str(value) for name, value in own.items()}
+        environment = os.environ | worlds.of_this_machine(rank, count, port)
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
     outputs = [process.communicate()[0] for process in started]
     for process in started:

@@ -48,6 +48,12 @@ class World:
         return f"process {self.rank} of {self.size}"
 
 
+def of_this_machine(rank: int, size: int, port: int) -> dict[str, str]:
+    """The variables with which a process of a world on this machine is started, as torchrun sets them."""
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
+    return {name: str(number) for name, number in numbers.items()} | {"MASTER_ADDR": "localhost"}
+
+
 def from_environment(environment: Mapping[str, str] = os.environ) -> World:
     """The world that a launcher has started this process in; one of a single process where none has.
 

@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import COMMON, HALVES, term_rows
-from vae_common.config import Config, NetworkConfig, TrainingConfig
+from vae_common.config import Config, TrainingConfig
 from vae_common.config.registry import MODELS
 from vae_common.metrics import descriptors, similarity
-
-
-def config_of(model, **changes):
-    """The model's own defaults; a ladder of two layers, not of five."""
-    network = NetworkConfig(ladder_layers=2) if model == "ladder_vae" else NetworkConfig()
-    return Config(model=model, network=network, **changes)
 
 
 def encoded(half, config, digits):
@@ -22,7 +16,7 @@ def encoded(half, config, digits):
 
 @pytest.mark.parametrize("model", COMMON)
 def test_float64(digits, model):
-    config = config_of(model, training=TrainingConfig(precision="float64", epochs=3))
+    config = Config(model=model, training=TrainingConfig(precision="float64", epochs=3))
     a, b = (encoded(half, config, digits) for half in HALVES.values())
     for x, y in zip(a, b):
         if x is not None:
@@ -31,7 +25,7 @@ def test_float64(digits, model):
 
 @pytest.mark.parametrize("model", COMMON)
 def test_float32_after_one_epoch(digits, model):
-    config = config_of(model, training=TrainingConfig(epochs=1))
+    config = Config(model=model, training=TrainingConfig(epochs=1))
     a, b = (encoded(half, config, digits) for half in HALVES.values())
     metrics = similarity.similarities(a.mean, b.mean)
     if metrics["rsa"] is None:  # a quantizer that still gives all images one code: then both give the same
@@ -43,7 +37,7 @@ def test_float32_after_one_epoch(digits, model):
     assert metrics["procrustes_disparity"] <= 0.003
     assert metrics["mutual_neighbours"] >= 0.75
     assert descriptors.active_units(a.mean) == descriptors.active_units(b.mean)
-    other = encoded(HALVES["torch"], config_of(model, seed=1, training=TrainingConfig(epochs=1)), digits)
+    other = encoded(HALVES["torch"], Config(model=model, seed=1, training=TrainingConfig(epochs=1)), digits)
     assert similarity.similarities(a.mean, other.mean)["mutual_neighbours"] < 0.75
 
 

@@ -26,8 +26,7 @@ def processes(command, count, cwd=ROOT, start=None, **variables):
     port = worlds.free_port()
     found = []
     for rank in range(count) if start is None else start:
-        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-        environment = os.environ | {name: str(value) for name, value in own.items()} | variables
+        environment = os.environ | worlds.of_this_machine(rank, count, port) | variables
         environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment, "cwd": cwd}
         found.append(subprocess.Popen([sys.executable, "-m", *command], **how))

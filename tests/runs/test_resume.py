@@ -1,14 +1,18 @@
 """A run goes on where it stopped: bit for bit in the same half, to rounding in the other."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, script, small_config, term_rows
+from tests.conftest import HALVES, ROOT, script, small_config, term_rows
 from vae_common import files
 from vae_common.config import DataConfig
+from vae_common.data import datasets
+from vae_common.data.splits import Split
 from vae_common.errors import InputError
 from vae_common.runs import checkpoints, trainer
 from vae_common.runs.folder import TRAINED_ELSEWHERE, Run
@@ -80,14 +84,24 @@ def test_the_other_half_goes_on(small, first):
 
 
 @pytest.mark.parametrize("first", HALVES)
-def test_float32_in_the_other_half(small, first, pytestconfig):
-    """C3: the first two losses within 2e-6, ten steps within 1e-4. (What is compiled quickly sums in another order.)"""
+def test_float32_in_the_other_half(first):
+    """C3: the first two losses within 2e-6, ten steps within 1e-4: as JAX compiles for users, so in another process."""
+    command = f"from tests.runs import test_resume; print(test_resume.float32_apart({first!r}))"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, cwd=ROOT, check=True)
+    found = json.loads(done.stdout)
+    assert len(found) == 10
+    assert max(found[:2]) <= 2e-6
+    assert max(found) <= 1e-4
+
+
+def float32_apart(first):
+    """How far ten float32 steps of both halves are apart, from a state that one of them trained."""
     (other,) = (name for name in HALVES if name != first)
-    config = small_config(dtype="float32")
+    digits, config = datasets.load("digits"), small_config(dtype="float32")
+    small = replace(digits, train=Split(digits.train.images[:200], digits.train.labels[:200]))
     _, start = steps(HALVES[first], config, small, [0])
     a, b = (steps(HALVES[name], config, small, [1], start)[0] for name in (first, other))
-    assert apart(a, b)[:2].max() <= (2e-6 if pytestconfig.getoption("as_released") else 4e-6)
-    assert apart(a, b).max() <= 1e-4
+    return [float(value) for value in apart(a, b)]
 
 
 def test_changing_half_every_ten_steps(small):
