@@ -366,3 +366,26 @@ def test_two_processes_read_the_same_stream_and_one_goes_on(framework, folder, t
     runs = [safetensors.numpy.load_file(tmp_path / run / "weights.safetensors") for run in ("alone", "shared")]
     for name, array in runs[0].items():
         assert difference(array, runs[1][name]) < 1e-12, name
+
+
+@pytest.mark.parametrize("framework", HALVES)
+def test_two_processes_killed_within_an_epoch_and_one_goes_on(framework, folder, tmp_path):
+    """The process that writes is killed between two batches; the other one ends, and the other half goes on alone."""
+    flags = ["--dataset", str(folder), *FLAGS, "--epochs", "2"]
+    script("train", "--framework", framework, *flags, "--output", "whole", cwd=tmp_path)
+    killed = ["tests.data.killed_within", "train", "--framework", framework, *flags]
+    first, second = processes([*killed, "--checkpoint-steps", "10", "--output", "killed"], 2, tmp_path)
+    assert first.wait(120) == -signal.SIGKILL, first.stderr.read()
+    since = time.monotonic()
+    assert second.wait(60) != 0
+    assert time.monotonic() - since < 30
+    point = Run(tmp_path / "killed").checkpoint()
+    assert point.epoch == 1
+    assert len(point.terms.total) == 30
+    (other,) = (name for name in HALVES if name != framework)
+    script("train", "--resume", "killed", "--framework", other, cwd=tmp_path)
+    whole, gone_on = (
+        safetensors.numpy.load_file(tmp_path / run / "weights.safetensors") for run in ("whole", "killed")
+    )
+    for name, array in whole.items():
+        assert difference(array, gone_on[name]) < 1e-11, name
