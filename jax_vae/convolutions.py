@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import NamedTuple
 
 import jax
 
 from .device import Array
+from .meshes import size as devices
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 Pair = tuple[int, int]
+TERMS = 4096
+"""Of a sum in a kernel's gradient on a CPU: beyond it XLA's convolutions for CPUs become several times as slow."""
 
 
 class Geometry(NamedTuple):
@@ -46,31 +50,66 @@ def _keep_operands(features: Array, kernel: Array, at: Geometry) -> tuple[Array,
 
 def _both_gradients(at: Geometry, operands: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     features, kernel = operands
-    rows, columns = (_side(features.shape[1 + i], kernel.shape[i], gradient.shape[1 + i], at, i) for i in range(2))
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    to_features = Geometry(at.spread, (rows.of_features, columns.of_features), at.strides, at.dilation)
-    to_kernel = Geometry(at.dilation, (rows.of_kernel, columns.of_kernel), at.spread, at.strides)
-    by_channel, as_kernel = features.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)
+    sides = _sides(features, kernel, gradient, at)
+    to_features = Geometry(at.spread, sides.of_features, at.strides, at.dilation)
     return (
         jax.lax.conv_general_dilated(gradient, turned, *to_features, dimension_numbers=LAYOUT),
-        jax.lax.conv_general_dilated(by_channel, as_kernel, *to_kernel, dimension_numbers=LAYOUT).transpose(1, 2, 0, 3),
+        jax.lax.platform_dependent(
+            features, gradient, cpu=partial(_in_groups, at, sides), default=partial(_kernel_gradient, at, sides)
+        ),
     )
 
 
-class _Side(NamedTuple):
-    """The padding of both gradients' convolutions along one axis."""
+def _kernel_gradient(at: Geometry, sides: _Sides, features: Array, gradient: Array) -> Array:
+    """The kernel's gradient: a convolution by what has the fewer places."""
+    if at.strides == (1, 1) and at.spread != (1, 1):  # the features; the other way round nearly all terms were zeros
+        to_kernel = Geometry(at.dilation, sides.of_features, dilation=at.spread)
+        found = _correlated(gradient, features, to_kernel)
+        return found[:, ::-1, ::-1].transpose(1, 2, 3, 0)
+    to_kernel = Geometry(at.dilation, sides.of_kernel, at.spread, at.strides)
+    return _correlated(features, gradient, to_kernel).transpose(1, 2, 0, 3)
 
-    of_features: Pair
-    of_kernel: Pair
+
+def _correlated(images: Array, by: Array, at: Geometry) -> Array:
+    """Each channel of images with each of others, summed over the batch: (channels, height, width, others)."""
+    by_channel, as_kernel = images.transpose(3, 1, 2, 0), by.transpose(1, 2, 0, 3)
+    return jax.lax.conv_general_dilated(by_channel, as_kernel, *at, dimension_numbers=LAYOUT)
 
 
-def _side(inner: int, kernel: int, outer: int, at: Geometry, axis: int) -> _Side:
-    low, _ = at.padding[axis]
-    inner, outer, reach = (
-        (count - 1) * apart + 1
-        for count, apart in ((inner, at.spread[axis]), (outer, at.strides[axis]), (kernel, at.dilation[axis]))
-    )
-    return _Side((reach - low - 1, inner + low - outer), (low, outer + reach - 1 - inner - low))
+def _in_groups(at: Geometry, sides: _Sides, features: Array, gradient: Array) -> Array:
+    """The kernel's gradient on a CPU: sums of so many terms are slow there, several of fewer are not."""
+    batch = len(features)
+    places = math.prod(min(features.shape[1:3], gradient.shape[1:3]))
+    group = max(size for size in range(1, batch + 1) if batch % size == 0 and size * places <= max(TERMS, places))
+    if group == batch or devices() > 1:  # of several devices each has its part already
+        return _kernel_gradient(at, sides, features, gradient)
+    parts = [array.reshape(-1, group, *array.shape[1:]) for array in (features, gradient)]
+    gradients = jax.lax.map(lambda pair: _kernel_gradient(at, sides, *pair), tuple(parts))
+    return gradients.sum(0)
+
+
+class _Sides(NamedTuple):
+    """The padding of both gradients' convolutions, by height and width."""
+
+    of_features: tuple[Pair, Pair]
+    of_kernel: tuple[Pair, Pair]
+
+
+def _sides(features: Array, kernel: Array, gradient: Array, at: Geometry) -> _Sides:
+    found = []
+    for axis, (low, _) in enumerate(at.padding):
+        inner, outer, reach = (
+            (count - 1) * apart + 1
+            for count, apart in (
+                (features.shape[1 + axis], at.spread[axis]),
+                (gradient.shape[1 + axis], at.strides[axis]),
+                (kernel.shape[axis], at.dilation[axis]),
+            )
+        )
+        found.append(((reach - low - 1, inner + low - outer), (low, outer + reach - 1 - inner - low)))
+    rows, columns = found
+    return _Sides((rows[0], columns[0]), (rows[1], columns[1]))
 
 
 convolved.defvjp(_keep_operands, _both_gradients)
