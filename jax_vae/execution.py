@@ -11,6 +11,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
+from vae_common.config import Config
 from vae_common.contracts import Terms, map_arrays
 from vae_common.data.batches import require_epoch
 from vae_common.randomness import Draws
@@ -53,7 +54,7 @@ def compile_epoch(state: State, images: Array, draws: Draws, labels: Array | Non
         return train_epoch  # its step is compiled where it is first called
     arithmetic = state.config.training.precision
     with precision(arithmetic):
-        compiled = program.lower(state, images, draws, *given).compile(compiler_options=_options(state))
+        compiled = program.lower(state, images, draws, *given).compile(compiler_options=compiler_options(state.config))
 
     def run(*arguments):
         with precision(arithmetic):
@@ -63,9 +64,9 @@ def compile_epoch(state: State, images: Array, draws: Draws, labels: Array | Non
     return run
 
 
-def _options(state):
+def compiler_options(config: Config) -> dict[str, str | bool]:
     """On a CPU: copy insertion that sees that weights are read before Adam writes them; 2 to 4 % of a step."""
-    on_cpu = device_for(state.config).platform == "cpu"
+    on_cpu = device_for(config).platform == "cpu"
     return {"xla_cpu_copy_insertion_use_region_analysis": True} if on_cpu else {}
 
 

@@ -6,6 +6,7 @@ Every function gives callables that run that many times and wait for the result.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -17,8 +18,8 @@ from vae_common.backend import Repeated
 from vae_common.config import Config
 
 from .batches import draws_at, epoch_draws, place_images, prepare_images
-from .device import device_for, precision, synchronize, to_device
-from .execution import batch_step
+from .device import Array, device_for, precision, synchronize, to_device
+from .execution import batch_step, compiler_options
 from .objectives import batch_loss
 from .optimizers import adam
 from .state import create_state, update_count
@@ -30,30 +31,15 @@ def matrix_products(config: Config, products: Sequence[tuple[int, int, bool]]) -
 
     Each of `products` is a layer's inputs, its outputs, and whether the backward pass needs the gradient of its inputs.
     """
-    rng, device, batch = np.random.default_rng(0), device_for(config), config.training.batch_size
-    dtype = config.training.product_dtype or config.training.dtype
-    operands, needs = [], []
+    operands, weights, needs = _operands(config, products)
     with precision(config.training.precision):
-        for inputs, outputs, needed in products:
-            shapes = ((batch, inputs), (inputs, outputs), (batch, outputs))
-            x, weight, gradient = (to_device(rng.random(s, np.float32), device).astype(dtype) for s in shapes)
-            operands.append((x, weight, gradient))
-            needs.append(needed)
+        first = operands, _forward(operands, weights), _backward(operands, weights, needs)
 
-    @jax.jit
-    def multiplied(operands):
-        return [
-            (x @ weight, x.T @ gradient, gradient @ weight.T if needed else None)
-            for (x, weight, gradient), needed in zip(operands, needs)
-        ]
+    def step(carry, place):
+        operands = _touched(carry[0], place)
+        return (operands, _forward(operands, weights), _backward(operands, weights, needs)), None
 
-    def run(repeats: int) -> None:
-        with precision(config.training.precision):
-            for _ in range(repeats):
-                last = multiplied(operands)
-            synchronize(last)
-
-    return run
+    return _in_a_scan(config, step, first)
 
 
 def adam_updates(config: Config) -> Repeated:
@@ -78,6 +64,28 @@ def adam_updates(config: Config) -> Repeated:
             synchronize(parts)
 
     return run
+
+
+def products_and_adam(config: Config, products: Sequence[tuple[int, int, bool]]) -> Repeated:
+    """A step's products, forward and then backward, and Adam's update by the gradients that they made, in turn.
+
+    What a step of these layers cannot do without, with caches as they are in one; takes what `matrix_products` takes.
+    """
+    config = replace(config, training=replace(config.training, learning_rate=_HARDLY))
+    operands, weights, needs = _operands(config, products)
+    with precision(config.training.precision):
+        results, back = _forward(operands, weights), _backward(operands, weights, needs)[1]
+        first = weights, adam(config).init(weights), operands, results, back
+
+    def step(carry, place):
+        weights, optimizer, operands, *_ = carry
+        operands = _touched(operands, place)
+        results = _forward(operands, weights)
+        gradients, back = _backward(operands, weights, needs)
+        updates, optimizer = adam(config).update(gradients, optimizer, weights)
+        return (optax.apply_updates(weights, updates), optimizer, operands, results, back), None
+
+    return _in_a_scan(config, step, first)
 
 
 def streaming(config: Config, count: int) -> Repeated:
@@ -133,3 +141,59 @@ def counted_flops(config: Config) -> float:
     draws = draws_at(epoch_draws(config, 0, count), 0)
     with precision(config.training.precision):
         return jax.jit(batch_step).lower(create_state(config), shape, draws).compile().cost_analysis()["flops"]  # type: ignore
+
+
+_HARDLY = 1e-30
+"""A learning rate at which weights stay as they are."""
+
+
+def _operands(config, products):
+    """Of each product features and gradient, its weights, and whether the features' gradient is needed."""
+    rng, device, batch = np.random.default_rng(0), device_for(config), config.training.batch_size
+    dtype = config.training.product_dtype or config.training.dtype
+    operands, weights = [], []
+    with precision(config.training.precision):
+        for inputs, outputs, _ in products:
+            shapes = ((batch, inputs), (batch, outputs))
+            operands.append(tuple(to_device(rng.random(shape, np.float32), device).astype(dtype) for shape in shapes))
+            weights.append(to_device(rng.random((inputs, outputs), np.float32), device).astype(config.training.dtype))
+    return operands, weights, [needed for *_, needed in products]
+
+
+def _touched(operands, place):
+    """The same with another first number: what does not change in a loop is computed once."""
+    return jax.tree.map(lambda array: array.at[0, 0].set(place.astype(array.dtype)), operands)
+
+
+def _forward(operands, weights):
+    return [x @ weight.astype(x.dtype) for (x, _), weight in zip(operands, weights)]
+
+
+def _backward(operands, weights, needs):
+    """The gradients of weights and, where needed, of features, the last layer's first."""
+    gradients: list[Array] = []
+    back = []
+    for (x, gradient), weight, needed in reversed([*zip(operands, weights, needs)]):
+        gradients.insert(0, (x.T @ gradient).astype(weight.dtype))
+        back.append(gradient @ weight.astype(x.dtype).T if needed else None)
+    return gradients, back
+
+
+def _in_a_scan(config, step, first):
+    """Runs a scan's body that many times, as an epoch runs its steps."""
+
+    @partial(jax.jit, donate_argnums=0, static_argnums=1)
+    def steps(carry, repeats):
+        return jax.lax.scan(step, carry, jnp.arange(repeats))[0]
+
+    carry, programs = first, {}
+
+    def run(repeats: int) -> None:
+        nonlocal carry
+        with precision(config.training.precision):
+            if repeats not in programs:
+                programs[repeats] = steps.lower(carry, repeats).compile(compiler_options=compiler_options(config))
+            carry = programs[repeats](carry)
+            synchronize(carry)
+
+    return run

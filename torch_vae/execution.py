@@ -89,7 +89,9 @@ def _gradient_function(state):
 
     def eager(state, images, draw, labels):
         draw = made(state.config, draw)
-        batch = prepare_images(images[draw.order], draw.thresholds, getattr(torch, state.config.training.dtype))
+        batch = prepare_images(
+            images.index_select(0, draw.order), draw.thresholds, getattr(torch, state.config.training.dtype)
+        )
         return batch_gradients(state, batch, draw.noise, None if labels is None else labels[draw.order])
 
     return eager
@@ -108,7 +110,7 @@ class _Loss(torch.nn.Module):
 
 def _batch_gradients(parameters, loss, config, images, draw, labels, step):
     draw = made(config, draw)
-    batch = prepare_images(images[draw.order], draw.thresholds, getattr(torch, config.training.dtype))
+    batch = prepare_images(images.index_select(0, draw.order), draw.thresholds, getattr(torch, config.training.dtype))
     arguments = config, batch, draw.noise, None if labels is None else labels[draw.order], step
 
     def of_parameters(parameters):

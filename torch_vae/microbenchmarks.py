@@ -6,6 +6,7 @@ Every function gives callables that run that many times and wait for the result.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ from vae_common.backend import Repeated
 from vae_common.config import Config
 
 from .batches import draws_at, epoch_draws, place_images, prepare_images
-from .device import device_for, precision, synchronize, to_device
+from .device import Array, device_for, precision, synchronize, to_device
 from .objectives import batch_loss
+from .optimizers import adam
 from .state import create_state, update_count
 from .step import batch_gradients
 
@@ -26,21 +28,13 @@ def matrix_products(config: Config, products: Sequence[tuple[int, int, bool]]) -
 
     Each of `products` is a layer's inputs, its outputs, and whether the backward pass needs the gradient of its inputs.
     """
-    rng, device, batch = np.random.default_rng(0), device_for(config), config.training.batch_size
-    dtype = getattr(torch, config.training.product_dtype or config.training.dtype)
-    operands = []
-    for inputs, outputs, needed in products:
-        shapes = ((batch, inputs), (outputs, inputs), (batch, outputs))
-        x, weight, gradient = (to_device(rng.random(s, np.float32), device).to(dtype) for s in shapes)
-        operands.append((x, weight, gradient, needed))
+    operands, weights, needs = _operands(config, products)
 
     @torch.no_grad()
     def run(repeats: int) -> None:
         with precision(config.training.precision):
             for _ in range(repeats):
-                for x, weight, gradient, needed in operands:
-                    last = [x @ weight.T, gradient.T @ x]
-                    last += [gradient @ weight] if needed else []
+                _, last = _forward(operands, weights), _backward(operands, weights, needs)
             synchronize(last)
 
     return run
@@ -49,13 +43,34 @@ def matrix_products(config: Config, products: Sequence[tuple[int, int, bool]]) -
 def adam_updates(config: Config) -> Repeated:
     """Adam's update alone, over the model's parameters."""
     state = create_state(config)
-    for parameter in state.model.parameters():
-        parameter.grad = torch.full_like(parameter, 1e-3)
+    gradients = [torch.full_like(parameter, 1e-3) for parameter in state.model.parameters()]
 
     def run(repeats: int) -> None:
         for _ in range(repeats):
-            state.optimizer.step()
+            state.optimizer.step(gradients)
         synchronize(state)
+
+    return run
+
+
+def products_and_adam(config: Config, products: Sequence[tuple[int, int, bool]]) -> Repeated:
+    """A step's products, forward and then backward, and Adam's update by the gradients that they made, in turn.
+
+    What a step of these layers cannot do without, with caches as they are in one; takes what `matrix_products` takes.
+    """
+    config = replace(config, training=replace(config.training, learning_rate=_HARDLY))
+    operands, weights, needs = _operands(config, products)
+    layers = torch.nn.ParameterList(weights)
+    optimizer = adam(layers, config)
+
+    @torch.no_grad()
+    def run(repeats: int) -> None:
+        with precision(config.training.precision):
+            for _ in range(repeats):
+                _ = _forward(operands, weights)
+                gradients, _ = _backward(operands, weights, needs)
+                optimizer.step(gradients)
+            synchronize(layers)
 
     return run
 
@@ -81,7 +96,7 @@ def step_parts(config: Config) -> dict[str, Repeated]:
     state, draws = create_state(config), epoch_draws(config, 0, count)
 
     def gather(state, images, draws):
-        return prepare_images(images[draws.order[0]], None, getattr(torch, config.training.dtype))
+        return prepare_images(images.index_select(0, draws.order[0]), None, getattr(torch, config.training.dtype))
 
     def forward(state, images, draws):
         return batch_loss(state.model, config, gather(state, images, draws), draws.noise[0], None, update_count(state))
@@ -109,5 +124,36 @@ def counted_flops(config: Config) -> float:
     state, draw = create_state(config), draws_at(epoch_draws(config, 0, count), 0)
     dtype = getattr(torch, config.training.dtype)
     with precision(config.training.precision), FlopCounterMode(display=False) as counter:
-        batch_gradients(state, prepare_images(images[draw.order], draw.thresholds, dtype), draw.noise)
+        batch_gradients(state, prepare_images(images.index_select(0, draw.order), draw.thresholds, dtype), draw.noise)
     return float(counter.get_total_flops())
+
+
+_HARDLY = 1e-30
+"""A learning rate at which weights stay as they are."""
+
+
+def _operands(config, products):
+    """Of each product features and gradient, its weights, and whether the features' gradient is needed."""
+    rng, device, batch = np.random.default_rng(0), device_for(config), config.training.batch_size
+    dtype = getattr(torch, config.training.product_dtype or config.training.dtype)
+    operands, weights = [], []
+    for inputs, outputs, _ in products:
+        shapes = ((batch, inputs), (batch, outputs))
+        operands.append(tuple(to_device(rng.random(shape, np.float32), device).to(dtype) for shape in shapes))
+        weight = to_device(rng.random((outputs, inputs), np.float32), device)
+        weights.append(torch.nn.Parameter(weight.to(getattr(torch, config.training.dtype))))
+    return operands, weights, [needed for *_, needed in products]
+
+
+def _forward(operands, weights):
+    return [x @ weight.to(x.dtype).T for (x, _), weight in zip(operands, weights)]
+
+
+def _backward(operands, weights, needs):
+    """The gradients of weights and, where needed, of features, the last layer's first."""
+    gradients: list[Array] = []
+    back = []
+    for (x, gradient), weight, needed in reversed([*zip(operands, weights, needs)]):
+        gradients.insert(0, (gradient.T @ x).to(weight.dtype))
+        back.append(gradient @ weight.to(x.dtype) if needed else None)
+    return gradients, back

@@ -73,6 +73,8 @@ def deconvolve(features: Array, layer: Any, products: str | None) -> Array:
 
 def enlarged(features: Array, height: int, width: int) -> Array:
     """Features (batch, height, width, channels) with zeros below and to the right, up to that size."""
+    if features.shape[1:3] == (height, width):  # else `pad` copies them all the same
+        return features
     return F.pad(features, (0, 0, 0, width - features.shape[2], 0, height - features.shape[1]))
 
 

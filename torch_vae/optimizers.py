@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.optim.adam import adam as fused_adam
 
 from vae_common.config import Config
 
@@ -13,24 +15,53 @@ from .device import Array, execution_for
 from .engines import whole
 
 
-def adam(model: torch.nn.Module, config: Config) -> torch.optim.Optimizer:
-    """Adam with the config's settings; its state holds `step`, `exp_avg` and `exp_avg_sq`, made now and not later."""
-    settings = config.optimizer
-    optimizer = torch.optim.Adam(
-        model.parameters(),
-        config.training.learning_rate,
-        (settings.beta1, settings.beta2),
-        settings.eps,
-        fused=True,
-        capturable=execution_for(config) == "graph",  # a CUDA graph needs its step count on the device
-    )
-    for parameter in model.parameters():
-        optimizer.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter, requires_grad=False),
-            "exp_avg_sq": torch.full_like(parameter, settings.second_moment_start, requires_grad=False),
+class Adam:
+    """Adam with the config's settings; its state holds `step`, `exp_avg` and `exp_avg_sq`, made now and not later.
+
+    By PyTorch's fused function: its class imports PyTorch's compiler, for a second, and loses time at each step.
+    """
+
+    def __init__(self, model: torch.nn.Module, config: Config):
+        self.config = config
+        self.parameters: list[Array] = list(model.parameters())
+        self.state: dict[Array, dict[str, Array]] = {
+            parameter: {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+                "exp_avg_sq": torch.full_like(parameter, config.optimizer.second_moment_start, requires_grad=False),
+            }
+            for parameter in self.parameters
         }
-    return optimizer
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Array]) -> None:
+        """One update, in place, by the parameters' gradients, which are contiguous."""
+        settings, held = self.config.optimizer, [self.state[parameter] for parameter in self.parameters]
+        first, second, steps = ([of[name] for of in held] for name in ("exp_avg", "exp_avg_sq", "step"))
+        rate = learning_rate(self.config, steps[0])
+        in_graph = execution_for(self.config) == "graph"  # a CUDA graph needs count and rate on the device
+        fused_adam(
+            self.parameters,
+            list(gradients),
+            first,
+            second,
+            [],
+            steps,
+            fused=True,
+            capturable=in_graph,
+            amsgrad=False,
+            beta1=settings.beta1,
+            beta2=settings.beta2,
+            lr=rate if in_graph else float(rate),
+            weight_decay=0.0,
+            eps=settings.eps,
+            maximize=False,
+        )
+
+
+def adam(model: torch.nn.Module, config: Config) -> Adam:
+    """Adam over a model's parameters, before its first step."""
+    return Adam(model, config)
 
 
 def learning_rate(config: Config, step: Array) -> Any:

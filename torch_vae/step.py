@@ -22,7 +22,7 @@ from .distributed import split
 from .engines import as_parameter, engine, whole
 from .models import empty_model
 from .objectives import batch_loss
-from .optimizers import averaged, clipped, followed, learning_rate
+from .optimizers import averaged, clipped, followed
 from .parameters import load_arrays, set_apart
 from .state import State, update_count
 
@@ -91,12 +91,7 @@ def updated(state: State, gradients: Any) -> State:
     gradients, changes = set_apart(gradients, state.config.followers)
     clip = partial(clipped, state.config)
     gradients = torch.func.vmap(clip)(gradients) if state.seeds else clip(gradients)
-    for name, parameter in state.model.named_parameters():
-        parameter.grad = gradients[name].detach().contiguous()  # fused Adam takes them as if their strides were equal
-    rate = learning_rate(state.config, update_count(state))
-    (group,) = state.optimizer.param_groups
-    group["lr"] = float(rate) if not group["capturable"] else rate
-    state.optimizer.step()
+    state.optimizer.step([gradients[name].detach().contiguous() for name, _ in state.model.named_parameters()])
     followed(state.model, changes)
     average = None if state.average is None else averaged(state.config, state.average, state.model)
     return replace(state, average=average)

@@ -45,12 +45,17 @@ def torch_adam(
     """A replacement of `torch_vae.optimizers.adam`; its state is PyTorch's."""
     import torch
 
-    class Faulty(torch.optim.Optimizer):
+    class Faulty:
+        def __init__(self, model, config):
+            self.rate, self.parameters, self.state = config.training.learning_rate, list(model.parameters()), {}
+            for parameter in self.parameters:
+                zeros = {k: torch.zeros_like(parameter, requires_grad=False) for k in ("exp_avg", "exp_avg_sq")}
+                self.state[parameter] = zeros | {"step": torch.tensor(0.0)}
+
         @torch.no_grad()
-        def step(self):
-            for parameter in self.param_groups[0]["params"]:
+        def step(self, gradients):
+            for parameter, gradient in zip(self.parameters, gradients):
                 state = self.state[parameter]
-                gradient = parameter.grad
                 state["step"] = state["step"] + 1
                 state["exp_avg"] = beta1 * state["exp_avg"] + (1 - beta1) * gradient
                 state["exp_avg_sq"] = beta2 * state["exp_avg_sq"] + (1 - beta2) * gradient**2
@@ -60,13 +65,6 @@ def torch_adam(
                 if decays and t > 2000:
                     m = 0.1 * m
                 denominator = (v + eps).sqrt() if eps_inside else v.sqrt() + eps
-                parameter -= self.param_groups[0]["lr"] * rate_scale * (m / denominator + decay * parameter)
+                parameter -= self.rate * rate_scale * (m / denominator + decay * parameter)
 
-    def make(model, config):
-        made = Faulty(list(model.parameters()), {"lr": config.training.learning_rate, "capturable": False})
-        for parameter in model.parameters():
-            zeros = {k: torch.zeros_like(parameter, requires_grad=False) for k in ("exp_avg", "exp_avg_sq")}
-            made.state[parameter] = zeros | {"step": torch.tensor(0.0)}
-        return made
-
-    return make
+    return Faulty

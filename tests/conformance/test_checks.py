@@ -75,12 +75,14 @@ def test_lockstep_says_where_the_halves_part(monkeypatch):
 
         def __new__(cls, model, config):
             optimizer = original(model, config)
-            step = optimizer.step
+            longer = replace(
+                config, training=replace(config.training, learning_rate=1.01 * config.training.learning_rate)
+            )
 
-            def late():
-                count = next((s["step"] for s in optimizer.state.values()), 0)
-                optimizer.param_groups[0]["lr"] = config.training.learning_rate * (1.01 if count >= 4 else 1)
-                step()
+            def late(gradients):
+                count = next(iter(optimizer.state.values()))["step"]
+                optimizer.config = longer if count >= 4 else config
+                type(optimizer).step(optimizer, gradients)
 
             optimizer.step = late
             return optimizer

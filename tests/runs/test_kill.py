@@ -21,7 +21,7 @@ from vae_common.runs.folder import Run
 
 half, root = importlib.import_module(sys.argv[1] + "_vae"), pathlib.Path(sys.argv[2])
 if sys.argv[1] == "torch":
-    import torch, torch._dynamo  # which every optimizer imports, slowly; here once for all forks
+    import torch
     torch.set_num_threads(1)  # a fork of a process with a thread pool hangs; JAX has not started its own yet
 config = small_config()
 config = replace(config, training=replace(config.training, epochs=25))

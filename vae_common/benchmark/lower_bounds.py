@@ -32,25 +32,13 @@ def bounds(half: Half, others: Callable[[], Halves], config: Config, elements: i
     found = [Bound("products", "numpy", _numpy_products(config))] if same else []
     for name, other in (others() if same else {"own": half}).items():
         measured = load_microbenchmarks(other)
-        products, adam = measured.matrix_products(eager, costs.products(config)), measured.adam_updates(eager)
         found += [
-            Bound("products", name, products),
-            Bound("adam", name, adam),
-            Bound("turns", name, _in_turn(products, adam, on_cpu)),
+            Bound("products", name, measured.matrix_products(eager, costs.products(config))),
+            Bound("adam", name, measured.adam_updates(eager)),
+            Bound("turns", name, measured.products_and_adam(eager, costs.products(config))),
             Bound("streaming", name, measured.streaming(eager, elements)),
         ]
     return found
-
-
-def _in_turn(products: Repeated, adam: Repeated, on_cpu: bool) -> Repeated:
-    """Products, then Adam, as often as there are steps: on a CPU in turn, so that caches are as in a step."""
-
-    def run(repeats: int) -> None:
-        for part in [repeats] if not on_cpu else [1] * repeats:
-            products(part)
-            adam(part)
-
-    return run
 
 
 def _numpy_products(config: Config) -> Repeated:
