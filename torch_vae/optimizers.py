@@ -15,53 +15,9 @@ from .device import Array, execution_for
 from .engines import whole
 
 
-class Adam:
-    """Adam with the config's settings; its state holds `step`, `exp_avg` and `exp_avg_sq`, made now and not later.
-
-    By PyTorch's fused function: its class imports PyTorch's compiler, for a second, and loses time at each step.
-    """
-
-    def __init__(self, model: torch.nn.Module, config: Config):
-        self.config = config
-        self.parameters: list[Array] = list(model.parameters())
-        self.state: dict[Array, dict[str, Array]] = {
-            parameter: {
-                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter, requires_grad=False),
-                "exp_avg_sq": torch.full_like(parameter, config.optimizer.second_moment_start, requires_grad=False),
-            }
-            for parameter in self.parameters
-        }
-
-    @torch.no_grad()
-    def step(self, gradients: Sequence[Array]) -> None:
-        """One update, in place, by the parameters' gradients, which are contiguous."""
-        settings, held = self.config.optimizer, [self.state[parameter] for parameter in self.parameters]
-        first, second, steps = ([of[name] for of in held] for name in ("exp_avg", "exp_avg_sq", "step"))
-        rate = learning_rate(self.config, steps[0])
-        in_graph = execution_for(self.config) == "graph"  # a CUDA graph needs count and rate on the device
-        fused_adam(
-            self.parameters,
-            list(gradients),
-            first,
-            second,
-            [],
-            steps,
-            fused=True,
-            capturable=in_graph,
-            amsgrad=False,
-            beta1=settings.beta1,
-            beta2=settings.beta2,
-            lr=rate if in_graph else float(rate),
-            weight_decay=0.0,
-            eps=settings.eps,
-            maximize=False,
-        )
-
-
-def adam(model: torch.nn.Module, config: Config) -> Adam:
-    """Adam over a model's parameters, before its first step."""
-    return Adam(model, config)
+def adam(model: torch.nn.Module, config: Config) -> _Adam:
+    """Adam with the config's settings, before its first step."""
+    return _Adam(model, config)
 
 
 def learning_rate(config: Config, step: Array) -> Any:
@@ -105,3 +61,47 @@ def averaged(config: Config, average: Any, model: Any) -> Any:
     for old, new in zip(average.parameters(), model.parameters()):
         old.mul_(decay).add_((1 - decay) * new)
     return average
+
+
+class _Adam:
+    """Adam with the config's settings; its state holds `step`, `exp_avg` and `exp_avg_sq`, made now and not later.
+
+    By PyTorch's fused function: its class imports PyTorch's compiler, for a second, and loses time at each step.
+    """
+
+    def __init__(self, model: torch.nn.Module, config: Config):
+        self.config = config
+        self.parameters: list[Array] = list(model.parameters())
+        self.state: dict[Array, dict[str, Array]] = {
+            parameter: {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+                "exp_avg_sq": torch.full_like(parameter, config.optimizer.second_moment_start, requires_grad=False),
+            }
+            for parameter in self.parameters
+        }
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Array]) -> None:
+        """One update, in place, by the parameters' gradients, which are contiguous."""
+        settings, held = self.config.optimizer, [self.state[parameter] for parameter in self.parameters]
+        first, second, steps = ([of[name] for of in held] for name in ("exp_avg", "exp_avg_sq", "step"))
+        rate = learning_rate(self.config, steps[0])
+        in_graph = execution_for(self.config) == "graph"  # a CUDA graph needs count and rate on the device
+        fused_adam(
+            self.parameters,
+            list(gradients),
+            first,
+            second,
+            [],
+            steps,
+            fused=True,
+            capturable=in_graph,
+            amsgrad=False,
+            beta1=settings.beta1,
+            beta2=settings.beta2,
+            lr=rate if in_graph else float(rate),
+            weight_decay=0.0,
+            eps=settings.eps,
+            maximize=False,
+        )
