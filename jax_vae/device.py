@@ -168,11 +168,12 @@ def environment(name: str = "auto") -> dict[str, str]:
     import optax
 
     device = select_device(name)
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     flags = {name: os.environ[name] for name in sorted(os.environ) if name == "XLA_FLAGS" or name.startswith("JAX_")}
     return {
         "framework": f"jax {jax.__version__}, flax {flax.__version__}, optax {optax.__version__}",
         "versions": f"python {platform.python_version()}, numpy {np.__version__}, jaxlib {jaxlib.__version__}",
         "flags": " ".join(f"{name}={value}" for name, value in flags.items()),
         "device": f"{device.platform}: {device.device_kind}",
-        "threads": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "threads": os.environ.get("NPROC") or str(processors),
     }

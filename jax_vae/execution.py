@@ -11,12 +11,12 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from vae_common.config import Config
 from vae_common.contracts import Terms, map_arrays
 from vae_common.data.batches import require_epoch
 from vae_common.randomness import Draws
 
 from .batches import draws_at, made, prepare_images
+from .compiling import compiler_options
 from .device import Array, device_for, execution_for, precision
 from .state import State
 from .step import one_step
@@ -62,12 +62,6 @@ def compile_epoch(state: State, images: Array, draws: Draws, labels: Array | Non
 
     run.compiled = compiled  # type: ignore[attr-defined]
     return run
-
-
-def compiler_options(config: Config) -> dict[str, str | bool]:
-    """On a CPU: copy insertion that sees that weights are read before Adam writes them; 2 to 4 % of a step."""
-    on_cpu = device_for(config).platform == "cpu"
-    return {"xla_cpu_copy_insertion_use_region_analysis": True} if on_cpu else {}
 
 
 def batch_step(state: State, images: Array, draw: Draws, labels: Array | None = None) -> tuple[State, Terms]:

@@ -18,8 +18,9 @@ from vae_common.backend import Repeated
 from vae_common.config import Config
 
 from .batches import draws_at, epoch_draws, place_images, prepare_images
+from .compiling import compiler_options
 from .device import Array, device_for, precision, synchronize, to_device
-from .execution import batch_step, compiler_options
+from .execution import batch_step
 from .objectives import batch_loss
 from .optimizers import adam
 from .state import create_state, update_count

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 
+from vae_common import machine
 from vae_common.errors import InputError, one_line
 from vae_common.files import program_cache as cache_folder
 
@@ -243,11 +244,13 @@ def installed_half(framework: str) -> str:
     return other
 
 
-def load_halves(*frameworks: str, program_cache: bool = True) -> dict[str, Half]:
+def load_halves(*frameworks: str, program_cache: bool = True, threads: int | None = None) -> dict[str, Half]:
     """The halves by name; a framework that is not asked for is not imported.
 
-    With `program_cache` they keep compiled programs in the user's cache folder, and find them there.
+    With `program_cache` they keep compiled programs in the user's cache folder, and find them there. `threads` is how
+    many each takes (see `machine.settle`).
     """
+    machine.settle(threads)
     for name in frameworks:
         if name not in HALVES:
             raise InputError(f"framework: received {name!r}, expected one of {', '.join(HALVES)}")

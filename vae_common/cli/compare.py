@@ -45,8 +45,10 @@ class Arguments:
 
 def main(arguments: Arguments) -> dict[str, Any]:
     if arguments.resume is not None:
-        require_only("--resume", ("--program-cache", "--no-program-cache"), sys.argv[1:])
-    halves = load_halves("jax", "torch", program_cache=arguments.experiment.program_cache)
+        require_only("--resume", ("--program-cache", "--no-program-cache", "--threads"), sys.argv[1:])
+    halves = load_halves(
+        "jax", "torch", program_cache=arguments.experiment.program_cache, threads=arguments.experiment.threads
+    )
     command = [*called("compare"), *sys.argv[1:]]
     if arguments.runs:
         return _of_runs(halves, arguments, command)

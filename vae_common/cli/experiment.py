@@ -36,6 +36,8 @@ class Experiment:
     optimizer: Annotated[OptimizerConfig, Flat] = field(default_factory=OptimizerConfig)
     program_cache: bool = True
     """Keeps compiled programs in the user's cache folder, so that the next start is quicker."""
+    threads: int | None = None
+    """Of each half on a CPU; by default one for each processor."""
 
     def load(
         self, halves: Halves, model: str = "vae", seed: int = 0, seeds_together: int = 1

@@ -65,7 +65,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         train_images=len(dataset.train),
     )
     framework = arguments.framework or installed()[0]
-    half = load_halves(framework, program_cache=experiment.program_cache)[framework]
+    half = load_halves(framework, program_cache=experiment.program_cache, threads=experiment.threads)[framework]
     trainer.require_trainable(half, config, dataset)
     weights = half.to_arrays(_loaded(half, config, found.weights))
     state = half.state_to_arrays(half.create_state(config, dataset.train.some))

@@ -48,7 +48,9 @@ def main(arguments: Arguments) -> dict[str, Any]:
     require_each_once(seeds=arguments.seeds, frameworks=arguments.frameworks)
     if arguments.tensorboard:
         tensorboard.require()
-    halves = load_halves(*arguments.frameworks, program_cache=arguments.experiment.program_cache)
+    halves = load_halves(
+        *arguments.frameworks, program_cache=arguments.experiment.program_cache, threads=arguments.experiment.threads
+    )
     together = len(arguments.seeds) if arguments.ensemble else 1
     base, dataset = arguments.experiment.load(halves, arguments.model, seeds_together=together)
     output, command = arguments.output, [*called("sweep"), *sys.argv[1:]]

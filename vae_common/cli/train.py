@@ -45,7 +45,7 @@ class Arguments:
 WORLDS = True
 """Several processes may share it."""
 KEPT = ("--checkpoint-every", "--checkpoint-steps")
-RUN = ("--framework", *KEPT, "--program-cache", "--no-program-cache", "--devices", "--sharding")
+RUN = ("--framework", *KEPT, "--program-cache", "--no-program-cache", "--devices", "--sharding", "--threads")
 PLACES = ("dataset", "data_dir", "manual_dir")
 BESIDE_RESUME = (*RUN, "--epochs", "--device", "--execution", "--dataset", "--data-dir", "--manual-dir")
 
@@ -69,7 +69,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     world = worlds.from_environment()
     if framework == "torch" and arguments.devices > 1 and world.size == 1:
         _start_processes(arguments.devices)
-    half = load_halves(framework, program_cache=experiment.program_cache)[framework]
+    half = load_halves(framework, program_cache=experiment.program_cache, threads=experiment.threads)[framework]
     half.distributed.start(world, arguments.devices)
     if point and arguments.resume:
         asked: dict[str, Any] = {

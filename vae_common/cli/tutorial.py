@@ -42,7 +42,9 @@ def main(arguments: Arguments) -> dict[str, Any]:
     from vae_common.runs.folder import new_folder
 
     frameworks = ("jax", "torch") if arguments.framework == "both" else (arguments.framework,)
-    halves = load_halves(*frameworks, program_cache=arguments.experiment.program_cache)
+    halves = load_halves(
+        *frameworks, program_cache=arguments.experiment.program_cache, threads=arguments.experiment.threads
+    )
     dataset = load_dataset(arguments.experiment.data)
     configs = tuple(arguments.experiment.configs(MODELS, dataset))
     command = (*called("tutorial"), *sys.argv[1:])

@@ -6,7 +6,6 @@ What is refused is refused before anything is written or removed. See folder.py 
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vae_common import files, stopping
+from vae_common import files, machine, stopping
 from vae_common.backend import Half, name_of
 from vae_common.config import Config
 from vae_common.contracts import Terms
@@ -240,8 +239,7 @@ class _Training:
         self.half, self.config, self.dataset, self.run, self.resume = half, config, dataset, run, resume
         self.command, self.checkpoint_every = command, checkpoint_every
         self.framework = name_of(half)
-        load = f"{os.getloadavg()[0]:.1f} before, of {os.cpu_count()} processors"
-        self.environment = half.environment(config.training.device) | {"load": load}
+        self.environment = half.environment(config.training.device) | machine.facts()
         if half.distributed.devices() > 1:
             shared = f"{half.distributed.devices()} devices, {half.distributed.world().size} processes"
             self.environment |= {"shared": f"{shared}, {config.training.sharding}"}

@@ -1,0 +1,62 @@
+"""How many threads the halves take, and how they wait: decided before either is loaded, the same for both."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import HALVES, ROOT
+from vae_common import machine
+from vae_common.errors import InputError
+
+
+def settled(running, code="", **variables):
+    """The variables that a fresh process has once it has settled, where so many others run."""
+    program = (
+        "import os, json; from vae_common import machine\n"
+        f"machine.others_running = lambda: {running}\n"
+        f"machine.settle({variables.pop('threads', None)})\n{code}"
+        "print(json.dumps(dict(os.environ)))"
+    )
+    plain = {name: value for name, value in os.environ.items() if name not in (*machine.THREADS, *machine.WAITING)}
+    how = {"capture_output": True, "text": True, "cwd": ROOT, "check": True}
+    done = subprocess.run([sys.executable, "-c", program], env=plain | variables, **how)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_threads_spin_where_nobody_else_runs_and_sleep_where_somebody_does():
+    assert "OMP_WAIT_POLICY" not in settled(0)
+    assert settled(os.cpu_count())["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert settled(os.cpu_count(), OMP_WAIT_POLICY="ACTIVE")["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert "OMP_WAIT_POLICY" not in settled(os.cpu_count(), GOMP_SPINCOUNT="7")
+    assert "OMP_WAIT_POLICY" not in settled(1, OMP_NUM_THREADS="1")  # a single one waits for nobody
+
+
+@pytest.mark.parametrize("framework", HALVES)
+def test_both_halves_take_the_threads_that_are_asked_for(framework):
+    code = f"import {framework}_vae; os.environ['FOUND'] = {framework}_vae.environment('cpu')['threads']\n"
+    assert settled(0, code, threads=1)["FOUND"] == "1"
+    assert settled(0, code, OMP_NUM_THREADS="1")["FOUND"] == "1"  # JAX does not take more than PyTorch
+    assert settled(0, code)["FOUND"] == str(machine.cores())
+
+
+def test_threads_that_there_are_not():
+    for asked in (0, machine.cores() + 1):
+        with pytest.raises(InputError, match="threads: received"):
+            machine.settle(asked)
+
+
+def test_it_is_seen_who_else_runs():
+    """A process that is busy, for as long as it takes to see it."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            assert any(machine.others_running() for _ in range(50))
+        finally:
+            busy.kill()
+
+
+def test_a_run_says_what_its_processor_can():
+    assert set(machine.instructions()) <= set(machine.INSTRUCTIONS)
+    assert set(machine.facts()) == {"instructions", "load"}

@@ -1,0 +1,91 @@
+"""The processor that a program runs on: what it can, who else uses it, and how many threads the halves take.
+
+Nothing here imports a framework: both read the variables that `settle` sets when they are loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from vae_common.errors import require
+
+INSTRUCTIONS = (
+    "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16",
+    "asimd", "sve", "bf16", "i8mm",
+)  # fmt: skip
+"""What decides how fast matrices are multiplied, as Linux names it."""
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
+"""Who reads how many threads to take: PyTorch, its products, NumPy's, and JAX (the last)."""
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""Who has set one of these has chosen how PyTorch's threads wait."""
+LOOKS, BETWEEN = 5, 0.01
+"""How often the system is asked who else runs, and seconds between."""
+
+
+def instructions() -> tuple[str, ...]:
+    """Those of INSTRUCTIONS that the processor has; none where the system does not say."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        has = next((line.split(":")[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
+        return tuple(name for name in INSTRUCTIONS if name in has)
+    return ()
+
+
+def cores() -> int:
+    """Processors that this program may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def others_running() -> int:
+    """Threads of other programs that want a processor now, the median of a few looks; 0 where the system is silent."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for look in range(LOOKS):
+            if look:
+                time.sleep(BETWEEN)
+            running, _, _ = Path("/proc/loadavg").read_text(encoding="utf-8").split()[3].partition("/")
+            found.append(max(0, int(running) - 1))  # one is this one, which asks
+    return round(statistics.median(found)) if found else 0
+
+
+def settle(threads: int | None = None) -> None:
+    """Decides how many threads both halves take, and how they wait for each other; nothing once either is loaded.
+
+    Args:
+        threads: by default what OMP_NUM_THREADS says, or else every processor.
+
+    PyTorch's threads spin while they wait, which is fastest where nobody else wants their processor, and slower by far
+    where somebody does: there they are made to sleep, unless the user has chosen. No result changes.
+
+    Raises:
+        InputError: where there are not so many processors, or it is too late to choose.
+    """
+    loaded = [name for name in ("jax", "torch") if name in sys.modules]
+    if threads is not None:
+        require(not loaded, "threads", f"{threads} once {' and '.join(loaded)} is loaded", "a number before that")
+        require(
+            0 < threads <= cores(), "threads", threads, f"an integer from 1 to {cores()}: this machine's processors"
+        )
+        os.environ |= dict.fromkeys(THREADS, str(threads))
+    if loaded:
+        return
+    own = os.environ.get("OMP_NUM_THREADS", "")
+    if own.isdecimal() and int(own) > 0:
+        os.environ.setdefault("NPROC", own)  # else JAX takes more than PyTorch
+    taken = int(own) if own.isdecimal() and int(own) > 0 else cores()
+    chosen = taken == 1 or any(name in os.environ for name in WAITING)
+    if not chosen and others_running() + taken > (os.cpu_count() or 1):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def facts() -> dict[str, str]:
+    """What a record must say of the processor."""
+    return {
+        "instructions": " ".join(instructions()),
+        "load": f"{os.getloadavg()[0]:.1f} before, of {os.cpu_count()} processors",
+    }
