@@ -45,8 +45,11 @@ def place_labels(labels: np.ndarray, config: Config) -> jax.Array:
     return put(require_labels(config, labels), placement_for(config))
 
 
-def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
-    """The random numbers of epoch 0, 1, ... on the device: NumPy's, of counters their keys, or JAX's own."""
+def epoch_draws(config: Config, epoch: int, images: int, drawn: Draws | None = None) -> Draws:
+    """The random numbers of epoch 0, 1, ... on the device: NumPy's, of counters their keys, or JAX's own.
+
+    `drawn` are NumPy's, where they have been made already (see vae_common/data/ahead.py).
+    """
     require_count("epoch", epoch)
     device, placement = device_for(config), placement_for(config)
     with precision(config.training.precision):
@@ -56,8 +59,8 @@ def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
             return own if placement is device else jax.tree.map(lambda draw: put(to_numpy(draw), placement), own)
         if config.training.randomness == "counter":
             return _counted_draws(config, epoch, images)
-        draws = randomness.epoch_draws(config, epoch, images)
-        draws = draws._replace(noise=draws.noise.astype(config.training.dtype))
+        draws = drawn or randomness.epoch_draws(config, epoch, images)
+        draws = draws._replace(noise=draws.noise.astype(config.training.dtype, copy=False))
         return Draws._make(None if draw is None else put(draw, placement) for draw in draws)
 
 

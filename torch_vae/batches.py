@@ -43,8 +43,11 @@ def place_labels(labels: np.ndarray, config: Config) -> torch.Tensor:
     return to_device(require_labels(config, labels), device_for(config))
 
 
-def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
-    """The random numbers of epoch 0, 1, ... on the device: NumPy's, of counters their keys, or PyTorch's own."""
+def epoch_draws(config: Config, epoch: int, images: int, drawn: Draws | None = None) -> Draws:
+    """The random numbers of epoch 0, 1, ... on the device: NumPy's, of counters their keys, or PyTorch's own.
+
+    `drawn` are NumPy's, where they have been made already (see vae_common/data/ahead.py).
+    """
     require_count("epoch", epoch)
     device = device_for(config)
     with precision(config.training.precision):
@@ -52,8 +55,8 @@ def epoch_draws(config: Config, epoch: int, images: int) -> Draws:
             return _native_draws(config, epoch, images, device)
         if config.training.randomness == "counter":
             return _counted_draws(config, epoch, images)
-        draws = randomness.epoch_draws(config, epoch, images)
-        draws = draws._replace(noise=draws.noise.astype(config.training.dtype))
+        draws = drawn or randomness.epoch_draws(config, epoch, images)
+        draws = draws._replace(noise=draws.noise.astype(config.training.dtype, copy=False))
         return Draws._make(None if draw is None else to_device(draw, device) for draw in draws)
 
 

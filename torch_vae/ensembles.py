@@ -58,11 +58,15 @@ def unstack_states(state: State) -> list[State]:
     return members
 
 
-def state_draws(state: State, epoch: int, images: int) -> Draws:
-    """`epoch_draws` for a state; of a stacked one every array has its axis of seeds after that of steps."""
+def state_draws(state: State, epoch: int, images: int, drawn: Sequence[Draws | None] = (None,)) -> Draws:
+    """`epoch_draws` for a state; of a stacked one every array has its axis of seeds after that of steps.
+
+    `drawn` are those of each seed, where they have been made already.
+    """
     if not state.seeds:
-        return epoch_draws(state.config, epoch, images)
-    draws = [epoch_draws(config, epoch, images) for config in seed_configs(state)]
+        return epoch_draws(state.config, epoch, images, drawn[0])
+    made = drawn if len(drawn) == len(state.seeds) else [None] * len(state.seeds)
+    draws = [epoch_draws(config, epoch, images, own) for config, own in zip(seed_configs(state), made)]
     with precision(state.config.training.precision):
         return Draws._make(None if each[0] is None else torch.stack(each, 1) for each in zip(*draws))
 

@@ -15,14 +15,15 @@ import torch
 
 from vae_common import randomness
 from vae_common.contracts import Terms, map_arrays
+from vae_common.data.ahead import Ahead
 from vae_common.data.streams import chunks
 from vae_common.errors import require
 from vae_common.runs.epoch_records import EpochRecord, NonFiniteLoss, epoch_record
 
 from .batches import counted_draws, place_images, place_labels
-from .device import precision, synchronize, to_numpy
+from .device import device_for, platform_of, precision, synchronize, to_numpy
 from .distributed import devices
-from .ensembles import state_draws, unstack_states
+from .ensembles import seed_configs, state_draws, unstack_states
 from .execution import compile_epoch
 from .inference import evaluate
 from .models import empty_model
@@ -62,13 +63,16 @@ def fit(
     config = state.config
     steps = randomness.steps_per_epoch(len(dataset.train), config.training.batch_size)
     _require_fitting(state, dataset, steps, done)
-    parts_of = _parts_of(dataset, config, training_images(dataset, config.data.binarization))
+    on_cpu = platform_of(device_for(config)) == "cpu"
+    ahead = Ahead(seed_configs(state) or [config], len(dataset.train), beside=not on_cpu)
+    parts_of = _parts_of(dataset, config, training_images(dataset, config.data.binarization), ahead)
     held_out = evaluated_by(config, dataset)
     programs: dict[Any, Any] = {}
     for epoch in range(state.step // steps, config.training.epochs):
-        before = [] if done is None else [done]
+        before, begun = [] if done is None else [done], time.perf_counter()
         parts = parts_of(state, epoch, sum(len(terms.total) for terms in before))
         first = next(parts)
+        waited = time.perf_counter() - begun
         _compiled(programs, state, first)
         last_good = _copy(state)
         if on_start is not None:
@@ -85,7 +89,7 @@ def fit(
                 else [values]
             )
             timed = len(values.total) - sum(len(terms.total) for terms in before)
-            records = [_record(m, epoch, of, held_out, seconds, timed) for m, of in zip(members, own)]
+            records = [_record(m, epoch, of, held_out, seconds, timed, waited) for m, of in zip(members, own)]
         except NonFiniteLoss as error:
             error.state = last_good
             raise
@@ -139,7 +143,7 @@ def _compiled(programs, state, part):
     return programs[shapes]
 
 
-def _parts_of(dataset, config, images):
+def _parts_of(dataset, config, images, ahead):
     """A function of a state, an epoch and its first step: images, draws and labels for one program after the other. Of
     images in memory it is one, which they are placed for now."""
     labels: Any = dataset.train.labels if config.network.classes else None
@@ -147,7 +151,7 @@ def _parts_of(dataset, config, images):
         return lambda state, epoch, first: _streamed_parts(state, images, labels, epoch, first)
     placed = place_images(images, config)
     own = [] if labels is None else [place_labels(labels, config)]
-    return lambda state, epoch, _: iter([(placed, state_draws(state, epoch, len(placed)), *own)])
+    return lambda state, epoch, _: iter([(placed, state_draws(state, epoch, len(placed), ahead.of(epoch)), *own)])
 
 
 def _streamed_parts(state, images, labels, epoch, first):
@@ -162,11 +166,11 @@ def _streamed_parts(state, images, labels, epoch, first):
         yield place_images(chunk.images, config, of_a_set=True), draws, *own
 
 
-def _record(state, epoch, values, held_out, seconds, timed):
+def _record(state, epoch, values, held_out, seconds, timed, waited):
     """What an epoch of one seed was worth, with its evaluation; `values` are every step's terms, (steps,) each."""
     evaluation = evaluate(state.evaluated, held_out.images, state.config, held_out.labels)
     lost = lost_part(state)
-    return epoch_record(epoch, state.config, values, held_out.split, evaluation, seconds, lost, timed)
+    return epoch_record(epoch, state.config, values, held_out.split, evaluation, seconds, lost, timed, waited)
 
 
 def _copy(state):

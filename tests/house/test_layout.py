@@ -9,8 +9,9 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.quick
 
 ROOMS = [
-    "errors", "contracts", "stopping", "worlds", "files", "progress", "machine", "backend", "config", "counters", "randomness",
-    "data", "metrics", "reference", "runs", "figures", "conformance", "benchmark", "studies", "comparison", "cli",
+    "errors", "contracts", "stopping", "worlds", "files", "progress", "machine", "backend", "config", "counters",
+    "randomness", "data", "metrics", "reference", "runs", "figures", "conformance", "benchmark", "studies",
+    "comparison", "cli",
 ]  # fmt: skip
 """Of vae_common, from the ground up: a room imports from those before it alone."""
 FOR_HALVES = {

@@ -21,8 +21,8 @@ def settled(running, code="", **variables):
         "print(json.dumps(dict(os.environ)))"
     )
     plain = {name: value for name, value in os.environ.items() if name not in (*machine.THREADS, *machine.WAITING)}
-    how = {"capture_output": True, "text": True, "cwd": ROOT, "check": True}
-    done = subprocess.run([sys.executable, "-c", program], env=plain | variables, **how)
+    how = {"capture_output": True, "text": True, "cwd": ROOT, "env": plain | variables}
+    done = subprocess.run([sys.executable, "-c", program], check=True, **how)
     return json.loads(done.stdout.splitlines()[-1])
 
 

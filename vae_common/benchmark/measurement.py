@@ -29,6 +29,7 @@ from vae_common.benchmark.records import Ceilings, Record, Rounds, Summary
 from vae_common.config import Config
 from vae_common.contracts import map_arrays
 from vae_common.data import datasets, memory
+from vae_common.data.ahead import Ahead
 
 WARM_UP = 0.04
 """Seconds that a turn runs before its clock starts: the threads of the library before it still spin for some
@@ -251,9 +252,12 @@ def _epochs(half: Half, config: Config, case: Case, steps: int, rounds: int) -> 
     """Whole epochs, their random numbers and the reading back of their losses included."""
     images = half.place_images(synthetic_images(config, steps * case.batch_size), config)
     state, program, seconds = _state(half, config, case.ensemble), None, []
+    config = replace(config, training=replace(config.training, epochs=rounds + 1))
+    beside = half.platform_of(half.device_for(config)) != "cpu"
+    ahead = Ahead(half.seed_configs(state) or [config], len(images), beside)
     for epoch in range(rounds + 1):
         start = time.perf_counter()
-        draws = half.state_draws(state, epoch, len(images))
+        draws = half.state_draws(state, epoch, len(images), ahead.of(epoch))
         waited = time.perf_counter()
         program = program or half.compile_epoch(state, images, draws)
         compiled = time.perf_counter() - waited

@@ -49,6 +49,7 @@ def epoch_record(
     seconds: float,
     lost: str | None = None,
     timed: int | None = None,
+    waited: float = 0.0,
 ) -> EpochRecord:
     """One line of metrics.jsonl, per image; epochs count from 1.
 
@@ -57,6 +58,7 @@ def epoch_record(
         evaluation: every held-out image's terms, float64 (N,).
         lost: what of the state after the epoch is not finite, if anything: an infinite second moment stands still
             without a word.
+        waited: seconds before the first step could be taken: for its random numbers, or a stream's first images.
         timed: the steps that took these seconds: not all, where the epoch was gone on with.
 
     Raises:
@@ -78,6 +80,7 @@ def epoch_record(
         "train": mean_terms(terms),
         split: mean_terms(evaluation),
         "seconds": seconds,
+        "waited_seconds": waited,
         "images_per_second": (steps if timed is None else timed) * config.training.batch_size / seconds,
     }
 
