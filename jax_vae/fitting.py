@@ -16,7 +16,7 @@ from vae_common.contracts import Terms, map_arrays
 from vae_common.data.ahead import Ahead
 from vae_common.data.streams import chunks
 from vae_common.errors import require
-from vae_common.runs.epoch_records import EpochRecord, NonFiniteLoss, epoch_record
+from vae_common.runs.epoch_records import EpochRecord, NonFiniteLoss, Spent, epoch_record
 
 from .batches import counted_draws, place_images, place_labels
 from .device import device_for, platform_of, precision, synchronize, to_numpy
@@ -84,8 +84,8 @@ def fit(
                 if state.seeds
                 else [values]
             )
-            timed = len(values.total) - sum(len(terms.total) for terms in before)
-            records = [_record(m, epoch, of, held_out, seconds, timed, waited) for m, of in zip(members, own)]
+            spent = Spent(seconds, len(values.total) - sum(len(terms.total) for terms in before), waited)
+            records = [_record(m, epoch, of, held_out, spent) for m, of in zip(members, own)]
         except NonFiniteLoss as error:
             error.state = last_good
             raise
@@ -162,11 +162,11 @@ def _streamed_parts(state, images, labels, epoch, first):
         yield place_images(chunk.images, config, of_a_set=True), draws, *own
 
 
-def _record(state, epoch, values, held_out, seconds, timed, waited):
+def _record(state, epoch, values, held_out, spent):
     """What an epoch of one seed was worth, with its evaluation; `values` are every step's terms, (steps,) each."""
     evaluation = evaluate(state.evaluated, held_out.images, state.config, held_out.labels)
     lost = lost_part(state)
-    return epoch_record(epoch, state.config, values, held_out.split, evaluation, seconds, lost, timed, waited)
+    return epoch_record(epoch, state.config, values, held_out.split, evaluation, spent, lost)
 
 
 def _copy(state):

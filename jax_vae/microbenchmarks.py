@@ -49,22 +49,13 @@ def adam_updates(config: Config) -> Repeated:
     with precision(config.training.precision):
         gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), state.model)
 
-    @partial(jax.jit, donate_argnums=0)
-    def update(parts, gradients):
-        model, optimizer = parts
+    def step(carry, place):
+        model, optimizer, gradients = carry
+        gradients = _touched(gradients, place)
         updates, optimizer = adam(config).update(gradients, optimizer, model)
-        return optax.apply_updates(model, updates), optimizer
+        return (optax.apply_updates(model, updates), optimizer, gradients), None
 
-    parts = state.model, state.optimizer
-
-    def run(repeats: int) -> None:
-        nonlocal parts
-        with precision(config.training.precision):
-            for _ in range(repeats):
-                parts = update(parts, gradients)
-            synchronize(parts)
-
-    return run
+    return _in_a_scan(config, step, (state.model, state.optimizer, gradients))
 
 
 def products_and_adam(config: Config, products: Sequence[tuple[int, int, bool]]) -> Repeated:
@@ -163,7 +154,7 @@ def _operands(config, products):
 
 def _touched(operands, place):
     """The same with another first number: what does not change in a loop is computed once."""
-    return jax.tree.map(lambda array: array.at[0, 0].set(place.astype(array.dtype)), operands)
+    return jax.tree.map(lambda array: array.at[(0,) * array.ndim].set(place.astype(array.dtype)), operands)
 
 
 def _forward(operands, weights):

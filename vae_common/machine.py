@@ -6,6 +6,7 @@ Nothing here imports a framework: both read the variables that `settle` sets whe
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import statistics
 import sys
@@ -74,13 +75,37 @@ def settle(threads: int | None = None) -> None:
         os.environ |= dict.fromkeys(THREADS, str(threads))
     if loaded:
         return
-    own = os.environ.get("OMP_NUM_THREADS", "")
-    if own.isdecimal() and int(own) > 0:
-        os.environ.setdefault("NPROC", own)  # else JAX takes more than PyTorch
-    taken = int(own) if own.isdecimal() and int(own) > 0 else cores()
+    os.environ |= equal_threads()
+    taken = int(equal_threads().get("NPROC", cores()))
     chosen = taken == 1 or any(name in os.environ for name in WAITING)
     if not chosen and others_running() + taken > (os.cpu_count() or 1):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def equal_threads() -> dict[str, str]:
+    """The variable that gives JAX no more threads than OMP_NUM_THREADS gives PyTorch, unless it is set already."""
+    own = os.environ.get("OMP_NUM_THREADS", "")
+    limited = own.isdecimal() and int(own) > 0
+    return {"NPROC": os.environ.get("NPROC", own)} if limited else {}
+
+
+def joules() -> dict[str, float]:
+    """What processors and the first NVIDIA accelerator have used since some moment, where the system counts it.
+
+    `cpu` by Intel's RAPL counters, `gpu` by NVML's; what is not counted is missing.
+    """
+    found: dict[str, float] = {}
+    with contextlib.suppress(OSError, ValueError):
+        packages = [*Path("/sys/class/powercap").glob("intel-rapl:?")]
+        counted = [int((package / "energy_uj").read_text(encoding="utf-8")) for package in packages]
+        found |= {"cpu": sum(counted) / 1e6} if counted else {}
+    with contextlib.suppress(OSError, AttributeError):
+        library, device, used = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p(), ctypes.c_ulonglong()
+        library.nvmlInit_v2()
+        library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device))
+        if library.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(used)) == 0:
+            found["gpu"] = used.value / 1e3
+    return found
 
 
 def facts() -> dict[str, str]:

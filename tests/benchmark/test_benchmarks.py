@@ -1,6 +1,7 @@
 """The benchmark's numbers are what they say; how large they are is measured elsewhere."""
 
 import dataclasses
+import importlib.util
 import json
 import math
 import statistics
@@ -8,8 +9,9 @@ import statistics
 import pytest
 
 from tests.conftest import HALVES, ROOT, script
+from tests.conftest import process as process_said
 from vae_common.backend import load_microbenchmarks, name_of
-from vae_common.benchmark import costs, plots, results, suites
+from vae_common.benchmark import costs, pages, peers, plots, results, running, suites, verdict
 from vae_common.benchmark.cases import Case
 from vae_common.benchmark.measurement import measure
 from vae_common.benchmark.records import Record, Rounds
@@ -54,7 +56,7 @@ def test_against_a_baseline(quick, monkeypatch):
         rounds = {kind: [1.1 * seconds for seconds in of] for kind, of in dataclasses.asdict(record.rounds).items()}
         return dataclasses.replace(record, rounds=Rounds(**rounds))
 
-    monkeypatch.setattr(suites, "_measured", slower)
+    monkeypatch.setattr(running, "_measured", slower)
     printed = script("benchmark", *FLAGS, "--frameworks", "torch", "--baseline", "first/benchmark.json", cwd=folder)
     assert len(printed["against_baseline"]) == 3  # the step, the epoch, the recipe's
     for compared in printed["against_baseline"].values():
@@ -200,3 +202,156 @@ def test_every_figure_is_drawn(tmp_path, quick):
 def test_a_case_that_is_none():
     with pytest.raises(InputError, match="images: received 4, expected at least a batch of 8"):
         dataclasses.replace(SMALL, images=4).config()
+
+
+NETWORK = ("--binarization", "dynamic", "--hidden", 16, "--batch-size", 128, "--rounds", 1, "--processes", 1)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A network alone, in both halves: its folder and what was printed."""
+    folder = tmp_path_factory.mktemp("network")
+    return folder, script("benchmark", *NETWORK, "--executions", "eager", "--output", "first", cwd=folder)
+
+
+def test_any_experiment_is_timed_alone(network):
+    """Flags that no case's own fields say: whole epochs, steps over their floor, starts, of both halves."""
+    folder, printed = network
+    record = json.loads((folder / "first" / "benchmark.json").read_text())
+    assert record["suite"] == "network"
+    assert next(iter(record)) == "notes"
+    for result in record["results"]:
+        config = Case.from_json(result["case"]).config()
+        assert (config.data.binarization, config.network.hidden) == ("dynamic", (16,))
+        assert result["environment"]["threads"] == "1"
+    assert set(printed["start_seconds"]) == {"jax auto", "torch eager"}
+    assert "nothing can be said" in printed["found"]  # of one process and one round
+
+
+def test_a_benchmark_that_was_stopped_goes_on(network, monkeypatch):
+    """What its log holds is not measured again; a line that was cut short is."""
+    folder, _ = network
+    stopped = folder / "stopped"
+    stopped.mkdir()
+    for name in (running.PLAN, running.LOG):
+        (stopped / name).write_text((folder / "first" / name).read_text())
+    lines = (stopped / running.LOG).read_text().splitlines(keepends=True)
+    (stopped / running.LOG).write_text("".join(lines[:2]) + lines[2][:50])
+    asked = []
+
+    def failing(case, programs, check=False):
+        asked.append(case.kind)
+        return Record(case, error="it broke")
+
+    monkeypatch.setattr(running, "_measured", failing)
+    printed = script("benchmark", "--resume", "stopped", cwd=folder)
+    assert set(asked) == {"network", "warm"}
+    assert len(asked) == 3  # the network, and both goes of the warm start
+    assert printed["record"] == "stopped/benchmark.json"
+    results_ = results.read_results(stopped / "benchmark.json")
+    assert [record.error for record in results_] == [None, None, "it broke", "it broke"]
+
+
+def test_a_run_is_timed(tmp_path):
+    """Its own config counts, convolutions and all; they have no floor."""
+    flags = ("--epochs", 1, "--channels", 4, "--hidden", 8, "--framework", "torch", "--threads", 1)
+    script("train", *flags, "--output", "run", cwd=tmp_path)
+    again = ("--run", "run", "--frameworks", "torch", "--executions", "eager", "--rounds", 1, "--processes", 1)
+    script("benchmark", *again, "--output", "timed", cwd=tmp_path)
+    first, _ = results.read_results(tmp_path / "timed" / "benchmark.json")
+    assert first.case.config().network.channels == (4,)
+    assert first.step_over_floor is None
+    assert first.step_seconds.median > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--suite", "quick", "--binarization", "dynamic"), "suite: received quick with flags that it does not read"),
+        (("--suite", "peers"), "peers: received None with the suite peers"),
+        (("--peers", "python"), "peers: received 'python' with the suite quick"),
+        (("--suite", "peers", "--peers", "nowhere"), "peers: nowhere cannot be run"),
+        (("--run", "nowhere"), "nowhere"),
+        (("--resume", "nowhere"), "resume: nowhere has no plan.json"),
+        (("--beside", "none.json"), "none.json does not exist"),
+        (("--threads", 0), "threads: received 0"),
+    ],
+)
+def test_what_is_refused_before_anything_is_measured(tmp_path, flags, said):
+    assert said in process_said("benchmark", *flags, cwd=tmp_path, status=2)
+    assert not list(tmp_path.iterdir())
+
+
+def varied(seconds, framework="jax", **changes):
+    """A record of steps in three processes, one round each."""
+    rounds = Rounds(step_seconds=seconds, floor_seconds=[1.0] * len(seconds), turns_seconds=[1.0] * len(seconds))
+    case = Case(framework=framework, execution="auto" if framework == "jax" else "eager")
+    record = Record(case, platform="cpu", environment={"threads": changes.get("threads", "2")}, rounds=rounds)
+    return results.merged([dataclasses.replace(record, rounds=Rounds(*([[one]] * 4))) for one in seconds])
+
+
+def test_the_sentence_says_who_is_faster_or_that_nobody_is():
+    fast, slow = varied([1.0, 1.01, 0.99]), varied([1.5, 1.52, 1.49], "torch")
+    assert "JAX is faster: 1.50 times" in verdict.sentence([fast, slow])
+    assert "not distinguishable" in verdict.sentence([fast, varied([0.8, 1.0, 1.3], "torch")])
+    assert verdict.sentence([fast]) is None
+
+
+def test_doubtful_records_say_so():
+    """Other work, unequal threads, rows that vary: in the record's first line."""
+    steady, varying = varied([1.0, 1.01, 0.99]), varied([1.0, 1.5, 2.0], "torch", threads="1")
+    assert verdict.notes([steady], {"others_running": 0, "cores": 2}) == []
+    work, threads, variation = verdict.notes([steady, varying], {"others_running": 3, "cores": 2})
+    assert work == "the machine had other work: 3 other threads ran when it began, on 2 processors"
+    assert threads == "the halves had unequal threads (torch: 1; jax: 2)"
+    assert variation.startswith("more than 5% of variation: PyTorch, eager")
+
+
+def test_time_to_a_target_over_seeds():
+    """The loss that every training reaches; seconds until then, with an interval."""
+    curves = {0: [[1.0, 9.0], [2.0, 5.0]], 1: [[1.5, 6.0], [3.0, 4.0]]}
+    records = [Record(Case(kind="loss", seed=seed), test_loss_by_seconds=curve) for seed, curve in curves.items()]
+    found = verdict.time_to_target(records)
+    assert found["target_nats"] == 5.0
+    assert found["jax auto"]["seconds"] == 2.5
+    assert found["jax auto"]["seeds"] == 2
+    assert found["jax auto"]["interval"][0] < 2.5 < found["jax auto"]["interval"][1]
+    assert verdict.time_to_target(records[:1]) is None
+
+
+def test_records_side_by_side():
+    """Of earlier versions too: what they did not record is said to be missing."""
+    paths = [ROOT / "results" / name / "benchmark.json" for name in ("benchmark-quick", "benchmark-cpu")]
+    page = pages.page(paths)
+    assert page.count("benchmark.json</th>") == 2
+    assert "JAX: step, vae, batch 128, float32" in page
+
+
+def test_peers_are_asked_for_the_same_network():
+    """What a peer trains is what the halves of its group train."""
+    cases = suites.cases_of("peers", Case(rounds=3), [("jax", "auto"), ("torch", "eager")], False)
+    assert {case.framework for case in cases} == {"jax", "torch", "recipe", *peers.PEERS}
+    by_experiment = {case.experiment for case in cases}
+    assert len(by_experiment) == 2
+    for experiment in by_experiment:
+        assert {"jax", "torch"} < {case.framework for case in cases if case.experiment == experiment}
+
+
+@pytest.mark.parametrize("peer", ["keras on jax", "flax recipe"])
+def test_a_peer_that_is_at_hand_learns(peer):
+    """Those whose packages the tests' environment has; each prints its epochs as one line of JSON."""
+    if any(importlib.util.find_spec(name) is None for name in peers.PACKAGES[peer]):
+        pytest.skip(f"{peer} is not installed here")
+    task = peers.Task(peer, 16, 2, "relu", False, 32, 320, 3)
+    found = peers.PEERS[peer](task)
+    assert len(found.seconds) == len(found.losses) == 3
+    assert found.losses[-1] < found.losses[0]
+
+
+@pytest.mark.parametrize("suite", suites.SUITES)
+@pytest.mark.parametrize("gpu", [True, False])
+def test_every_case_of_every_suite_is_one(suite, gpu):
+    variants = [("jax", "auto"), ("torch", "graph" if gpu else "eager")]
+    cases = suites.cases_of(suite, Case(), variants, gpu)
+    assert all(case.checked() for case in cases)
+    assert all(Case.from_json(json.loads(json.dumps(dataclasses.asdict(case)))) == case for case in cases)

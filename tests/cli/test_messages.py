@@ -15,7 +15,7 @@ from vae_common.data import datasets, readers
 from vae_common.errors import InputError
 from vae_common.figures.options import FigureOptions
 from vae_common.runs import trainer
-from vae_common.runs.epoch_records import NonFiniteLoss, epoch_record
+from vae_common.runs.epoch_records import NonFiniteLoss, Spent, epoch_record
 from vae_common.runs.folder import Run
 
 
@@ -130,7 +130,9 @@ def test_tensorflow_says_nothing_in_front(tmp_path, monkeypatch, capfd):
 def test_what_helps_where_a_loss_is_infinite(loss, said):
     terms = Terms(*np.full((3, 2), np.inf))
     with pytest.raises(NonFiniteLoss, match=said):
-        epoch_record(0, Config("vq_vae" if loss.commitment > 1 else "vae", loss=loss), terms, "test", terms, 1.0)
+        epoch_record(
+            0, Config("vq_vae" if loss.commitment > 1 else "vae", loss=loss), terms, "test", terms, Spent(1.0, 1, 0.0)
+        )
 
 
 @pytest.mark.parametrize("flag", ["--baseline", "--pilot"])

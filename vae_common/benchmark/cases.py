@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vae_common.config import Config, NetworkConfig, TrainingConfig
@@ -16,9 +18,10 @@ class Case:
     """What is measured; `kind` says how."""
 
     kind: str = "step"
-    """step: starts, steps, ceilings; epoch: whole epochs with their draws; loss: test loss against seconds."""
+    """step: starts, steps, ceilings; network: starts, whole epochs and steps, of any network; epoch: whole epochs with
+    their draws; warm: a start that finds its programs compiled; loss: test loss against seconds."""
     framework: str = "jax"
-    """jax, torch, or recipe (the loader, optimiser and loop of pytorch/examples' VAE)."""
+    """jax, torch, recipe (the loader, optimiser and loop of pytorch/examples' VAE), or a peer (see peers.py)."""
     execution: str = "auto"
     precision: str = "float32"
     model: str = "vae"
@@ -35,6 +38,9 @@ class Case:
     data_dir: str = "data"
     device: str = "auto"
     rounds: int = 15
+    seed: int = 0
+    experiment: str = ""
+    """A whole config as JSON, for what the fields above do not say: they then repeat it, but for the execution."""
 
     def config(self) -> Config:
         """The experiment; raises InputError where it is none."""
@@ -45,11 +51,23 @@ class Case:
         training: dict[str, Any] = {
             name: getattr(self, name) for name in ("execution", "precision", "batch_size", "device", "epochs")
         }
+        if self.experiment:
+            whole = Config.from_record(json.loads(self.experiment))
+            return replace(whole, seed=self.seed, training=replace(whole.training, **training))
         return Config(
             self.model,
+            seed=self.seed,
             network=NetworkConfig(self.hidden, latent_dim=self.latent_dim),
             training=TrainingConfig(**training),
         )
+
+    @classmethod
+    def of(cls, config: Config, **values: Any) -> Case:
+        """The case of a whole experiment."""
+        training = {name: getattr(config.training, name) for name in ("execution", "precision", "batch_size", "device")}
+        network = {"hidden": config.network.hidden, "latent_dim": config.network.latent_dim}
+        text = json.dumps(config.to_json(), sort_keys=True)
+        return cls(**{"model": config.model, **network, **training, "experiment": text, **values})
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Case:
@@ -70,4 +88,9 @@ class Case:
         """Names the case in records: equal keys are the same measurement."""
         values = dataclasses.asdict(self)
         values = {name: value for name, value in values.items() if name not in ("rounds", "data_dir", "device")}
+        for name, plain in (("seed", 0), ("experiment", "")):  # earlier versions' keys are without them
+            if values[name] == plain:
+                del values[name]
+        if self.experiment:
+            values["experiment"] = hashlib.sha256(self.experiment.encode()).hexdigest()[:8]
         return " ".join(f"{name}={'x'.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in values.items())

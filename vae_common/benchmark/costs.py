@@ -24,10 +24,16 @@ class Product(NamedTuple):
     """Whether the backward pass needs the gradient of its inputs: not where they are the images."""
 
 
+def is_counted(config: Config) -> bool:
+    """Whether a step is one pass of the batch through dense layers: what is counted here."""
+    weights = [shape for name, shape in reference.shapes(config).items() if name.endswith(".weight")]
+    return all(len(shape) == 2 for shape in weights) and config.loss.samples == 1
+
+
 def products(config: Config) -> list[Product]:
-    """The layers of the model, in the order of the forward pass; InputError where some are convolutions."""
-    if config.network.channels:
-        raise InputError(f"channels: received {config.network.channels}, expected none: only dense layers are counted")
+    """The layers of the model, in the order of the forward pass; InputError where they are not counted."""
+    if not is_counted(config):
+        raise InputError("floor: received convolutions or several draws, expected dense layers and one draw")
     weights = {name: shape for name, shape in reference.shapes(config).items() if name.endswith(".weight")}
     first = "encoder.hidden.0.weight"
     reads_images = [first] if first in weights else [name for name in weights if name.startswith("encoder.")]

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from vae_common import machine
 from vae_common.backend import Half, Halves, Repeated, load_microbenchmarks
 from vae_common.benchmark import costs, lower_bounds
 from vae_common.benchmark.cases import Case
@@ -52,15 +53,17 @@ def measure(half: Half, case: Case, imported: float, others: Callable[[], Halves
         record = _test_loss(half, config, case, imported)
         record = replace(record, **_peaks(half, config))
     else:
-        steps = _steps_of(case, platform == "cpu")
-        start = _start(half, config, case, imported) if case.kind == "step" else None
-        record = _epochs(half, config, case, steps, 3 if case.kind == "step" else case.rounds)
-        # Before what only the floor needs is imported.
-        record = replace(record, start_seconds=start, **_peaks(half, config))
-        if case.kind == "step":
+        steps, timed = _steps_of(case, platform == "cpu"), case.kind in ("step", "network")
+        start = _start(half, config, case, imported) if case.kind != "epoch" else None
+        if case.kind == "warm":
+            record = Record(case, start_seconds=start)
+        else:
+            record = _epochs(half, config, case, steps, 3 if timed else case.rounds)
+            # Before what only the floor needs is imported.
+            record = replace(record, start_seconds=start, **_peaks(half, config))
+        if timed:
             record = _with_steps(record, half, config, platform == "cpu", others)
-    environment = half.environment(case.device) | {"python": sys.version.split()[0]}
-    return replace(record, platform=platform, environment=environment)
+    return replace(record, platform=platform, environment=_environment(half, case))
 
 
 def measure_recipe(half: Half, case: Case) -> Record:
@@ -69,12 +72,16 @@ def measure_recipe(half: Half, case: Case) -> Record:
     images = synthetic_images(config, case.images or 60 * case.batch_size)
     recipe = importlib.import_module(f"{half.__name__}.recipe")
     seconds = recipe.recipe_epochs(config, images, case.rounds + 1)[1:]
-    record = _of_epochs(case, seconds, len(images) // case.batch_size)
+    record = of_epochs(case, seconds, len(images) // case.batch_size)
     platform = half.platform_of(half.device_for(config))
-    return replace(record, platform=platform, environment=half.environment(case.device))
+    return replace(record, platform=platform, environment=_environment(half, case))
 
 
-def _of_epochs(case: Case, seconds: list[float], steps: int) -> Record:
+def _environment(half: Half, case: Case) -> dict[str, str]:
+    return half.environment(case.device) | machine.facts() | {"python": sys.version.split()[0]}
+
+
+def of_epochs(case: Case, seconds: list[float], steps: int) -> Record:
     """The record of whole epochs that took so many seconds each."""
     return Record(
         case,
@@ -106,22 +113,28 @@ def synthetic_images(config: Config, count: int) -> np.ndarray:
 
 
 def _state(half: Half, config: Config, seeds: int) -> Any:
-    if seeds == 1:
-        return half.create_state(config)
-    return half.stack_states([half.create_state(dataclasses.replace(config, seed=seed)) for seed in range(seeds)])
+    images = synthetic_images(config, config.training.batch_size)
+    states = [half.create_state(replace(config, seed=config.seed + place), images) for place in range(seeds)]
+    return states[0] if seeds == 1 else half.stack_states(states)
+
+
+def _placed(half: Half, config: Config, count: int) -> tuple[Any, list[Any]]:
+    """So many images on the device, and their labels where the model is given classes."""
+    images, classes = half.place_images(synthetic_images(config, count), config), config.network.classes
+    return images, [half.place_labels(np.arange(count) % classes, config)] if classes else []
 
 
 def _start(half: Half, config: Config, case: Case, imported: float) -> dict[str, float]:
     """What passes before the first step is done, in its parts."""
     marks = [time.perf_counter()]
-    images = half.place_images(synthetic_images(config, _steps_of(case, True) * case.batch_size), config)
+    images, labels = _placed(half, config, _steps_of(case, True) * case.batch_size)
     state = _state(half, config, case.ensemble)
     draws = half.state_draws(state, 0, case.batch_size)  # an epoch of one step
     half.synchronize((images, draws))
     marks.append(time.perf_counter())
-    program = half.compile_epoch(state, images, draws)
+    program = half.compile_epoch(state, images, draws, *labels)
     marks.append(time.perf_counter())
-    half.synchronize(program(state, images, draws)[1])
+    half.synchronize(program(state, images, draws, *labels)[1])
     marks.append(time.perf_counter())
     taken = (b - a for a, b in itertools.pairwise(marks))
     parts = {"import": imported} | dict(zip(("build", "compile", "first_step"), taken))
@@ -129,14 +142,14 @@ def _start(half: Half, config: Config, case: Case, imported: float) -> dict[str,
 
 
 def _epoch_run(half: Half, config: Config, seeds: int, steps: int) -> Callable[[], None]:
-    images = half.place_images(synthetic_images(config, steps * config.training.batch_size), config)
+    images, labels = _placed(half, config, steps * config.training.batch_size)
     state = _state(half, config, seeds)
     draws = half.state_draws(state, 0, len(images))
-    program = half.compile_epoch(state, images, draws)
+    program = half.compile_epoch(state, images, draws, *labels)
 
     def run() -> None:
         nonlocal state
-        state, terms = program(state, images, draws)
+        state, terms = program(state, images, draws, *labels)
         half.synchronize(terms)
 
     return run
@@ -166,36 +179,47 @@ def _with_steps(record: Record, half: Half, config: Config, on_cpu: bool, others
     """A record with steps against their lower bounds and beside their parts, all taking turns."""
     # On a CPU as much as weights, gradient and moments, so as deep in the caches; else more than any cache holds.
     elements = 4 * costs.parameters(config) // 3 if on_cpu else 2**26
-    bounds = lower_bounds.bounds(half, others, config, elements, on_cpu)
+    counted = costs.is_counted(config)
+    bounds = lower_bounds.bounds(half, others, config, elements, on_cpu) if counted else []
     seconds = _timed(_turns(half, config, record, on_cpu, bounds), record.case.rounds)
     medians = {kind: {name: statistics.median(values) for name, values in of.items()} for kind, of in seconds.items()}
-    fastest = {
-        kind: min(medians[kind], key=lambda library: medians[kind][library])
-        for kind in ("turns", "products", "adam", "streaming")
-    }
-    products, adam = (seconds[kind][fastest[kind]] for kind in ("products", "adam"))
-    rounds = replace(
-        record.rounds,
-        step_seconds=seconds[WHOLE][WHOLE],
-        floor_seconds=[p + a for p, a in zip(products, adam)],
-        turns_seconds=seconds["turns"][fastest["turns"]],
-    )
+    rounds = replace(record.rounds, step_seconds=seconds[WHOLE][WHOLE])
     step = medians[WHOLE][WHOLE]
     record = replace(
         record,
         rounds=rounds,
         step_seconds=Summary.of(rounds.step_seconds),
         images_per_second=config.training.batch_size / step,
-        step_over_floor=Summary.of(rounds.step_over_floor),
-        step_over_turns=Summary.of(rounds.step_over_turns),
-        fastest=fastest,
-        part_seconds=medians[PART] | {WHOLE: step},
-        bound_seconds={kind: medians[kind] for kind in fastest},
+        part_seconds=medians[PART] | {WHOLE: step} if PART in medians else None,
     )
     if SINGLE in seconds:
         pairs = zip(rounds.step_seconds, seconds[SINGLE][SINGLE])
         cost = Summary.of([record.case.ensemble * step / one for step, one in pairs])
         record = replace(record, ensemble_cost=cost)
+    return _with_floor(record, half, config, seconds, elements) if counted else record
+
+
+def _with_floor(record: Record, half: Half, config: Config, seconds: Seconds, elements: int) -> Record:
+    """A record with its steps over what they cannot go below, each by the fastest library."""
+    medians = {
+        kind: {name: statistics.median(values) for name, values in seconds[kind].items()}
+        for kind in ("turns", "products", "adam", "streaming")
+    }
+    fastest = {kind: min(of, key=lambda library: of[library]) for kind, of in medians.items()}
+    products, adam = (seconds[kind][fastest[kind]] for kind in ("products", "adam"))
+    rounds = replace(
+        record.rounds,
+        floor_seconds=[p + a for p, a in zip(products, adam)],
+        turns_seconds=seconds["turns"][fastest["turns"]],
+    )
+    record = replace(
+        record,
+        rounds=rounds,
+        step_over_floor=Summary.of(rounds.step_over_floor),
+        step_over_turns=Summary.of(rounds.step_over_turns),
+        fastest=fastest,
+        bound_seconds=medians,
+    )
     bandwidth = 12 * elements / medians["streaming"][fastest["streaming"]]
     return _with_ceilings(record, half, config, medians["products"][fastest["products"]], bandwidth)
 
@@ -208,9 +232,9 @@ def _turns(
     repeats = max(2, min(steps, 120 * 128 // config.training.batch_size) // 8) if on_cpu else 60
     epoch = _epoch_run(half, config, seeds, steps)
     turns = [_Turn(bound.kind, bound.library, bound.run, repeats) for bound in bounds]
-    parts = load_microbenchmarks(half).step_parts(config)
+    parts = load_microbenchmarks(half).step_parts(config) if record.case.kind == "step" else {}
     turns += [_Turn(PART, name, part, repeats) for name, part in parts.items()]
-    turns.append(_Turn(WHOLE, WHOLE, lambda _: epoch(), steps * seeds, warmed_up=True))  # by its parts
+    turns.append(_Turn(WHOLE, WHOLE, lambda _: epoch(), steps * seeds, warmed_up=bool(parts)))  # by its parts
     if seeds > 1:
         single = _epoch_run(half, config, 1, steps)
         turns.append(_Turn(SINGLE, SINGLE, lambda _: single(), steps, warmed_up=True))
@@ -250,21 +274,26 @@ def _with_ceilings(record: Record, half: Half, config: Config, products: float, 
 
 def _epochs(half: Half, config: Config, case: Case, steps: int, rounds: int) -> Record:
     """Whole epochs, their random numbers and the reading back of their losses included."""
-    images = half.place_images(synthetic_images(config, steps * case.batch_size), config)
+    images, labels = _placed(half, config, steps * case.batch_size)
     state, program, seconds = _state(half, config, case.ensemble), None, []
     config = replace(config, training=replace(config.training, epochs=rounds + 1))
     beside = half.platform_of(half.device_for(config)) != "cpu"
     ahead = Ahead(half.seed_configs(state) or [config], len(images), beside)
+    energy: dict[str, float] = {}
     for epoch in range(rounds + 1):
+        if epoch == 1:
+            energy = machine.joules()
         start = time.perf_counter()
         draws = half.state_draws(state, epoch, len(images), ahead.of(epoch))
         waited = time.perf_counter()
-        program = program or half.compile_epoch(state, images, draws)
+        program = program or half.compile_epoch(state, images, draws, *labels)
         compiled = time.perf_counter() - waited
-        state, terms = program(state, images, draws)
+        state, terms = program(state, images, draws, *labels)
         map_arrays(half.to_numpy, terms)
         seconds.append(time.perf_counter() - start - compiled)
-    return _of_epochs(case, seconds[1:], steps)
+    used = {name: joules - energy[name] for name, joules in machine.joules().items() if name in energy}
+    each = {name: joules / (rounds * len(images) * case.ensemble) for name, joules in used.items() if joules > 0}
+    return replace(of_epochs(case, seconds[1:], steps), joules_per_image=each or None)
 
 
 def _test_loss(half: Half, config: Config, case: Case, imported: float) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,11 @@ def save_figures(record: Mapping[str, Any], folder: Path) -> list[Path]:
         "growth": growth(records, base),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    return [plotting.save(figure, folder / f"{name}.png") for name, figure in figures.items() if figure]
+    drawn = {name: figure for name, figure in figures.items() if figure}
+    notes = "; ".join(record.get("notes", []))
+    for figure in drawn.values() if notes else ():
+        figure.supxlabel(textwrap.fill(f"Note: {notes}", 110), fontsize="small", color="#aa3333")
+    return [plotting.save(figure, folder / f"{name}.png") for name, figure in drawn.items()]
 
 
 def throughput(records: Iterable[Record]) -> Figure | None:

@@ -19,12 +19,15 @@ class Summary:
     lower_quartile: float
     upper_quartile: float
     n: int
+    variation: float | None = None
+    """Standard deviation over mean, of two values or more."""
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Summary:
         """Of at least one value."""
         quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
-        return cls(median=quartiles[1], lower_quartile=quartiles[0], upper_quartile=quartiles[2], n=len(values))
+        variation = statistics.stdev(values) / statistics.fmean(values) if len(values) > 1 else None
+        return cls(quartiles[1], quartiles[0], quartiles[2], len(values), variation)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class Record:
     step_seconds: Summary | None = None
     step_over_floor: Summary | None = None
     step_over_turns: Summary | None = None
+    joules_per_image: Mapping[str, float] | None = None
+    """Of whole epochs, by `cpu` and `gpu`, where the machine counts them."""
     ensemble_cost: Summary | None = None
     """Of a step of all seeds, in steps of a single one."""
     start_seconds: Mapping[str, float] | None = None
@@ -119,8 +124,8 @@ class Record:
         """The inverse of `to_json`; also of an earlier version's record, of which what has changed is left out."""
         known = {f.name for f in dataclasses.fields(cls)} - {"part_seconds"}
         fields: dict[str, Any] = {name: value for name, value in values.items() if name in known}
-        if "bound_seconds" in values:
-            fields["part_seconds"] = values["part_seconds"]
+        if "bound_seconds" in values:  # else what was called so was something else
+            fields["part_seconds"] = values.get("part_seconds")
         rounds = dict(values.get("rounds", {}))
         if "parts_seconds" in rounds:  # what is the floor now; what was called so took turns
             rounds["turns_seconds"], rounds["floor_seconds"] = rounds["floor_seconds"], rounds.pop("parts_seconds")

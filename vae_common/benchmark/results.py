@@ -12,6 +12,7 @@ from typing import Any
 
 from scipy import stats
 
+from vae_common.backend import HALVES
 from vae_common.benchmark.cases import Case
 from vae_common.benchmark.records import Ceilings, Record, Rounds, Summary
 from vae_common.errors import InputError
@@ -30,7 +31,7 @@ def merged(records: Sequence[Record]) -> Record:
         name: _medians([getattr(record, name) for record in good])
         for name in (
             "start_seconds", "part_seconds", "bound_seconds", "of_product_ceiling", "of_streaming_ceiling",
-            "peak_host_bytes", "peak_device_bytes",
+            "peak_host_bytes", "peak_device_bytes", "joules_per_image",
         )
     }  # fmt: skip
     first, rounds = good[0], Rounds()
@@ -47,10 +48,10 @@ def merged(records: Sequence[Record]) -> Record:
         result = replace(result, epoch_seconds=epoch, images_per_second=trained / epoch.median)
     if rounds.step_seconds:
         step = Summary.of(rounds.step_seconds)
+        result = replace(result, step_seconds=step, images_per_second=first.case.batch_size / step.median)
+    if rounds.floor_seconds:
         result = replace(
             result,
-            step_seconds=step,
-            images_per_second=first.case.batch_size / step.median,
             step_over_floor=Summary.of(rounds.step_over_floor),
             step_over_turns=Summary.of(rounds.step_over_turns),
         )
@@ -79,7 +80,9 @@ def summary(records: Sequence[Record], base: Case) -> dict[str, Any]:
     found = {
         "step_over_floor": _by_framework(records, at, "step_over_floor"),
         "step_over_turns": _by_framework(records, at, "step_over_turns"),
+        "start_seconds": _starts(records),
         "times_the_recipe": _times_the_recipe(records),
+        "times_the_peers": _over_peers(records),
         "ensemble_cost": _ensemble_costs(records, at),
         "precisions": _precisions(records, at),
     }
@@ -92,6 +95,31 @@ def _by_framework(records: Sequence[Record], at: Mapping[str, Any], kind: str) -
     for record in chosen(records, kind="step", ensemble=1, **at):
         by_execution = found.setdefault(record.case.framework, {})
         by_execution[record.case.execution] = round(getattr(record, kind).median, 3)
+    return found
+
+
+def _starts(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """Seconds until a process has taken its first step, by variant: `cold`, and `warm` where programs were kept."""
+    found: dict[str, dict[str, float]] = {}
+    for record in chosen(records, ensemble=1):
+        if record.start_seconds is not None and record.case.kind in ("step", "network", "warm"):
+            kind = "warm" if record.case.kind == "warm" else "cold"
+            found.setdefault(record.variant, {}).setdefault(kind, round(record.start_seconds["to_first_step"], 2))
+    return {variant: starts for variant, starts in found.items() if len(starts) == 2}
+
+
+def _over_peers(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """How many times as fast as each peer on the same network, by peer and variant."""
+    epochs = [record for record in chosen(records, kind="epoch") if record.images_per_second]
+    halves = [record for record in epochs if record.case.framework in HALVES]
+    found: dict[str, dict[str, float]] = {}
+    for peer in epochs:
+        if peer.case.experiment and peer.case.framework not in HALVES:
+            for record in halves:
+                same = (record.case.experiment, record.case.images) == (peer.case.experiment, peer.case.images)
+                if same and record.images_per_second and peer.images_per_second:
+                    times = record.images_per_second / peer.images_per_second
+                    found.setdefault(peer.case.framework, {})[record.variant] = round(times, 2)
     return found
 
 
@@ -157,22 +185,28 @@ def against(results: Sequence[Record], earlier: Sequence[Record]) -> dict[str, A
         the machine's drift is gone.
     """
     by_key = {record.key: record for record in earlier}
-    compared = {}
+    found = {}
     for record in results:
         before = by_key.get(record.key)
-        if before is None or _device(record) != _device(before):
-            continue
-        both = record, before
-        steps = all(r.rounds.step_seconds for r in both)
-        seconds = [r.rounds.step_seconds if steps else r.rounds.epoch_seconds for r in both]
-        if not all(seconds):
-            continue
-        processes = [r.processes for r in both]
-        compared[record.key] = _compared(list(zip(seconds, processes)))
-        if steps:
-            over = [r.rounds.step_over_floor for r in both]
-            compared[record.key]["over_floor"] = _compared(list(zip(over, processes)))
-    return compared
+        own = None if before is None or _device(record) != _device(before) else compared(record, before)
+        if own is not None:
+            found[record.key] = own
+    return found
+
+
+def compared(record: Record, before: Record) -> dict[str, Any] | None:
+    """One record's seconds over another's, as `against` says; None where they have not measured the same."""
+    both = record, before
+    steps = all(r.rounds.step_seconds for r in both)
+    seconds = [r.rounds.step_seconds if steps else r.rounds.epoch_seconds for r in both]
+    if not all(seconds):
+        return None
+    processes = [r.processes for r in both]
+    found = _compared(list(zip(seconds, processes)))
+    over = [r.rounds.step_over_floor for r in both]
+    if steps and all(over):
+        found["over_floor"] = _compared(list(zip(over, processes)))
+    return found
 
 
 def _device(record: Record) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,17 @@ TERMS = tuple(f"{name}_nats" for name in NAMES)
 """The loss's terms that every record has, as records name them."""
 FAR_OUT = 1e4
 """Weights of terms beyond this are what most likely overflowed."""
+
+
+class Spent(NamedTuple):
+    """The time that an epoch took."""
+
+    seconds: float
+    """Of its steps."""
+    steps: int
+    """That took them: not all, where the epoch was gone on with."""
+    waited: float
+    """Seconds before the first step could be taken: for its random numbers, or a stream's first images."""
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -46,10 +57,8 @@ def epoch_record(
     terms: Terms,
     split: str,
     evaluation: Terms,
-    seconds: float,
+    spent: Spent,
     lost: str | None = None,
-    timed: int | None = None,
-    waited: float = 0.0,
 ) -> EpochRecord:
     """One line of metrics.jsonl, per image; epochs count from 1.
 
@@ -58,8 +67,6 @@ def epoch_record(
         evaluation: every held-out image's terms, float64 (N,).
         lost: what of the state after the epoch is not finite, if anything: an infinite second moment stands still
             without a word.
-        waited: seconds before the first step could be taken: for its random numbers, or a stream's first images.
-        timed: the steps that took these seconds: not all, where the epoch was gone on with.
 
     Raises:
         NonFiniteLoss: naming the first step, counted from 1, where a term is not finite.
@@ -79,9 +86,9 @@ def epoch_record(
         "step": (epoch + 1) * steps,
         "train": mean_terms(terms),
         split: mean_terms(evaluation),
-        "seconds": seconds,
-        "waited_seconds": waited,
-        "images_per_second": (steps if timed is None else timed) * config.training.batch_size / seconds,
+        "seconds": spent.seconds,
+        "waited_seconds": spent.waited,
+        "images_per_second": spent.steps * config.training.batch_size / spent.seconds,
     }
 
 
