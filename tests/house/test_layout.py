@@ -133,7 +133,7 @@ def test_no_private_name_crosses_a_module(path):
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.is_relative_to(ROOT / "vae_common")], ids=str)
 def test_what_is_shared_reads_no_command_line_and_no_records(path):
-    """But for cli/, which is the command line, and the benchmark's worker and peers, which are programs of their own."""
+    """But for cli/, which is the command line, and worker and peers of the benchmark, programs of their own."""
     text, name = path.read_text(), module_of(path)
     programs = ("vae_common.benchmark.worker", "vae_common.benchmark.peers")
     if not name.startswith("vae_common.cli") and name not in programs:
