@@ -46,6 +46,7 @@ def start(world: World, devices: int = 1) -> None:
                 world.rank,
                 initialization_timeout=max(1, round(world.timeout)),
                 heartbeat_timeout_seconds=_HEARTBEAT,
+                local_device_ids=range(world.local_rank * devices, (world.local_rank + 1) * devices),  # GPUs'
             )
         except (RuntimeError, ValueError) as error:
             raise worlds.not_met(world, port, one_line(error, 120)) from error

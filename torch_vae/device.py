@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import shutil
@@ -104,11 +105,29 @@ def precision(name: str) -> Iterator[None]:
                 stack.enter_context(torch.autocast(kind, enabled=False))
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
-        if _SUBNORMAL * 1.0 == 0:
-            stack.callback(torch.set_flush_denormal, True)
-            torch.set_flush_denormal(False)
+        stack.enter_context(_without_subnormals())
+        _start_threads()
         stack.enter_context(_true_products(tf32=name == "tf32"))
         yield
+
+
+@contextlib.contextmanager
+def _without_subnormals() -> Iterator[None]:
+    """Takes subnormal numbers for zeros, as XLA does on a CPU: moments that fade become such, and they are slow."""
+    ours = _SUBNORMAL * 1.0 != 0
+    if ours:
+        torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        if ours:
+            torch.set_flush_denormal(False)
+
+
+@functools.cache
+def _start_threads() -> None:
+    """Starts PyTorch's own threads where subnormal numbers are zeros: they keep what holds where they are started."""
+    torch.zeros(2**16 * torch.get_num_threads()).add_(1)
 
 
 @contextlib.contextmanager
@@ -170,7 +189,8 @@ def cache_programs(folder: str | None) -> None:
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """A copy of a NumPy array on the device, in its own dtype."""
-    with torch.inference_mode(False):  # a tensor made in that mode can never be trained on
+    with torch.inference_mode(False), _without_subnormals():  # a tensor made in that mode can never be trained on
+        _start_threads()
         return torch.tensor(np.asarray(array, order="C"), device=device)
 
 

@@ -40,7 +40,8 @@ def start(world: World, devices: int = 1) -> None:
         return
     cuda = torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
+        worlds.require_own_device(world, torch.cuda.device_count())
+        torch.cuda.set_device(world.local_rank)
     if not world.agent:
         worlds.meet(world, world.port)
     names = [f"joined {rank}" for rank in range(world.size)]

@@ -20,9 +20,12 @@ from vae_common.errors import InputError, one_line
 from vae_common.files import program_cache as cache_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vae_common.config import Config, LossConfig
     from vae_common.contracts import Outputs, Posterior, Terms
     from vae_common.data.splits import Dataset
+    from vae_common.profiles import Profile
     from vae_common.randomness import Draws, Start
     from vae_common.runs.epoch_records import EpochRecord
     from vae_common.worlds import World
@@ -214,6 +217,12 @@ class Microbenchmarks(Protocol):
     def counted_flops(self, config: Config) -> float: ...
 
 
+class Profiling(Protocol):
+    """A half's profiling.py, which its package does not import by itself."""
+
+    def profile(self, config: Config, images: Array, folder: Path) -> Profile: ...
+
+
 Halves = Mapping[str, Half]
 """The halves at hand, by name: one or both."""
 
@@ -272,6 +281,11 @@ def load_halves(*frameworks: str, program_cache: bool = True, threads: int | Non
 def load_microbenchmarks(half: Half) -> Microbenchmarks:
     """A half's microbenchmarks."""
     return cast(Microbenchmarks, importlib.import_module(f"{half.__name__}.microbenchmarks"))
+
+
+def load_profiling(half: Half) -> Profiling:
+    """A half's profiler of steps."""
+    return cast(Profiling, importlib.import_module(f"{half.__name__}.profiling"))
 
 
 def _imported(framework: str) -> Half:

@@ -20,6 +20,8 @@ INSTRUCTIONS = (
     "asimd", "sve", "bf16", "i8mm",
 )  # fmt: skip
 """What decides how fast matrices are multiplied, as Linux names it."""
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
+"""Those that multiply bfloat16."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
 """Who reads how many threads to take: PyTorch, its products, NumPy's, and JAX (the last)."""
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -35,6 +37,12 @@ def instructions() -> tuple[str, ...]:
         has = next((line.split(":")[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
         return tuple(name for name in INSTRUCTIONS if name in has)
     return ()
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for it, or the system does not say which it has."""
+    found = instructions()
+    return not found or any(name in found for name in BFLOAT16)
 
 
 def cores() -> int:

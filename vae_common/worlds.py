@@ -54,6 +54,13 @@ def of_this_machine(rank: int, size: int, port: int) -> dict[str, str]:
     return {name: str(number) for name, number in numbers.items()} | {"MASTER_ADDR": "localhost"}
 
 
+def require_own_device(world: World, there: int) -> None:
+    """Raises InputError where two processes of this machine would share an accelerator; `there` is how many it has."""
+    if world.local_rank >= there:
+        received = f"devices: {world.name} is number {world.local_rank + 1} on a machine with {there} GPU"
+        raise InputError(f"{received}{'s' * (there != 1)}; start at most {there} there, one for each")
+
+
 def from_environment(environment: Mapping[str, str] = os.environ) -> World:
     """The world that a launcher has started this process in; one of a single process where none has.
 

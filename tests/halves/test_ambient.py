@@ -1,6 +1,9 @@
 """A user's global settings neither change a number nor end a training, and are the user's again behind it."""
 
 import contextlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import HALVES, small_config
+from tests.conftest import HALVES, ROOT, small_config
 from vae_common.config import DataConfig, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.errors import InputError
 
@@ -222,3 +225,27 @@ def test_jax_adds_up_right():
         for count in (16_384, 16_385, 32_769):
             expected = ((rows[:count] @ matrix.T) ** 2).sum(1)
             np.testing.assert_allclose(np.asarray(sums(rows[:count])), expected, rtol=1e-12)
+
+
+SUBNORMAL = """
+import numpy as np, sys, importlib
+half = importlib.import_module(sys.argv[1] + "_vae")
+from vae_common.config import Config
+small = np.full(1 << 20, 1e-40, np.float32)
+state = half.create_state(Config())
+device = half.device_for(state.config)
+with half.precision("float32"):
+    inside = half.to_numpy(half.to_device(small, device) * 0.5).view(np.int32)
+after = (small[:8] * np.float32(0.5)).view(np.int32)
+print(np.count_nonzero(inside), np.count_nonzero(after))
+"""
+
+
+@pytest.mark.parametrize("framework", HALVES)
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_subnormal_numbers_are_zeros_in_every_thread(framework, threads):
+    """First moments of what has no gradient fade into them, and there a processor takes twenty times as long."""
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SUBNORMAL, framework]
+    said = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+    assert said.split() == ["0", "8"]  # and outside they are what they were

@@ -165,6 +165,12 @@ def test_ranks_that_cannot_be():
             worlds.from_environment(variables)
 
 
+def test_two_processes_on_one_accelerator_are_refused():
+    worlds.require_own_device(worlds.World(1, 2, 1), 2)
+    with pytest.raises(InputError, match=r"process 1 of 2 is number 2 on a machine with 1 GPU; start at most 1 there"):
+        worlds.require_own_device(worlds.World(1, 2, 1), 1)
+
+
 def test_what_slurm_says():
     """One of four tasks on machines that are listed in short."""
     variables = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}

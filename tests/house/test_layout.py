@@ -9,14 +9,14 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.quick
 
 ROOMS = [
-    "errors", "contracts", "stopping", "worlds", "files", "progress", "machine", "backend", "config", "counters",
-    "randomness", "data", "metrics", "reference", "runs", "figures", "conformance", "benchmark", "studies",
+    "errors", "contracts", "stopping", "worlds", "files", "progress", "machine", "profiles", "backend", "config",
+    "counters", "randomness", "data", "metrics", "reference", "runs", "figures", "conformance", "benchmark", "studies",
     "comparison", "cli",
 ]  # fmt: skip
 """Of vae_common, from the ground up: a room imports from those before it alone."""
 FOR_HALVES = {
-    "contracts", "errors", "backend", "config", "counters", "randomness", "data", "files", "worlds", "runs.checkpoints",
-    "runs.diffusers", "runs.epoch_records",
+    "contracts", "errors", "backend", "config", "counters", "randomness", "data", "files", "worlds", "profiles",
+    "runs.checkpoints", "runs.diffusers", "runs.epoch_records",
 }  # fmt: skip
 """What a half may import of vae_common: a product does not import its oracle."""
 ENGINE = "vae_common.conformance.engine"

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from tests.conftest import HALVES, ROOT
+from tests.conftest import HALVES, ROOT, small_config
 from vae_common import machine
 from vae_common.errors import InputError
+from vae_common.runs import trainer
 
 
 def settled(running, code="", **variables):
@@ -60,3 +62,13 @@ def test_it_is_seen_who_else_runs():
 def test_a_run_says_what_its_processor_can():
     assert set(machine.instructions()) <= set(machine.INSTRUCTIONS)
     assert set(machine.facts()) == {"instructions", "load"}
+
+
+def test_bfloat16_without_instructions_is_said(half, monkeypatch, capsys):
+    """The numbers are the same, so it is not refused; the time is not, so it is said."""
+    config = small_config()
+    short = replace(config, training=replace(config.training, precision="bfloat16"))
+    for has, of, said in ((("avx2",), short, True), (("avx512_bf16",), short, False), (("avx2",), config, False)):
+        monkeypatch.setattr(machine, "instructions", lambda has=has: has)
+        trainer.notice_of_slow_arithmetic(half, of)
+        assert ("no bfloat16 instructions" in capsys.readouterr().err) == said

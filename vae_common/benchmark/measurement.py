@@ -276,13 +276,13 @@ def _epochs(half: Half, config: Config, case: Case, steps: int, rounds: int) -> 
     """Whole epochs, their random numbers and the reading back of their losses included."""
     images, labels = _placed(half, config, steps * case.batch_size)
     state, program, seconds = _state(half, config, case.ensemble), None, []
-    config = replace(config, training=replace(config.training, epochs=rounds + 1))
     beside = half.platform_of(half.device_for(config)) != "cpu"
-    ahead = Ahead(half.seed_configs(state) or [config], len(images), beside)
-    energy: dict[str, float] = {}
-    for epoch in range(rounds + 1):
-        if epoch == 1:
-            energy = machine.joules()
+    seeds = half.seed_configs(state) or [config]
+    at_once = max(1, Ahead(seeds, len(images), beside).count)  # epochs whose numbers are drawn together, and timed so
+    last = 1 + rounds * at_once
+    own = [replace(seed, training=replace(seed.training, epochs=last)) for seed in seeds]
+    ahead, energy = Ahead(own, len(images), beside), machine.joules()
+    for epoch in range(last):
         start = time.perf_counter()
         draws = half.state_draws(state, epoch, len(images), ahead.of(epoch))
         waited = time.perf_counter()
@@ -291,9 +291,13 @@ def _epochs(half: Half, config: Config, case: Case, steps: int, rounds: int) -> 
         state, terms = program(state, images, draws, *labels)
         map_arrays(half.to_numpy, terms)
         seconds.append(time.perf_counter() - start - compiled)
+        if epoch == 0:
+            ahead, energy = Ahead(own, len(images), beside), machine.joules()
+    means = [statistics.fmean(seconds[first : first + at_once]) for first in range(1, last, at_once)]
     used = {name: joules - energy[name] for name, joules in machine.joules().items() if name in energy}
-    each = {name: joules / (rounds * len(images) * case.ensemble) for name, joules in used.items() if joules > 0}
-    return replace(of_epochs(case, seconds[1:], steps), joules_per_image=each or None)
+    trained = (last - 1) * len(images) * case.ensemble
+    each = {name: joules / trained for name, joules in used.items() if joules > 0}
+    return replace(of_epochs(case, means, steps), joules_per_image=each or None)
 
 
 def _test_loss(half: Half, config: Config, case: Case, imported: float) -> Record:

@@ -17,6 +17,7 @@ COMMANDS = {
     "export": "writes a run's kl_autoencoder as diffusers reads it",
     "sweep": "trains every combination of some fields' values",
     "benchmark": "measures what a step and an epoch cost in both halves",
+    "profile": "lays a training step's time out part by part, in both halves",
     "tutorial": "the tutorial from end to end: trains its AE and its VAE and draws its figures",
     "paper_table": "reproduces table 1 of Burda et al. 2016",
 }

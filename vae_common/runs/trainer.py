@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,14 @@ from vae_common.runs import checkpoints, resume
 from vae_common.runs.epoch_records import EpochRecord, NonFiniteLoss, mean_terms
 from vae_common.runs.folder import BEGUN, SUMMARY, TRAINED_ELSEWHERE, Run, require_data
 from vae_common.runs.together import Silent, together, writes
+
+
+def notice_of_slow_arithmetic(half: Half, config: Config) -> None:
+    """Says where bfloat16 is asked for of a processor without it: the numbers are the same, the time is not."""
+    on_cpu = half.platform_of(half.device_for(config)) == "cpu"
+    if config.training.precision == "bfloat16" and on_cpu and not machine.multiplies_bfloat16():
+        said = "this processor has no bfloat16 instructions: products are emulated, in PyTorch many times slower"
+        print(f"notice: precision: {said}", file=sys.stderr)
 
 
 def require_trainable(half: Half, config: Config, dataset: Dataset, seeds: int = 1) -> None:
@@ -80,6 +89,7 @@ def train(
             if writes(half):
                 stack.enter_context(files.alone_in(folder, TRAINED_ELSEWHERE))
         bar = stack.enter_context(_progress(half, config, resume.epoch if resume else 0))
+        notice_of_slow_arithmetic(half, config)
         training = _Training(half, config, dataset, Run(folder), list(command), checkpoint_every, resume)
         training.checkpoint_steps = checkpoint_steps
         state = training.begin()

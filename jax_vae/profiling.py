@@ -1,0 +1,110 @@
+"""The operations of a training step, and the part of it that each belongs to. Twin: torch_vae/profiling.py."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vae_common.config import Config
+from vae_common.errors import InputError
+from vae_common.profiles import Operation, Profile, part_of
+
+from .batches import epoch_draws
+from .device import Array, synchronize
+from .execution import compile_epoch
+from .state import create_state
+
+WARM_UP = 2
+"""Epochs before the one that is profiled."""
+
+
+def profile(config: Config, images: Array, folder: Path) -> Profile:
+    """The operations of an epoch's steps on placed images (N, height, width, channels), as XLA's thunks or kernels.
+
+    An operation belongs to the part that the compiler says it comes from; of what it fused that is the last's.
+    Where the compiled program does not say (one from a cache) InputError is raised.
+    """
+    state = create_state(config)
+    draws = epoch_draws(config, 0, len(images))
+    program: Any = compile_epoch(state, images, draws)
+    if not hasattr(program, "compiled"):
+        raise InputError("execution: received eager, which is no program; JAX is profiled with auto")
+    for _ in range(WARM_UP):
+        state, terms = program(state, images, draws)
+    synchronize(terms)
+    with jax.profiler.trace(str(folder), create_perfetto_trace=True):
+        start = time.perf_counter()
+        state, terms = program(state, images, draws)
+        synchronize(terms)
+        seconds = time.perf_counter() - start
+    steps, parts = len(draws.order), _parts_of(program.compiled.as_text())
+    spent: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for name, nanoseconds in _events(folder, parts):
+        spent[name][0] += nanoseconds
+        spent[name][1] += 1
+    operations = [Operation(n, parts[n], took / 1e9 / steps, calls / steps) for n, (took, calls) in spent.items()]
+    trace = max(folder.rglob("perfetto_trace.json.gz"), key=lambda path: path.stat().st_mtime)
+    return Profile(operations, seconds / steps, str(trace.relative_to(folder)))
+
+
+def _parts_of(text: str) -> dict[str, str]:
+    """Part of each instruction of a compiled program's text, by its name; loops and calls are left out."""
+    tables = {name: _table(text, name) for name in ("FunctionNames", "FileLocations", "StackFrames")}
+    locations = {key: _number(value, "function_name_id") for key, value in tables["FileLocations"].items()}
+    frames = {
+        key: (_number(value, "file_location_id"), _number(value, "parent_frame_id"))
+        for key, value in tables["StackFrames"].items()
+    }
+    found = {}
+    for line in text.splitlines():
+        named = re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = ", line)
+        about = re.search(r'metadata=\{op_name="([^"]*)"(?:[^}]*stack_frame_id=(\d+))?', line)
+        if named is None or re.search(r" (while|call|conditional|parameter|get-tuple-element|tuple)\(", line):
+            continue
+        chain: list[str] = []
+        frame = int(about.group(2) or 0) if about else 0
+        while frame in frames and len(chain) < len(frames):
+            location, parent = frames[frame]
+            chain.append(tables["FunctionNames"].get(locations.get(location, 0), "").strip('"'))
+            frame = 0 if parent == frame else parent
+        found[named.group(1)] = part_of(chain, bool(about and "transpose(" in about.group(1)))
+    return found
+
+
+def _table(text: str, name: str) -> dict[int, str]:
+    """One of the tables at a program's head, by number."""
+    begin = re.search(rf"^{name}$", text, re.M)
+    rows = text[begin.end() :].lstrip("\n").splitlines() if begin else []
+    found = {}
+    for row in rows:
+        numbered = re.match(r"(\d+) (.*)", row)
+        if numbered is None:
+            break
+        found[int(numbered.group(1))] = numbered.group(2)
+    return found
+
+
+def _number(row: str, field: str) -> int:
+    found = re.search(rf"{field}=(\d+)", row)
+    return int(found.group(1)) if found else 0
+
+
+def _events(folder: Path, parts: Mapping[str, str]) -> list[tuple[str, int]]:
+    """Name and nanoseconds of every operation that the profiler saw."""
+    newest = max(folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
+    found = []
+    for plane in jax.profiler.ProfileData.from_file(str(newest)).planes:
+        for line in plane.lines:
+            if line.name in ("XLA Modules", "Steps", "python"):
+                continue
+            for event in line.events:
+                named = event.name if event.name in parts else dict(event.stats).get("hlo_op")
+                if named in parts:
+                    found.append((str(named), int(event.duration_ns)))
+    return found
