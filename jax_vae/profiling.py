@@ -61,6 +61,7 @@ def _parts_of(text: str) -> dict[str, str]:
         key: (_number(value, "file_location_id"), _number(value, "parent_frame_id"))
         for key, value in tables["StackFrames"].items()
     }
+    shift = int(any(key == parent for key, (_, parent) in frames.items()))  # jaxlib 0.10 counts parents from one
     found = {}
     for line in text.splitlines():
         named = re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = ", line)
@@ -72,7 +73,7 @@ def _parts_of(text: str) -> dict[str, str]:
         while frame in frames and len(chain) < len(frames):
             location, parent = frames[frame]
             chain.append(tables["FunctionNames"].get(locations.get(location, 0), "").strip('"'))
-            frame = 0 if parent == frame else parent
+            frame = parent - shift
         found[named.group(1)] = part_of(chain, bool(about and "transpose(" in about.group(1)))
     return found
 
