@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from .device import Array
 from .meshes import size as devices
@@ -80,13 +81,13 @@ def _correlated(images: Array, by: Array, at: Geometry) -> Array:
 def _in_groups(at: Geometry, sides: _Sides, features: Array, gradient: Array) -> Array:
     """The kernel's gradient on a CPU: sums of so many terms are slow there, several of fewer are not."""
     batch = len(features)
-    places = math.prod(min(features.shape[1:3], gradient.shape[1:3]))
+    places = min(math.prod(array.shape[1:3]) for array in (features, gradient))
     group = max(size for size in range(1, batch + 1) if batch % size == 0 and size * places <= max(TERMS, places))
     if group == batch or devices() > 1:  # of several devices each has its part already
         return _kernel_gradient(at, sides, features, gradient)
     parts = [array.reshape(-1, group, *array.shape[1:]) for array in (features, gradient)]
     gradients = jax.lax.map(lambda pair: _kernel_gradient(at, sides, *pair), tuple(parts))
-    return gradients.sum(0)
+    return gradients.sum(0, dtype=jnp.promote_types(gradients.dtype, jnp.float32)).astype(gradients.dtype)
 
 
 class _Sides(NamedTuple):

@@ -7,6 +7,7 @@ batch is spread over it, and whatever is computed of that is global, sums and me
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -46,12 +47,19 @@ def start(world: World, devices: int = 1) -> None:
                 world.rank,
                 initialization_timeout=max(1, round(world.timeout)),
                 heartbeat_timeout_seconds=_HEARTBEAT,
-                local_device_ids=range(world.local_rank * devices, (world.local_rank + 1) * devices),  # GPUs'
+                local_device_ids=_own_devices(world, devices),
             )
         except (RuntimeError, ValueError) as error:
             raise worlds.not_met(world, port, one_line(error, 120)) from error
     _JOINED[0] = world
     meshes.use(devices if world.size == 1 else world.size * devices)
+
+
+def _own_devices(world: World, count: int) -> list[int]:
+    """The accelerators of this process among those that it sees: some launchers show each its own alone."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    first = 0 if len(seen) == count and seen != [""] else world.local_rank * count
+    return list(range(first, first + count))
 
 
 def stop() -> None:

@@ -16,7 +16,7 @@ from vae_common.errors import InputError
 from vae_common.profiles import Operation, Profile, part_of
 
 from .batches import epoch_draws
-from .device import Array, synchronize
+from .device import Array, device_for, platform_of, synchronize
 from .execution import compile_epoch
 from .state import create_state
 
@@ -50,7 +50,8 @@ def profile(config: Config, images: Array, folder: Path) -> Profile:
         spent[name][1] += 1
     operations = [Operation(n, parts[n], took / 1e9 / steps, calls / steps) for n, (took, calls) in spent.items()]
     trace = max(folder.rglob("perfetto_trace.json.gz"), key=lambda path: path.stat().st_mtime)
-    return Profile(operations, seconds / steps, str(trace.relative_to(folder)))
+    on_device = platform_of(device_for(config)) != "cpu"
+    return Profile(operations, seconds / steps, str(trace.relative_to(folder)), on_device)
 
 
 def _parts_of(text: str) -> dict[str, str]:

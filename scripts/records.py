@@ -29,6 +29,11 @@ SHOWS = {
     "photos-kl/summary.json": "kl_autoencoder on 64x64 patches of two photographs, colour",
     "paper-table/table.json": "table 1 of Burda et al. 2016 after 40 of 3,280 passes; what is missing says so",
     "benchmark-quick/benchmark.json": "a step over its floor, starts, the recipe",
+    "benchmark-peers/benchmark.json": "whole epochs beside NumPyro, Keras, pythae and two recipes",
+    "profile-dense/profile.json": "where a step's time goes, 784-512-2",
+    "profile-conv/profile.json": "the same of two convolutions",
+    "profile-residual/profile.json": "the same of a residual model",
+    "waiting.json": "how PyTorch's threads should wait, beside other programs",
     "benchmark-cpu/benchmark.json": "batch sizes, precisions, seeds, time to a test loss, growth",
     "ladder.json": "ladder_vae of five layers on MNIST, dynamic binarization: bound and likelihood, both halves",
     "ladder-depth.json": "one, two and three layers in ten epochs: what depth brings",
@@ -63,7 +68,7 @@ show and which therefore lies in the package.
 [weight_hashes.json](weight_hashes.json) is what `python -m scripts.weight_hashes --output results/weight_hashes.json`
 gave on one machine: equal before and after a change that moves no number.
 
-`benchmark-gpu-jax/` and `benchmark-gpu-torch/` are **missing**: no GPU was at hand
+`benchmark-gpu/` and `profile-gpu/` are **missing**: no GPU was at hand
 ([how to make them](../docs/accelerators.md)).
 
 The pilot judges by margins of its own runs, the smaller spread of the two halves. One of its 15 claims, the VAE's

@@ -127,7 +127,7 @@ def _without_subnormals() -> Iterator[None]:
 @functools.cache
 def _start_threads() -> None:
     """Starts PyTorch's own threads where subnormal numbers are zeros: they keep what holds where they are started."""
-    torch.zeros(2**16 * torch.get_num_threads()).add_(1)
+    torch.zeros(2**16 * torch.get_num_threads(), device="cpu").add_(1)
 
 
 @contextlib.contextmanager

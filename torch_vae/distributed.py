@@ -7,6 +7,7 @@ global mean's. Gradients are averaged by DDP, or by `fully_shard` where paramete
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -39,9 +40,8 @@ def start(world: World, devices: int = 1) -> None:
     if world.size == 1:
         return
     cuda = torch.cuda.is_available()
-    if cuda:
-        worlds.require_own_device(world, torch.cuda.device_count())
-        torch.cuda.set_device(world.local_rank)
+    if cuda:  # some launchers show each process its own device alone
+        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
     if not world.agent:
         worlds.meet(world, world.port)
     names = [f"joined {rank}" for rank in range(world.size)]
@@ -49,14 +49,20 @@ def start(world: World, devices: int = 1) -> None:
     limit = timedelta(seconds=world.timeout)
     try:
         store, _, _ = next(iter(rendezvous(where, world.rank, world.size, timeout=limit)))
-        store.set(names[world.rank], "")
+        store.set(names[world.rank], _own_device() if cuda else "")
         store.wait(names, limit)
+        worlds.require_own_devices([store.get(name).decode() for name in names] if cuda else [])
         group = PrefixStore("batch", store)
         backend = "nccl" if cuda else "gloo"
         distributed.init_process_group(backend, store=group, rank=world.rank, world_size=world.size, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise worlds.not_met(world, world.port, one_line(error, 120)) from error
     _JOINED[0] = world
+
+
+def _own_device() -> str:
+    """Names this process's accelerator among all machines'."""
+    return f"{socket.gethostname()} {torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
 
 
 def stop() -> None:

@@ -70,7 +70,10 @@ class _Adam:
     """
 
     def __init__(self, model: torch.nn.Module, config: Config):
-        self.config = config
+        self.config, self.in_graph = (
+            config,
+            execution_for(config) == "graph",
+        )  # which needs count and rate on the device
         self.parameters: list[Array] = list(model.parameters())
         self.state: dict[Array, dict[str, Array]] = {
             parameter: {
@@ -87,7 +90,6 @@ class _Adam:
         settings, held = self.config.optimizer, [self.state[parameter] for parameter in self.parameters]
         first, second, steps = ([of[name] for of in held] for name in ("exp_avg", "exp_avg_sq", "step"))
         rate = learning_rate(self.config, steps[0])
-        in_graph = execution_for(self.config) == "graph"  # a CUDA graph needs count and rate on the device
         fused_adam(
             self.parameters,
             list(gradients),
@@ -96,11 +98,11 @@ class _Adam:
             [],
             steps,
             fused=True,
-            capturable=in_graph,
+            capturable=self.in_graph,
             amsgrad=False,
             beta1=settings.beta1,
             beta2=settings.beta2,
-            lr=rate if in_graph else float(rate),
+            lr=rate if self.in_graph else float(rate),
             weight_decay=0.0,
             eps=settings.eps,
             maximize=False,

@@ -55,7 +55,7 @@ def profile(config: Config, images: Array, folder: Path) -> Profile:
     ]
     folder.mkdir(parents=True, exist_ok=True)
     profiler.export_chrome_trace(str(folder / "trace.json.gz"))
-    return Profile(operations, seconds / steps, "trace.json.gz")
+    return Profile(operations, seconds / steps, "trace.json.gz", len(kinds) > 1)
 
 
 def _epoch(state: State, images: Array, draws: Any) -> State:
@@ -108,11 +108,11 @@ def _events(events: Any, on_cuda: bool) -> list[tuple[str, str, float]]:
     found = []
     for event in events:
         took = event.self_device_time_total if on_cuda else event.self_cpu_time_total
-        if took <= 0 or (on_cuda and event.device_type.name != "CUDA" and not event.kernels):
-            continue
+        if took <= 0 or event.name.startswith(SCOPE) or (on_cuda and event.device_type.name == "CUDA"):
+            continue  # what is between operators is the host's; a kernel counts where it was launched
         part = _scope(event) or _backward(event, forward)
         if part is not None:
-            found.append((event.name.removeprefix(SCOPE), part, took))
+            found.append((event.name, part, took))
     return found
 
 

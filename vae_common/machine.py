@@ -50,6 +50,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_taken() -> int:
+    """How many each half takes on a processor."""
+    own = os.environ.get("NPROC") or os.environ.get("OMP_NUM_THREADS") or ""
+    return int(own) if own.isdecimal() and int(own) > 0 else cores()
+
+
 def others_running() -> int:
     """Threads of other programs that want a processor now, the median of a few looks; 0 where the system is silent."""
     found = []
@@ -84,7 +90,7 @@ def settle(threads: int | None = None) -> None:
     if loaded:
         return
     os.environ |= equal_threads()
-    taken = int(equal_threads().get("NPROC", cores()))
+    taken = threads_taken()
     chosen = taken == 1 or any(name in os.environ for name in WAITING)
     if not chosen and others_running() + taken > (os.cpu_count() or 1):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -94,7 +100,7 @@ def equal_threads() -> dict[str, str]:
     """The variable that gives JAX no more threads than OMP_NUM_THREADS gives PyTorch, unless it is set already."""
     own = os.environ.get("OMP_NUM_THREADS", "")
     limited = own.isdecimal() and int(own) > 0
-    return {"NPROC": os.environ.get("NPROC", own)} if limited else {}
+    return {"NPROC": os.environ.get("NPROC") or own} if limited else {}
 
 
 def joules() -> dict[str, float]:
@@ -104,7 +110,7 @@ def joules() -> dict[str, float]:
     """
     found: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError):
-        packages = [*Path("/sys/class/powercap").glob("intel-rapl:?")]
+        packages = [*Path("/sys/class/powercap").glob("intel-rapl:[0-9]")]
         counted = [int((package / "energy_uj").read_text(encoding="utf-8")) for package in packages]
         found |= {"cpu": sum(counted) / 1e6} if counted else {}
     with contextlib.suppress(OSError, AttributeError):

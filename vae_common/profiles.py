@@ -43,6 +43,8 @@ class Profile:
     """A step, while it was profiled."""
     trace: str
     """The framework's own trace, a file in the folder that was given; Perfetto reads it."""
+    on_device: bool = False
+    """Whether an accelerator's clock took the times, which a profiler on the host does not lengthen."""
 
 
 def part_of(functions: Iterable[str], backward: bool) -> str:

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vae_common.errors import InputError, shown
@@ -54,11 +54,13 @@ def of_this_machine(rank: int, size: int, port: int) -> dict[str, str]:
     return {name: str(number) for name, number in numbers.items()} | {"MASTER_ADDR": "localhost"}
 
 
-def require_own_device(world: World, there: int) -> None:
-    """Raises InputError where two processes of this machine would share an accelerator; `there` is how many it has."""
-    if world.local_rank >= there:
-        received = f"devices: {world.name} is number {world.local_rank + 1} on a machine with {there} GPU"
-        raise InputError(f"{received}{'s' * (there != 1)}; start at most {there} there, one for each")
+def require_own_devices(named: Sequence[str]) -> None:
+    """Raises InputError where two processes share an accelerator; `named` is each process's."""
+    for rank, device in enumerate(named):
+        first = named.index(device)
+        if first < rank:
+            said = f"devices: processes {first} and {rank} both have {shown(device)}, expected one for each"
+            raise InputError(f"{said}; start as many on a machine as it has, or show each its own")
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> World:

@@ -8,7 +8,7 @@ import statistics
 
 import pytest
 
-from tests.conftest import HALVES, ROOT, script
+from tests.conftest import HALVES, ROOT, script, small_config
 from tests.conftest import process as process_said
 from vae_common.backend import load_microbenchmarks, name_of
 from vae_common.benchmark import costs, pages, peers, plots, results, running, suites, verdict
@@ -204,7 +204,22 @@ def test_a_case_that_is_none():
         dataclasses.replace(SMALL, images=4).config()
 
 
-NETWORK = ("--binarization", "dynamic", "--hidden", 16, "--batch-size", 128, "--rounds", 1, "--processes", 1)
+NETWORK = (
+    "--binarization",
+    "dynamic",
+    "--output-bias",
+    "data_mean",
+    "--classes",
+    10,
+    "--hidden",
+    16,
+    "--batch-size",
+    128,
+    "--rounds",
+    1,
+    "--processes",
+    1,
+)
 
 
 @pytest.fixture(scope="module")
@@ -275,11 +290,17 @@ def test_a_run_is_timed(tmp_path):
         (("--resume", "nowhere"), "resume: nowhere has no plan.json"),
         (("--beside", "none.json"), "none.json does not exist"),
         (("--threads", 0), "threads: received 0"),
+        (("--suite", "recipe", "--hidden", 64), "suite: received recipe with --hidden that it does not read"),
+        (("--suite", "peers", "--peers", "python", "--batch-size", 64), "received peers with --batch-size"),
+        (("--resume", "nowhere", "--rounds", 2), "resume: received --rounds, expected nothing beside it"),
     ],
 )
 def test_what_is_refused_before_anything_is_measured(tmp_path, flags, said):
     assert said in process_said("benchmark", *flags, cwd=tmp_path, status=2)
     assert not list(tmp_path.iterdir())
+
+
+BASE = Case()
 
 
 def varied(seconds, framework="jax", **changes):
@@ -292,17 +313,21 @@ def varied(seconds, framework="jax", **changes):
 
 def test_the_sentence_says_who_is_faster_or_that_nobody_is():
     fast, slow = varied([1.0, 1.01, 0.99]), varied([1.5, 1.52, 1.49], "torch")
-    assert "JAX is faster: 1.50 times" in verdict.sentence([fast, slow])
-    assert "not distinguishable" in verdict.sentence([fast, varied([0.8, 1.0, 1.3], "torch")])
-    assert verdict.sentence([fast]) is None
+    assert "JAX is faster: 1.50 times" in verdict.sentence([fast, slow], BASE)
+    assert "not distinguishable" in verdict.sentence([fast, varied([0.8, 1.0, 1.3], "torch")], BASE)
+    assert verdict.sentence([fast], BASE) is None
+    other = dataclasses.replace(slow, case=dataclasses.replace(slow.case, batch_size=32))
+    assert verdict.sentence([fast, other], BASE) is None  # another case
 
 
 def test_doubtful_records_say_so():
     """Other work, unequal threads, rows that vary: in the record's first line."""
     steady, varying = varied([1.0, 1.01, 0.99]), varied([1.0, 1.5, 2.0], "torch", threads="1")
-    assert verdict.notes([steady], {"others_running": 0, "cores": 2}) == []
-    work, threads, variation = verdict.notes([steady, varying], {"others_running": 3, "cores": 2})
-    assert work == "the machine had other work: 3 other threads ran when it began, on 2 processors"
+    assert verdict.notes([steady], {"others_running": 0, "cores": 2, "threads": 2}) == []
+    assert verdict.notes([steady], {"others_running": 1, "cores": 2, "threads": 1}) == []
+    work, threads, variation = verdict.notes([steady, varying], {"others_running": 3, "cores": 2, "threads": 2})
+    said = "3 other threads ran when it began, beside 2 of each half on 2 processors"
+    assert work == f"the machine had other work: {said}"
     assert threads == "the halves had unequal threads (torch: 1; jax: 2)"
     assert variation.startswith("more than 5% of variation: PyTorch, eager")
 
@@ -310,13 +335,30 @@ def test_doubtful_records_say_so():
 def test_time_to_a_target_over_seeds():
     """The loss that every training reaches; seconds until then, with an interval."""
     curves = {0: [[1.0, 9.0], [2.0, 5.0]], 1: [[1.5, 6.0], [3.0, 4.0]]}
-    records = [Record(Case(kind="loss", seed=seed), test_loss_by_seconds=curve) for seed, curve in curves.items()]
-    found = verdict.time_to_target(records)
+    case = Case(kind="loss", epochs=suites.LOSS_EPOCHS)
+    records = [Record(dataclasses.replace(case, seed=n), test_loss_by_seconds=curve) for n, curve in curves.items()]
+    apart = Record(dataclasses.replace(case, epochs=20), test_loss_by_seconds=[[0.5, 300.0]])  # of the precisions
+    found = verdict.time_to_target([*records, apart], BASE)
     assert found["target_nats"] == 5.0
     assert found["jax auto"]["seconds"] == 2.5
     assert found["jax auto"]["seeds"] == 2
     assert found["jax auto"]["interval"][0] < 2.5 < found["jax auto"]["interval"][1]
-    assert verdict.time_to_target(records[:1]) is None
+    assert verdict.time_to_target(records[:1], BASE) is None
+
+
+def test_what_some_processes_did_not_count():
+    """Energy, where one of them could not read it: the median of those that did."""
+    each = [dataclasses.replace(process(1.0), joules_per_image=joules) for joules in (None, {"cpu": 2.0}, {"cpu": 4.0})]
+    assert results.merged(each).joules_per_image == {"cpu": 3.0}
+
+
+def test_an_experiment_is_the_same_wherever_its_data_lie():
+    """Keys by which records of two machines are paired."""
+    config = small_config()
+    moved = dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir="elsewhere"))
+    wider = dataclasses.replace(config, network=dataclasses.replace(config.network, hidden=(99,)))
+    first, second, third = (Case.of(of, kind="network").key for of in (config, moved, wider))
+    assert first == second != third
 
 
 def test_records_side_by_side():
@@ -324,7 +366,7 @@ def test_records_side_by_side():
     paths = [ROOT / "results" / name / "benchmark.json" for name in ("benchmark-quick", "benchmark-cpu")]
     page = pages.page(paths)
     assert page.count("benchmark.json</th>") == 2
-    assert "JAX: step, vae, batch 128, float32" in page
+    assert "JAX: step, vae 512-2, batch 128, float32" in page
 
 
 def test_peers_are_asked_for_the_same_network():

@@ -60,7 +60,7 @@ def test_an_accelerator_does_not_wait_for_the_next(asked):
 
 def test_a_cpu_trains_while_nothing_is_drawn(asked, monkeypatch):
     """It draws as many epochs at once as it has processors, before the first of them."""
-    monkeypatch.setattr(ahead.machine, "cores", lambda: 3)
+    monkeypatch.setattr(ahead.machine, "threads_taken", lambda: 3)
     drawn = ahead.Ahead([experiment()], 100, beside=False)
     for epoch, made in enumerate((3, 3, 3, 6, 6, 6)):
         drawn.of(epoch)
@@ -88,4 +88,4 @@ def test_a_record_says_what_was_waited(half, small):
     records = []
     config = experiment()
     half.fit(half.create_state(config), small, on_epoch=lambda _, record: records.append(record))
-    assert all(record["waited_seconds"] >= 0 for record in records)
+    assert all(0 < record["waited_seconds"] < 60 for record in records)

@@ -166,9 +166,9 @@ def test_ranks_that_cannot_be():
 
 
 def test_two_processes_on_one_accelerator_are_refused():
-    worlds.require_own_device(worlds.World(1, 2, 1), 2)
-    with pytest.raises(InputError, match=r"process 1 of 2 is number 2 on a machine with 1 GPU; start at most 1 there"):
-        worlds.require_own_device(worlds.World(1, 2, 1), 1)
+    worlds.require_own_devices(["here 1", "here 2", "there 1"])
+    with pytest.raises(InputError, match=r"devices: processes 0 and 2 both have '?here 1'?, expected one for each"):
+        worlds.require_own_devices(["here 1", "there 1", "here 1"])
 
 
 def test_what_slurm_says():

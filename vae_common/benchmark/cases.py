@@ -53,7 +53,8 @@ class Case:
         }
         if self.experiment:
             whole = Config.from_record(json.loads(self.experiment))
-            return replace(whole, seed=self.seed, training=replace(whole.training, **training))
+            network = replace(whole.network, output_bias="initializer")  # what else it may be needs the training set
+            return replace(whole, seed=self.seed, network=network, training=replace(whole.training, **training))
         return Config(
             self.model,
             seed=self.seed,
@@ -92,5 +93,16 @@ class Case:
             if values[name] == plain:
                 del values[name]
         if self.experiment:
-            values["experiment"] = hashlib.sha256(self.experiment.encode()).hexdigest()[:8]
+            values["experiment"] = hashlib.sha256(_essence(json.loads(self.experiment)).encode()).hexdigest()[:8]
         return " ".join(f"{name}={'x'.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in values.items())
+
+
+def _essence(experiment: dict[str, Any]) -> str:
+    """What of a config decides what a step costs: not where its data lie, nor how long it trains."""
+    apart = {"data": ("data_dir", "manual_dir", "dataset"), "training": ("device", "epochs", "execution")}
+    kept = {
+        part: {name: value for name, value in values.items() if name not in apart.get(part, ())}
+        for part, values in experiment.items()
+        if isinstance(values, dict)
+    }
+    return json.dumps(kept | {"model": experiment["model"], "image_shape": experiment["image_shape"]}, sort_keys=True)

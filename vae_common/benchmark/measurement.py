@@ -78,7 +78,11 @@ def measure_recipe(half: Half, case: Case) -> Record:
 
 
 def _environment(half: Half, case: Case) -> dict[str, str]:
-    return half.environment(case.device) | machine.facts() | {"python": sys.version.split()[0]}
+    return {
+        **half.environment(case.device),
+        "instructions": " ".join(machine.instructions()),
+        "python": sys.version.split()[0],
+    }
 
 
 def of_epochs(case: Case, seconds: list[float], steps: int) -> Record:
@@ -264,7 +268,7 @@ def _with_ceilings(record: Record, half: Half, config: Config, products: float, 
     return replace(
         record,
         model_flops=flops,
-        framework_flops=load_microbenchmarks(half).counted_flops(config),
+        framework_flops=None if config.network.classes else load_microbenchmarks(half).counted_flops(config),
         model_bytes=moved,
         ceilings=Ceilings(flops_per_second=flops / products, bytes_per_second=bandwidth),
         of_product_ceiling=products / step,
@@ -280,8 +284,10 @@ def _epochs(half: Half, config: Config, case: Case, steps: int, rounds: int) -> 
     seeds = half.seed_configs(state) or [config]
     at_once = max(1, Ahead(seeds, len(images), beside).count)  # epochs whose numbers are drawn together, and timed so
     last = 1 + rounds * at_once
-    own = [replace(seed, training=replace(seed.training, epochs=last)) for seed in seeds]
-    ahead, energy = Ahead(own, len(images), beside), machine.joules()
+    own, first = (
+        [replace(seed, training=replace(seed.training, epochs=epochs)) for seed in seeds] for epochs in (last, 1)
+    )
+    ahead, energy = Ahead(first, len(images), beside), machine.joules()
     for epoch in range(last):
         start = time.perf_counter()
         draws = half.state_draws(state, epoch, len(images), ahead.of(epoch))
@@ -306,10 +312,12 @@ def _test_loss(half: Half, config: Config, case: Case, imported: float) -> Recor
     config = dataclasses.replace(config, image_shape=dataset.image_shape)
     start = time.perf_counter()
     images, state, program = half.place_images(dataset.train.images, config), half.create_state(config), None
+    beside = half.platform_of(half.device_for(config)) != "cpu"
+    ahead = Ahead([config], len(images), beside)
     elapsed, curve = imported + time.perf_counter() - start, []
     for epoch in range(case.epochs):
         start = time.perf_counter()
-        draws = half.state_draws(state, epoch, len(images))
+        draws = half.state_draws(state, epoch, len(images), ahead.of(epoch))
         program = program or half.compile_epoch(state, images, draws)
         state, terms = program(state, images, draws)
         half.to_numpy(terms.total)

@@ -23,7 +23,7 @@ def page(paths: Sequence[Path]) -> str:
     columns: list[dict[str, Any]] = []
     rows: dict[str, tuple[str, dict[int, dict[str, str]]]] = {}
     for place, path in enumerate(paths):
-        held, records = read_json(path, "beside"), read_results(path)
+        held, records = read_json(path, "beside"), read_results(path, "beside")
         columns.append(_column(path, held, records))
         for record in records:
             if main_summary(record) is not None:

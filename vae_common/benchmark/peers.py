@@ -15,7 +15,6 @@ that NumPy shuffled, Optax's Adam.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import sys
@@ -200,19 +199,20 @@ def by_pythae(task: Task) -> Epochs:
         def forward(self, z: Any) -> Any:
             return ModelOutput(reconstruction=self.layers(z).reshape(-1, 1, 28, 28))
 
-    marks: list[float] = []
+    begins: list[float] = []
+    ends: list[float] = []
     losses: list[float] = []
 
     class Clock(TrainingCallback):  # type: ignore[misc]
         def on_epoch_begin(self, *_: Any, **__: Any) -> None:
-            marks.append(time.perf_counter())
+            begins.append(time.perf_counter())
 
         def on_log(self, _: Any, logs: Any, **__: Any) -> None:
             if "train_epoch_loss" in logs:
                 losses.append(float(logs["train_epoch_loss"]))
 
-        def on_train_end(self, *_: Any, **__: Any) -> None:
-            marks.append(time.perf_counter())
+        def on_epoch_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
 
     model = VAE(
         VAEConfig(input_dim=(1, 28, 28), latent_dim=task.latent_dim, reconstruction_loss="bce"), Encoder(), Decoder()
@@ -228,7 +228,7 @@ def by_pythae(task: Task) -> Epochs:
         )
         pipeline = TrainingPipeline(training_config=config, model=model)
         pipeline(train_data=images_of(task).reshape(-1, 1, 28, 28), callbacks=[Clock()])
-    return Epochs([end - begun for begun, end in itertools.pairwise(marks)], losses)
+    return Epochs([end - begun for begun, end in zip(begins, ends)], losses)
 
 
 def by_flax(task: Task) -> Epochs:

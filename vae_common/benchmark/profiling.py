@@ -6,7 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,9 @@ def measure(half: Half, config: Config, steps: int, folder: Path) -> Parts:
         0, 256, (steps * config.training.batch_size, *config.image_shape), np.uint8
     )
     placed = half.place_images(images, config)
-    run = _epochs(half, config, placed)
+    eager = half.execution_for(config) == "graph"  # what is profiled is eager
+    timed = replace(config, training=replace(config.training, execution="eager")) if eager else config
+    run = _epochs(half, timed, placed)
     run()
     before = [run() for _ in range(ROUNDS)]
     profile = load_profiling(half).profile(config, placed, folder / name_of(half))
@@ -72,7 +74,7 @@ def corrected(profile: Profile, seconds: float, trace: str) -> Parts:
     the host's.
     """
     calls = sum(operation.calls for operation in profile.operations)
-    each = max(0.0, profile.seconds - seconds) / calls if calls else 0.0
+    each = max(0.0, profile.seconds - seconds) / calls if calls and not profile.on_device else 0.0
     own = [Operation(of.name, of.part, max(0.0, of.seconds - each * of.calls), of.calls) for of in profile.operations]
     total = sum(of.seconds for of in own)
     if total > seconds:  # several at once, or timed more coarsely than they are
@@ -102,13 +104,14 @@ def _epochs(half: Half, config: Config, placed: Any) -> Any:
 
 def write(halves: Halves, config: Config, steps: int, folder: Path, command: Sequence[str]) -> dict[str, Any]:
     """Profiles every half into a folder: profile.json, profile.png, the frameworks' traces; returns the record."""
+    where = machine.facts() | {"cores": str(machine.cores())}
     found = {name: measure(half, config, steps, folder) for name, half in halves.items()}
     record = {
         files.KIND: KIND,
         "command": list(command),
         "config": config.to_json(),
         "steps": steps,
-        "machine": machine.facts() | {"cores": str(machine.cores())},
+        "machine": where,
         "environment": {name: half.environment(config.training.device) for name, half in halves.items()},
         "found": sentence(found),
         "table": table(found),

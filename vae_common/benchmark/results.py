@@ -60,11 +60,13 @@ def merged(records: Sequence[Record]) -> Record:
 
 def _medians(values: Sequence[Any]) -> Any:
     """The median of numbers, or of each number in mappings alike; None where there is none."""
-    if values[0] is None:
+    found = [value for value in values if value is not None]
+    if not found:
         return None
-    if isinstance(values[0], Mapping):
-        return {name: _medians([value[name] for value in values]) for name in values[0]}
-    return statistics.median(values)
+    if isinstance(found[0], Mapping):
+        common = [name for name in found[0] if all(name in value for value in found)]
+        return {name: _medians([value[name] for value in found]) for name in common}
+    return statistics.median(found)
 
 
 def chosen(records: Iterable[Record], **wanted: Any) -> Iterator[Record]:
@@ -128,7 +130,7 @@ def _times_the_recipe(records: Sequence[Record]) -> dict[str, float]:
     recipe = [r.images_per_second for r in chosen(records, framework="recipe") if r.images_per_second]
     found: dict[str, float] = {}
     for record in chosen(records, kind="epoch", ensemble=1, hidden=(400,), latent_dim=20) if recipe else ():
-        if record.case.framework != "recipe" and record.images_per_second:
+        if record.case.framework in HALVES and record.images_per_second:
             found[record.variant] = round(record.images_per_second / recipe[0], 2)
     return found
 
@@ -166,13 +168,13 @@ def _precisions(records: Sequence[Record], at: Mapping[str, Any]) -> dict[str, A
     return found
 
 
-def read_results(path: Path) -> list[Record]:
-    """The records in an earlier benchmark.json; raises InputError where it is none."""
-    held = read_json(path, "baseline")
+def read_results(path: Path, name: str = "baseline") -> list[Record]:
+    """The records in an earlier benchmark.json; raises InputError, which calls it by that name, where it is none."""
+    held = read_json(path, name)
     try:
         return [Record.from_json(record) for record in held["results"]]
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"baseline: {path} is no benchmark's benchmark.json ({reason(error)})") from error
+        raise InputError(f"{name}: {path} is no benchmark's benchmark.json ({reason(error)})") from error
 
 
 def against(results: Sequence[Record], earlier: Sequence[Record]) -> dict[str, Any]:

@@ -25,14 +25,16 @@ from vae_common.benchmark.results import against, merged, read_results, summary
 from vae_common.benchmark.suites import cases_of
 from vae_common.benchmark.verdict import notes, sentence, time_to_target
 from vae_common.config.checks import require_count
-from vae_common.errors import InputError
+from vae_common.errors import InputError, require
 from vae_common.files import reason
-from vae_common.machine import cores, equal_threads, instructions, others_running
+from vae_common.machine import cores, equal_threads, instructions, others_running, settle, threads_taken
 from vae_common.progress import Progress
 
 KIND, PLAN, LOG = "benchmark", "plan.json", "records.jsonl"
 """A benchmark's kind of record, and its files: what was asked for, and each record as soon as it is there."""
 MOST_ROUNDS = 10_000
+SPINNING = "spinning"
+"""How PyTorch's threads wait where nobody has chosen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,15 @@ class Plan:
     """The interpreter of an environment that has the peers."""
     baseline: Path | None
     command: tuple[str, ...]
+    machine: Mapping[str, Any]
+    """Where it was begun: it goes on nowhere else, with the same threads."""
+
+    def settle(self) -> None:
+        """Takes the threads, and has them wait, as where it was begun."""
+        if self.machine["waiting"] != SPINNING:
+            os.environ["OMP_WAIT_POLICY"] = self.machine["waiting"]
+        wanted = self.machine["threads"]
+        settle(None if wanted == threads_taken() else wanted)
 
     def write(self, folder: Path) -> None:
         """Keeps it in the benchmark's folder, to go on with."""
@@ -68,6 +79,7 @@ class Plan:
                 cases=tuple(map(Case.from_json, held["cases"])),
                 baseline=held["baseline"] and Path(held["baseline"]),
                 command=tuple(held["command"]),
+                machine=held["machine"],
                 **values,
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -104,6 +116,9 @@ def plan(
     require_count("rounds", base.rounds, 1, MOST_ROUNDS)
     if baseline:
         read_results(baseline)
+        baseline = baseline.absolute()
+    if peers is not None and os.sep in peers:
+        peers = str(Path(peers).absolute())  # and no further: a virtual environment's is a link
     gpu = base.device == "cuda" or (base.device == "auto" and _said("nvidia-smi") is not None)
     modes = executions or (*(("graph",) if gpu else ()), "eager", "compile")
     variants = [(f, e) for f in frameworks for e in (modes if f == "torch" else ("auto",))]
@@ -114,6 +129,7 @@ def plan(
             f"peers: received {peers!r} with the suite {suite}; expected both: --suite peers --peers PYTHON"
         )
     if peers is not None:
+        require(not gpu, "peers", "a GPU", "--device cpu: peers are measured on processors")
         _require_peers(peers)
     cases = cases_of(suite, base, variants, gpu)
     for case in cases:
@@ -123,7 +139,8 @@ def plan(
         failed = _measured(case, programs, check=True).error
         if failed is not None:
             raise InputError(f"benchmark: no process could be started for {case.framework} ({failed})")
-    return Plan(base, suite, tuple(dict.fromkeys(cases)), processes, programs, peers, baseline, tuple(command))
+    distinct = tuple(dict.fromkeys(cases))
+    return Plan(base, suite, distinct, processes, programs, peers, baseline, tuple(command), machine())
 
 
 def execute(ordered: Plan, folder: Path) -> dict[str, Any]:
@@ -131,7 +148,9 @@ def execute(ordered: Plan, folder: Path) -> dict[str, Any]:
 
     Raises InputError where no case could be run.
     """
-    where, base = machine(), ordered.base
+    where, base, now = ordered.machine, ordered.base, machine()
+    for name in ("cpu", "cores", "instructions", "threads", "waiting"):
+        require(now[name] == where[name], "resume", f"{name} {now[name]}", f"{where[name]}, with which it was begun")
     ordered.write(folder)
     results = run_cases(ordered, folder / LOG)
     if all(result.error is not None for result in results):
@@ -143,14 +162,16 @@ def execute(ordered: Plan, folder: Path) -> dict[str, Any]:
         "suite": ordered.suite,
         "machine": where,
         "base": dataclasses.asdict(base),
-        "found": sentence(results),
+        "found": sentence(results, base),
     }
     record |= {"summary": summary(results, base), "results": [result.to_json() for result in results]}
-    target = time_to_target(results)
+    target = time_to_target(results, base)
     if target is not None:
         record["summary"]["time_to_target"] = target
     if ordered.baseline is not None:
         record["summary"]["against_baseline"] = against(results, read_results(ordered.baseline))
+        if not record["summary"]["against_baseline"]:
+            record["notes"].append(f"{ordered.baseline} has none of these cases on this kind of device")
     text = json.dumps(record, indent=1) + "\n"
     files.write_atomically(folder / "benchmark.json", text.encode())
     written: dict[str, Any] = json.loads(text)
@@ -191,7 +212,8 @@ def _logged(log: Path) -> list[Record]:
     whole = [line for line in lines if line.endswith("\n")]
     if len(whole) < len(lines):
         files.write_atomically(log, "".join(whole).encode())
-    return [Record.from_json(json.loads(line)) for line in whole]
+    records = [Record.from_json(json.loads(line)) for line in whole]
+    return [record for record in records if record.error is None]  # what failed is tried again
 
 
 def _one_record(case: Case, ordered: Plan) -> Record:
@@ -203,7 +225,7 @@ def _one_record(case: Case, ordered: Plan) -> Record:
         with tempfile.TemporaryDirectory(prefix="twin-vae-") as programs:
             _measured(case, programs)  # compiles, and keeps
             return _measured(case, programs)
-    except InputError as error:
+    except (InputError, OSError) as error:
         return Record(case, error=str(error))
 
 
@@ -234,13 +256,15 @@ def _of_a_peer(case: Case, python: str) -> Record:
     }
     with tempfile.TemporaryDirectory(prefix="twin-vae-") as folder:
         command = [python, str(Path(peers.__file__)), json.dumps(task)]
-        own = os.environ | equal_threads()
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=own, check=False)
-    if done.returncode:
-        return Record(case, error=(done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
-    found = json.loads(done.stdout.splitlines()[-1])
+        own = os.environ | equal_threads() | {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, cwd=folder, env=own, **pipes) as peer, stopping.saving(peer.kill):
+            said, failed = peer.communicate()
+    if peer.returncode:
+        return Record(case, error=(failed.strip().splitlines() or [f"exit status {peer.returncode}"])[-1])
+    found = json.loads(said.splitlines()[-1])
     record = of_epochs(case, found["seconds"][1:], case.images // case.batch_size)
-    environment = {"framework": found["versions"], "threads": str(cores())}
+    environment = {"framework": found["versions"], "threads": str(threads_taken())}
     return dataclasses.replace(record, platform="cpu", environment=environment)
 
 
@@ -277,8 +301,9 @@ def machine() -> Mapping[str, Any]:
     return {
         "cpu": cpu,
         "cores": cores(),
+        "threads": threads_taken(),
         "instructions": list(instructions()),
-        "waiting": os.environ.get("OMP_WAIT_POLICY", "spinning"),
+        "waiting": os.environ.get("OMP_WAIT_POLICY", SPINNING),
         "load_before": os.getloadavg()[0],
         "others_running": others_running(),
         "driver": _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),

@@ -22,6 +22,8 @@ GROWTH: dict[str, tuple[Any, ...]] = {
 LOSS_EPOCHS, LOSS_SEEDS = 10, 3
 """Of the trainings whose test loss is held against seconds."""
 SOFTPLUS: dict[str, Any] = {"hidden": (400,), "latent_dim": 50, "activation": "softplus"}
+PEER_IMAGES = 468 * 128
+"""Of an epoch: MNIST's, but for the batch that would not be whole, which not all peers leave out."""
 PEER_EXPERIMENTS = (
     (("numpyro",), Config(network=NetworkConfig(**SOFTPLUS), data=DataConfig(binarization="dynamic"))),
     (
@@ -68,10 +70,10 @@ def network(base: Case, variants: Sequence[tuple[str, str]]) -> list[Case]:
 
 
 def with_peers(base: Case, variants: Sequence[tuple[str, str]]) -> list[Case]:
-    """Whole epochs of 60,000 images beside those of what a user would pick instead, on the same networks."""
+    """Whole epochs of PEER_IMAGES beside those of what a user would pick instead, on the same networks."""
     cases = []
     for names, config in PEER_EXPERIMENTS:
-        own = Case.of(config, kind="epoch", images=60000, rounds=base.rounds, device=base.device)
+        own = Case.of(config, kind="epoch", images=PEER_IMAGES, rounds=base.rounds, device=base.device)
         cases += [dataclasses.replace(own, framework=f, execution=e) for f, e in variants]
         cases += [dataclasses.replace(own, framework=name, execution="auto") for name in names]
     return cases

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from scipy import stats
 
 from vae_common.backend import FRAMEWORKS
+from vae_common.benchmark.cases import Case
 from vae_common.benchmark.records import Record, Summary
-from vae_common.benchmark.results import compared
+from vae_common.benchmark.results import chosen, compared
+from vae_common.benchmark.suites import LOSS_EPOCHS
 
 STEADY = 0.05
 """Coefficient of variation above which a row says that it varies."""
@@ -20,9 +23,10 @@ HEAD = ("", "ms a step", "ms an epoch", "images/s", "over floor", "over in turn"
 def notes(records: Sequence[Record], machine: Mapping[str, Any]) -> list[str]:
     """What a reader has to know before the numbers: other work on the machine, unequal threads, rows that vary."""
     found = []
-    others, cores = machine.get("others_running", 0), machine.get("cores")
-    if others:
-        found.append(f"the machine had other work: {others} other threads ran when it began, on {cores} processors")
+    others, cores, own = (int(machine.get(name) or 0) for name in ("others_running", "cores", "threads"))
+    if others + own > cores:
+        said = f"{others} other threads ran when it began, beside {own} of each half on {cores} processors"
+        found.append(f"the machine had other work: {said}")
     threads: dict[str, set[str]] = {}
     for record in records:
         if record.environment is not None and "threads" in record.environment and record.platform == "cpu":
@@ -53,7 +57,9 @@ def name_of(record: Record) -> str:
     mode = "" if case.execution == "auto" or case.framework not in FRAMEWORKS else f", {case.execution}"
     name = FRAMEWORKS.get(case.framework, case.framework)
     seeds = f", {case.ensemble} seeds" if case.ensemble > 1 else ""
-    return f"{name}{mode}: {case.kind}, {case.model}, batch {case.batch_size}, {case.precision}{seeds}"
+    images = f", {case.images:,} images" if case.kind == "epoch" and case.images else ""
+    network = f"{case.model} {'-'.join(map(str, (*case.hidden, case.latent_dim)))}"
+    return f"{name}{mode}: {case.kind}, {network}, batch {case.batch_size}, {case.precision}{images}{seeds}"
 
 
 def table(records: Sequence[Record]) -> str:
@@ -85,12 +91,15 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join(line.rstrip() for line in aligned)
 
 
-def sentence(records: Sequence[Record]) -> str | None:
-    """Which half is faster, by how much, in the fastest way that each has; None where there are not both."""
+def sentence(records: Sequence[Record], base: Case) -> str | None:
+    """Which half is faster on what every case has, in the fastest way that each has; None where there are not both."""
     best: dict[str, Record] = {}
     for record in records:
         name, summary = record.case.framework, main_summary(record)
+        wanted = replace(base, framework=name, execution=record.case.execution, kind=record.case.kind)
         if name in FRAMEWORKS and summary is not None and record.case.kind in ("step", "network"):
+            if record.key != wanted.key:
+                continue
             held = main_summary(best[name]) if name in best else None
             if held is None or summary.median < held.median:
                 best[name] = record
@@ -107,8 +116,8 @@ def sentence(records: Sequence[Record]) -> str | None:
         for name, record in best.items()
         if (summary := main_summary(record)) is not None
     )
-    if interval is None:
-        return f"{each}; of one pair of measurements nothing can be said: --processes 3 or more."
+    if interval is None or found["paired_by"] != "process":  # rounds of one process are alike
+        return f"{each}; of one process each nothing can be said: --processes 3 or more."
     low, high = sorted(interval if ratio > 1 else [1 / end for end in interval])
     if low <= 1:
         return (
@@ -117,15 +126,16 @@ def sentence(records: Sequence[Record]) -> str | None:
     return f"{each}; {faster} is faster: {times:.2f} times, 95 % interval {low:.2f} to {high:.2f} ({found['n']} pairs)."
 
 
-def time_to_target(records: Sequence[Record]) -> dict[str, Any] | None:
+def time_to_target(records: Sequence[Record], base: Case) -> dict[str, Any] | None:
     """Seconds until the test loss is where every training gets, over seeds: mean and 95 % interval, by variant.
 
     The target is the highest of the lowest losses, so that each reaches it (as AlgoPerf sets its own by what a
     reference reaches). None where fewer than two seeds were trained.
     """
     curves: dict[str, list[Sequence[Sequence[float]]]] = {}
-    for record in records:
-        if record.case.kind == "loss" and record.test_loss_by_seconds and record.case.precision == "float32":
+    same = {"dataset": base.dataset, "precision": base.precision, "epochs": LOSS_EPOCHS}
+    for record in chosen(records, kind="loss", **same):
+        if record.test_loss_by_seconds:
             curves.setdefault(record.variant, []).append(record.test_loss_by_seconds)
     if not curves or min(map(len, curves.values())) < 2:
         return None

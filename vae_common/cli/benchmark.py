@@ -65,11 +65,12 @@ def main(arguments: Arguments) -> dict[str, Any]:
         target = new_folder(arguments.output, "benchmarks") / "side_by_side.html"
         files.write_atomically(target, page.encode(errors="backslashreplace"))
         return {"page": str(target)}
-    machine.settle(arguments.experiment.threads)
     if arguments.resume is not None:
         require_only("--resume", (), sys.argv[1:])
         ordered, folder = running.Plan.read(arguments.resume), arguments.resume
+        ordered.settle()
     else:
+        machine.settle(arguments.experiment.threads)
         ordered = _planned(arguments)
         folder = new_folder(arguments.output, "benchmark")
     how = f"{' '.join(called('benchmark'))} --resume {shlex.quote(str(folder))}"
@@ -84,10 +85,10 @@ def _planned(arguments: Arguments) -> Plan:
 
     base, simple = _base(arguments)
     suite = arguments.suite or ("quick" if simple else "network")
-    if not simple and suite != "network":
-        raise InputError(
-            f"suite: received {suite} with flags that it does not read; expected network for this experiment"
-        )
+    ignored = [] if suite == "network" else [f"--{name}" for name in IGNORED[suite] if _differs(base, name)]
+    if suite != "network" and (ignored or not simple):
+        told = ", ".join(ignored).replace("_", "-") or "flags"
+        raise InputError(f"suite: received {suite} with {told} that it does not read; expected network for that")
     kept = program_cache() if arguments.experiment.program_cache else None
     default = 3 if suite in ("network", "peers") else 1
     return running.plan(
@@ -135,7 +136,8 @@ def _base(arguments: Arguments) -> tuple[Case, bool]:
         program_cache=experiment.program_cache,
         threads=experiment.threads,
     )
-    if said == experiment and arguments.suite != "network":
+    of_a_set = arguments.suite is None and any(_differs(plain, name) for name in ("dataset", "data_dir"))
+    if said == experiment and arguments.suite != "network" and not of_a_set:
         return plain.checked(), True
     dataset = load_dataset(data)
     (config,) = experiment.configs([arguments.model], dataset)
@@ -146,6 +148,21 @@ _BESIDE_RUN = (
     "--suite", "--frameworks", "--executions", "--rounds", "--processes", "--baseline", "--output", "--threads",
     "--program-cache", "--no-program-cache",
 )  # fmt: skip
+
+
+IGNORED = {
+    "quick": ("dataset", "data_dir"),
+    "recipe": ("dataset", "data_dir", "hidden", "latent_dim"),
+    "peers": ("dataset", "data_dir", "hidden", "latent_dim", "model", "batch_size", "precision"),
+    "full": (),
+    "accelerator": ("dataset", "data_dir"),
+}
+"""What a suite's own cases decide."""
+
+
+def _differs(case: Case, name: str) -> bool:
+    """Whether a flag was given another value than its default."""
+    return bool(getattr(case, name) != getattr(type(case)(), name))
 
 
 def _told_of(case: Case) -> dict[str, Any]:

@@ -223,7 +223,8 @@ def require_only(flag: str, allowed: Sequence[str], flags: Sequence[str]) -> Non
     other = [name for name in given(flags) if name != flag and name not in allowed]
     if other:
         received = one_line(", ".join(other), 200)
-        raise InputError(f"{flag.removeprefix('--')}: received {received}, expected at most {', '.join(allowed)}")
+        expected = f"at most {', '.join(allowed)}" if allowed else "nothing beside it"
+        raise InputError(f"{flag.removeprefix('--')}: received {received}, expected {expected}")
 
 
 def _one_line(box: str) -> str:

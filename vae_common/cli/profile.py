@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,8 +43,12 @@ def main(arguments: Arguments) -> dict[str, Any]:
     else:
         dataset = load_dataset(arguments.experiment.data)
         (config,) = arguments.experiment.configs([arguments.model], dataset)
+    if config.training.execution != "auto":
+        received = config.training.execution
+        raise InputError(f"execution: received {received}, expected auto: only that says what its operations come from")
     if config.network.classes:
         raise InputError("classes: received a model that is given labels, expected none; profile it with --classes 0")
+    config = replace(config, network=replace(config.network, output_bias="initializer"))  # else it needs the images
     # No program cache: what comes from one does not say where its operations come from.
     halves = load_halves(*arguments.frameworks, program_cache=False, threads=arguments.experiment.threads)
     for half in halves.values():

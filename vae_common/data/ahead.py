@@ -1,7 +1,7 @@
 """The host's random numbers of an epoch, made before they are asked for: several epochs at once, by threads.
 
 Each epoch has generators of its own, so the numbers are those of `randomness.epoch_draws`. An accelerator trains while
-the next epochs are drawn. A CPU has nothing to spare meanwhile: there as many epochs as it has processors are drawn at
+the next epochs are drawn. A CPU has nothing to spare meanwhile: there as many epochs as it has threads are drawn at
 once, before the first of them.
 """
 
@@ -35,7 +35,7 @@ class Ahead:
 
     def __init__(self, configs: Sequence[Config], images: int, beside: bool):
         self.configs, self.images, self.beside = list(configs), images, beside
-        most = MOST if beside else min(MOST, machine.cores())
+        most = MOST if beside else min(MOST, machine.threads_taken())
         self.count = max(0, min(most, MEMORY // max(1, bytes_of(configs[0], images) * len(configs))))
         if configs[0].training.randomness != DRAWN:
             self.count = 0
@@ -47,7 +47,7 @@ class Ahead:
         if self.count == 0:
             return [None] * len(self.configs)
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(machine.cores(), "draws")
+            self._pool = ThreadPoolExecutor(machine.threads_taken(), "draws")
             weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
         if self.beside or epoch not in self._made:
             last = min(epoch + self.count + self.beside, self.configs[0].training.epochs)
