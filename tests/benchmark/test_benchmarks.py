@@ -127,7 +127,7 @@ def test_a_record_through_json_is_the_record():
     assert "error" not in record.to_json()
 
 
-@pytest.mark.parametrize("name", ["benchmark-quick", "benchmark-cpu"])
+@pytest.mark.parametrize("name", ["benchmark-quick-amd", "benchmark-cpu"])
 def test_records_of_earlier_versions_are_read(name):
     """Their floor was what is in turn now, and `step_over_parts` what is over the floor now."""
     path = ROOT / "results" / name / "benchmark.json"
@@ -363,7 +363,7 @@ def test_an_experiment_is_the_same_wherever_its_data_lie():
 
 def test_records_side_by_side():
     """Of earlier versions too: what they did not record is said to be missing."""
-    paths = [ROOT / "results" / name / "benchmark.json" for name in ("benchmark-quick", "benchmark-cpu")]
+    paths = [ROOT / "results" / name / "benchmark.json" for name in ("benchmark-quick-amd", "benchmark-cpu")]
     page = pages.page(paths)
     assert page.count("benchmark.json</th>") == 2
     assert "JAX: step, vae 512-2, batch 128, float32" in page
