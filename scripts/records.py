@@ -29,7 +29,7 @@ SHOWS = {
     "photos-kl/summary.json": "kl_autoencoder on 64x64 patches of two photographs, colour",
     "paper-table/table.json": "table 1 of Burda et al. 2016 after 40 of 3,280 passes; what is missing says so",
     "benchmark-quick/benchmark.json": "a step over its floor, starts, the recipe; a processor with AVX-512 and AMX",
-    "benchmark-quick-amd/benchmark.json": "the same of an earlier commit on an AMD EPYC: its products and Adam in turn were separate programs",
+    "benchmark-quick-amd/benchmark.json": "the same of an earlier commit, on an AMD EPYC",
     "benchmark-peers/benchmark.json": "whole epochs beside NumPyro, Keras, pythae and two recipes",
     "profile-dense/profile.json": "where a step's time goes, 784-512-2",
     "profile-conv/profile.json": "the same of two convolutions",
