@@ -134,6 +134,9 @@ class Record:
         for name in ("epoch_seconds", "step_seconds", "step_over_floor", "step_over_turns", "ensemble_cost"):
             if name in fields:
                 fields[name] = Summary(**fields[name])
+        for name in ("step_over_floor", "step_over_turns"):  # of what an earlier version called otherwise, too
+            over = getattr(fields["rounds"], name)
+            fields |= {name: Summary.of(over)} if over else {}
         if "ceilings" in fields:
             fields["ceilings"] = Ceilings(**fields["ceilings"])
         return cls(**fields)
