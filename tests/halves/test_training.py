@@ -110,8 +110,8 @@ def test_the_last_good_state_has_its_moments(half, small, monkeypatch):
     good = half.state_to_arrays(fitted(half, replace(config, training=replace(config.training, epochs=2)), small)[0])
     original = half.fitting.state_draws
 
-    def state_draws(state, epoch, images):
-        draws = original(state, epoch, images)
+    def state_draws(state, epoch, images, drawn):
+        draws = original(state, epoch, images, drawn)
         if epoch < 2:
             return draws
         with half.precision("float64"):
