@@ -31,6 +31,8 @@ SHOWS = {
     "benchmark-quick/benchmark.json": "a step over its floor, starts, the recipe; a processor with AVX-512 and AMX",
     "benchmark-quick-amd/benchmark.json": "the same of an earlier commit, on an AMD EPYC",
     "benchmark-peers/benchmark.json": "whole epochs beside NumPyro, Keras, pythae and two recipes",
+    "benchmark-float32/benchmark.json": "one network alone, starts with and without kept programs",
+    "benchmark-bfloat16/benchmark.json": "the same in bfloat16, on a processor that multiplies it",
     "profile-dense/profile.json": "where a step's time goes, 784-512-2",
     "profile-conv/profile.json": "the same of two convolutions",
     "profile-residual/profile.json": "the same of a residual model",
