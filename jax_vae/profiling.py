@@ -28,7 +28,7 @@ def profile(config: Config, images: Array, folder: Path) -> Profile:
     """The operations of an epoch's steps on placed images (N, height, width, channels), as XLA's thunks or kernels.
 
     An operation belongs to the part that the compiler says it comes from; of what it fused that is the last's.
-    Where the compiled program does not say (one from a cache) InputError is raised.
+    InputError for `eager` execution, which is no program.
     """
     state = create_state(config)
     draws = epoch_draws(config, 0, len(images))
