@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
+from vae_common import machine
 from vae_common.config import Config
 from vae_common.config.parts import PRECISIONS
 from vae_common.errors import InputError, one_line, require
@@ -168,12 +169,11 @@ def environment(name: str = "auto") -> dict[str, str]:
     import optax
 
     device = select_device(name)
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     flags = {name: os.environ[name] for name in sorted(os.environ) if name == "XLA_FLAGS" or name.startswith("JAX_")}
     return {
         "framework": f"jax {jax.__version__}, flax {flax.__version__}, optax {optax.__version__}",
         "versions": f"python {platform.python_version()}, numpy {np.__version__}, jaxlib {jaxlib.__version__}",
         "flags": " ".join(f"{name}={value}" for name, value in flags.items()),
         "device": f"{device.platform}: {device.device_kind}",
-        "threads": os.environ.get("NPROC") or str(processors),
+        "threads": str(machine.threads_taken()),
     }

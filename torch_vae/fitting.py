@@ -81,19 +81,13 @@ def fit(
         start = time.perf_counter()
         state, values = _run(programs, state, chain([first], parts), before, on_part)
         seconds, done = time.perf_counter() - start, None
-        members = unstack_states(state) if state.seeds else [state]
+        spent = Spent(seconds, len(values.total) - sum(len(terms.total) for terms in before), waited)
         try:
-            own = (
-                [map_arrays(lambda term, i=i: term[:, i], values) for i in range(len(members))]
-                if state.seeds
-                else [values]
-            )
-            spent = Spent(seconds, len(values.total) - sum(len(terms.total) for terms in before), waited)
-            records = [_record(m, epoch, of, held_out, spent) for m, of in zip(members, own)]
+            records = _records(state, epoch, values, held_out, spent)
         except NonFiniteLoss as error:
             error.state = last_good
             raise
-        for member, record in zip(members, records):  # only now: an epoch counts for all seeds or for none
+        for member, record in records:  # only now: an epoch counts for all seeds or for none
             if on_epoch is not None:
                 on_epoch(member, record)
     return state
@@ -164,6 +158,15 @@ def _streamed_parts(state, images, labels, epoch, first):
             draws = counted_draws(config, epoch, chunk.first, order)
         own = [] if labels is None else [place_labels(chunk.labels, config)]
         yield place_images(chunk.images, config, of_a_set=True), draws, *own
+
+
+def _records(state, epoch, values, held_out, spent):
+    """Each seed's state and what an epoch was worth to it; `values` are every step's terms, (steps[, seeds]) each."""
+    if not state.seeds:
+        return [(state, _record(state, epoch, values, held_out, spent))]
+    members = unstack_states(state)
+    own = [map_arrays(lambda term, i=i: term[:, i], values) for i in range(len(members))]
+    return [(member, _record(member, epoch, of, held_out, spent)) for member, of in zip(members, own)]
 
 
 def _record(state, epoch, values, held_out, spent):

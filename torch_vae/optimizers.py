@@ -70,10 +70,8 @@ class _Adam:
     """
 
     def __init__(self, model: torch.nn.Module, config: Config):
-        self.config, self.in_graph = (
-            config,
-            execution_for(config) == "graph",
-        )  # which needs count and rate on the device
+        self.config = config
+        self.in_graph = execution_for(config) == "graph"  # a CUDA graph needs count and rate on the device
         self.parameters: list[Array] = list(model.parameters())
         self.state: dict[Array, dict[str, Array]] = {
             parameter: {

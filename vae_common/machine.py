@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 import statistics
 import sys
 import time
@@ -32,11 +33,22 @@ LOOKS, BETWEEN = 5, 0.01
 
 def instructions() -> tuple[str, ...]:
     """Those of INSTRUCTIONS that the processor has; none where the system does not say."""
+    has = (_told("flags") or _told("Features")).split()
+    return tuple(name for name in INSTRUCTIONS if name in has)
+
+
+def processor() -> str:
+    """What the processor is called."""
+    return _told("model name") or platform.processor()
+
+
+def _told(name: str) -> str:
+    """What Linux says of the first processor under that name; nothing where it does not say."""
     with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        has = next((line.split(":")[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
-        return tuple(name for name in INSTRUCTIONS if name in has)
-    return ()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith(name):
+                return line.partition(":")[2].strip()
+    return ""
 
 
 def multiplies_bfloat16() -> bool:

@@ -20,6 +20,11 @@ class Bound:
     """products, adam, turns (the two of them in turn), or streaming."""
     library: str
     run: Repeated
+    rest: float = 0.0
+    """Seconds that its library's threads go on spinning, and disturb the next."""
+
+
+NUMPY_RESTS = 0.15
 
 
 def bounds(half: Half, others: Callable[[], Halves], config: Config, elements: int, on_cpu: bool) -> list[Bound]:
@@ -29,7 +34,7 @@ def bounds(half: Half, others: Callable[[], Halves], config: Config, elements: i
     """
     same = on_cpu and config.training.precision in ("float32", "float64")
     eager = dataclasses.replace(config, training=dataclasses.replace(config.training, execution="eager"))
-    found = [Bound("products", "numpy", _numpy_products(config))] if same else []
+    found = [Bound("products", "numpy", _numpy_products(config), NUMPY_RESTS)] if same else []
     for name, other in (others() if same else {"own": half}).items():
         measured = load_microbenchmarks(other)
         found += [

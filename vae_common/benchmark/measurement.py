@@ -30,7 +30,7 @@ from vae_common.benchmark.records import Ceilings, Record, Rounds, Summary
 from vae_common.config import Config
 from vae_common.contracts import map_arrays
 from vae_common.data import datasets, memory
-from vae_common.data.ahead import Ahead
+from vae_common.data.ahead import Ahead, epochs_at_once
 
 WARM_UP = 0.04
 """Seconds that a turn runs before its clock starts: the threads of the library before it still spin for some
@@ -171,6 +171,8 @@ class _Turn:
     repeats: int
     warmed_up: bool = False
     """Whether what is timed before has woken its threads."""
+    rest: float = 0.0
+    """Seconds to let go by afterwards."""
 
 
 PART, WHOLE, SINGLE = "part", "step", "single"
@@ -235,7 +237,7 @@ def _turns(
     steps, seeds = record.steps or 1, record.case.ensemble
     repeats = max(2, min(steps, 120 * 128 // config.training.batch_size) // 8) if on_cpu else 60
     epoch = _epoch_run(half, config, seeds, steps)
-    turns = [_Turn(bound.kind, bound.library, bound.run, repeats) for bound in bounds]
+    turns = [_Turn(bound.kind, bound.library, bound.run, repeats, rest=bound.rest) for bound in bounds]
     parts = load_microbenchmarks(half).step_parts(config) if record.case.kind == "step" else {}
     turns += [_Turn(PART, name, part, repeats) for name, part in parts.items()]
     turns.append(_Turn(WHOLE, WHOLE, lambda _: epoch(), steps * seeds, warmed_up=bool(parts)))  # by its parts
@@ -258,6 +260,7 @@ def _timed(turns: Sequence[_Turn], rounds: int) -> Seconds:
             taken = (time.perf_counter() - start) / turn.repeats
             if not warming:
                 seconds.setdefault(turn.kind, {}).setdefault(turn.name, []).append(taken)
+            time.sleep(turn.rest)
     return seconds
 
 
@@ -280,17 +283,14 @@ def _epochs(half: Half, config: Config, case: Case, steps: int, rounds: int) -> 
     """Whole epochs, their random numbers and the reading back of their losses included."""
     images, labels = _placed(half, config, steps * case.batch_size)
     state, program, seconds = _state(half, config, case.ensemble), None, []
-    beside = half.platform_of(half.device_for(config)) != "cpu"
-    seeds = half.seed_configs(state) or [config]
-    at_once = max(1, Ahead(seeds, len(images), beside).count)  # epochs whose numbers are drawn together, and timed so
+    beside, seeds = half.platform_of(half.device_for(config)) != "cpu", half.seed_configs(state) or [config]
+    at_once = max(1, epochs_at_once(seeds, len(images), beside))  # whose numbers are drawn together, and timed so
     last = 1 + rounds * at_once
-    own, first = (
-        [replace(seed, training=replace(seed.training, epochs=epochs)) for seed in seeds] for epochs in (last, 1)
-    )
-    ahead, energy = Ahead(first, len(images), beside), machine.joules()
+    own = [replace(seed, training=replace(seed.training, epochs=last)) for seed in seeds]
+    ahead, energy = Ahead(own, len(images), beside), machine.joules()
     for epoch in range(last):
         start = time.perf_counter()
-        draws = half.state_draws(state, epoch, len(images), ahead.of(epoch))
+        draws = half.state_draws(state, epoch, len(images), ahead.of(epoch) if epoch else (None,))
         waited = time.perf_counter()
         program = program or half.compile_epoch(state, images, draws, *labels)
         compiled = time.perf_counter() - waited
@@ -298,7 +298,7 @@ def _epochs(half: Half, config: Config, case: Case, steps: int, rounds: int) -> 
         map_arrays(half.to_numpy, terms)
         seconds.append(time.perf_counter() - start - compiled)
         if epoch == 0:
-            ahead, energy = Ahead(own, len(images), beside), machine.joules()
+            energy = machine.joules()
     means = [statistics.fmean(seconds[first : first + at_once]) for first in range(1, last, at_once)]
     used = {name: joules - energy[name] for name, joules in machine.joules().items() if name in energy}
     trained = (last - 1) * len(images) * case.ensemble

@@ -15,7 +15,7 @@ from matplotlib.ticker import NullLocator
 from vae_common.benchmark.cases import Case
 from vae_common.benchmark.records import Record
 from vae_common.benchmark.results import chosen
-from vae_common.benchmark.suites import GROWTH, GROWTH_IMAGES
+from vae_common.benchmark.suites import GROWTH, GROWTH_IMAGES, LOSS_EPOCHS
 from vae_common.figures import plotting
 
 # By framework and execution: Okabe and Ito's colours, told apart by colour-blind people too.
@@ -113,7 +113,7 @@ def _own_milliseconds(record: Record) -> dict[str, float]:
 
 def time_to_loss(records: Iterable[Record], base: Case) -> Figure | None:
     """Test loss against the seconds of training so far, start included; a line at a loss that all reach."""
-    same = {name: getattr(base, name) for name in ("dataset", "precision", "latent_dim")}
+    same = {name: getattr(base, name) for name in ("dataset", "precision", "latent_dim")} | {"epochs": LOSS_EPOCHS}
     own = {
         name: [r.test_loss_by_seconds for r in of if r.test_loss_by_seconds]
         for name, of in _by_variant(chosen(records, kind="loss", **same))

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from vae_common import files, machine
 from vae_common.backend import FRAMEWORKS, Half, Halves, load_profiling, name_of
+from vae_common.benchmark.verdict import aligned
 from vae_common.config import Config
 from vae_common.figures import plotting
 from vae_common.profiles import BACKWARD, PARTS, Operation, Profile
@@ -143,11 +144,7 @@ def table(found: Mapping[str, Parts]) -> str:
     rows = [("microseconds a step", *(FRAMEWORKS[name] for name in found))]
     rows += [(part, *(f"{1e6 * parts.parts[part]:,.0f}" for parts in found.values())) for part in PARTS]
     rows.append(("whole step", *(f"{1e6 * parts.seconds:,.0f}" for parts in found.values())))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
-        for row in rows
-    )
+    return aligned(rows)
 
 
 def figure(found: Mapping[str, Parts]) -> Figure:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from vae_common.benchmark.verdict import notes, sentence, time_to_target
 from vae_common.config.checks import require_count
 from vae_common.errors import InputError, require
 from vae_common.files import reason
-from vae_common.machine import cores, equal_threads, instructions, others_running, settle, threads_taken
+from vae_common.machine import cores, equal_threads, instructions, others_running, processor, settle, threads_taken
 from vae_common.progress import Progress
 
 KIND, PLAN, LOG = "benchmark", "plan.json", "records.jsonl"
@@ -296,10 +295,8 @@ def _measured(case: Case, programs: str | None, check: bool = False) -> Record:
 
 def machine() -> Mapping[str, Any]:
     """What a record must say of where it was measured."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     return {
-        "cpu": cpu,
+        "cpu": processor(),
         "cores": cores(),
         "threads": threads_taken(),
         "instructions": list(instructions()),

@@ -83,23 +83,26 @@ def table(records: Sequence[Record]) -> str:
                 "" if variation is None else f"{variation:.1%}",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    aligned = (
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of as many cells as columns of text, the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = (
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
         for row in rows
     )
-    return "\n".join(line.rstrip() for line in aligned)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def sentence(records: Sequence[Record], base: Case) -> str | None:
     """Which half is faster on what every case has, in the fastest way that each has; None where there are not both."""
     best: dict[str, Record] = {}
     for record in records:
-        name, summary = record.case.framework, main_summary(record)
-        wanted = replace(base, framework=name, execution=record.case.execution, kind=record.case.kind)
-        if name in FRAMEWORKS and summary is not None and record.case.kind in ("step", "network"):
-            if record.key != wanted.key:
-                continue
+        name, summary, own = record.case.framework, main_summary(record), record.case
+        same = record.key == replace(base, framework=name, execution=own.execution, kind=own.kind).key
+        if same and name in FRAMEWORKS and summary is not None and own.kind in ("step", "network"):
             held = main_summary(best[name]) if name in best else None
             if held is None or summary.median < held.median:
                 best[name] = record

@@ -35,10 +35,7 @@ class Ahead:
 
     def __init__(self, configs: Sequence[Config], images: int, beside: bool):
         self.configs, self.images, self.beside = list(configs), images, beside
-        most = MOST if beside else min(MOST, machine.threads_taken())
-        self.count = max(0, min(most, MEMORY // max(1, bytes_of(configs[0], images) * len(configs))))
-        if configs[0].training.randomness != DRAWN:
-            self.count = 0
+        self.count = epochs_at_once(configs, images, beside)
         self._made: dict[int, list[Future[Draws]]] = {}
         self._pool: ThreadPoolExecutor | None = None
 
@@ -63,6 +60,14 @@ class Ahead:
     def _draw(self, config: Config, epoch: int) -> Draws:
         draws = randomness.epoch_draws(config, epoch, self.images)
         return draws._replace(noise=draws.noise.astype(config.training.dtype))
+
+
+def epochs_at_once(configs: Sequence[Config], images: int, beside: bool) -> int:
+    """How many epochs are drawn before they are asked for; 0 where the host draws none, or none fits."""
+    if configs[0].training.randomness != DRAWN:
+        return 0
+    most = MOST if beside else min(MOST, machine.threads_taken())
+    return min(most, MEMORY // max(1, bytes_of(configs[0], images) * len(configs)))
 
 
 def bytes_of(config: Config, images: int) -> int:
