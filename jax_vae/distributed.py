@@ -7,7 +7,9 @@ batch is spread over it, and whatever is computed of that is global, sums and me
 
 from __future__ import annotations
 
+import ctypes
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -28,18 +30,23 @@ _HEARTBEAT = 20
 """Seconds without a sign of life after which a process counts as dead."""
 
 
-def start(world: World, devices: int = 1) -> None:
-    """Joins the other processes, each of which drives so many devices. Before the first array is made.
+def start(world: World, devices: int = 1, device: str = "auto") -> None:
+    """Joins the other processes, each of which drives so many devices; `device` is the config's. Before the first
+    array is made.
 
-    Raises InputError where they do not all join in time, the port is in use, or there are not so many devices.
+    Raises InputError where they do not all join in time, two share an accelerator, the port is in use, or there are
+    not so many devices.
     """
     if devices > 1:
         meshes.require_devices(devices)
     if world.size > 1:
         port = world.port + 1  # at its own torchrun's agent listens
+        if device == "cpu":
+            jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.config.update("jax_enable_recoverability", True)  # or JAX aborts who loses another, before it can say so
-        worlds.meet(world, port)
+        own = _own_devices(world, devices)
+        worlds.meet(world, port, "" if device == "cpu" else _gpu(own[0]))
         try:
             jax.distributed.initialize(
                 f"{world.address}:{port}",
@@ -47,7 +54,7 @@ def start(world: World, devices: int = 1) -> None:
                 world.rank,
                 initialization_timeout=max(1, round(world.timeout)),
                 heartbeat_timeout_seconds=_HEARTBEAT,
-                local_device_ids=_own_devices(world, devices),
+                local_device_ids=own,
             )
         except (RuntimeError, ValueError) as error:
             raise worlds.not_met(world, port, one_line(error, 120)) from error
@@ -60,6 +67,22 @@ def _own_devices(world: World, count: int) -> list[int]:
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     first = 0 if len(seen) == count and seen != [""] else world.local_rank * count
     return list(range(first, first + count))
+
+
+def _gpu(place: int) -> str:
+    """Names the GPU that falls to a place among all machines', as the driver does: JAX is not to look for it yet.
+
+    Empty where there is none.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return ""
+    count, uuid = ctypes.c_int(), (ctypes.c_ubyte * 16)()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return ""
+    failed = driver.cuDeviceGetUuid(uuid, place % count.value)
+    return "" if failed else f"{socket.gethostname()} {bytes(uuid).hex()}"
 
 
 def stop() -> None:

@@ -37,7 +37,7 @@ def matrix_products(config: Config, products: Sequence[tuple[int, int, bool]]) -
         first = operands, _forward(operands, weights), _backward(operands, weights, needs)
 
     def step(carry, place):
-        operands = _touched(carry[0], place)
+        operands = _at(place, carry[0])
         return (operands, _forward(operands, weights), _backward(operands, weights, needs)), None
 
     return _in_a_scan(config, step, first)
@@ -51,7 +51,7 @@ def adam_updates(config: Config) -> Repeated:
 
     def step(carry, place):
         model, optimizer, gradients = carry
-        gradients = _touched(gradients, place)
+        gradients = _at(place, gradients)
         updates, optimizer = adam(config).update(gradients, optimizer, model)
         return (optax.apply_updates(model, updates), optimizer, gradients), None
 
@@ -71,7 +71,7 @@ def products_and_adam(config: Config, products: Sequence[tuple[int, int, bool]])
 
     def step(carry, place):
         weights, optimizer, operands, *_ = carry
-        operands = _touched(operands, place)
+        operands = _at(place, operands)
         results = _forward(operands, weights)
         gradients, back = _backward(operands, weights, needs)
         updates, optimizer = adam(config).update(gradients, optimizer, weights)
@@ -152,9 +152,9 @@ def _operands(config, products):
     return operands, weights, [needed for *_, needed in products]
 
 
-def _touched(operands, place):
-    """The same with another first number: what does not change in a loop is computed once."""
-    return jax.tree.map(lambda array: array.at[(0,) * array.ndim].set(place.astype(array.dtype)), operands)
+def _at(place, operands):
+    """The same, bound to a place of the loop for the compiler: what does not change in a loop is computed once."""
+    return jax.lax.optimization_barrier((operands, place))[0]
 
 
 def _forward(operands, weights):

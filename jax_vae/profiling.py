@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -16,8 +15,9 @@ from vae_common.errors import InputError
 from vae_common.profiles import Operation, Profile, part_of
 
 from .batches import epoch_draws
-from .device import Array, device_for, platform_of, synchronize
-from .execution import compile_epoch
+from .compiling import compiler_options
+from .device import Array, device_for, execution_for, platform_of, precision, synchronize
+from .execution import jitted_epoch
 from .state import create_state
 
 WARM_UP = 2
@@ -28,29 +28,31 @@ def profile(config: Config, images: Array, folder: Path) -> Profile:
     """The operations of an epoch's steps on placed images (N, height, width, channels), as XLA's thunks or kernels.
 
     An operation belongs to the part that the compiler says it comes from; of what it fused that is the last's.
+    On a GPU its kernels are launched one by one: of those in a graph the trace does not say which they are.
     InputError for `eager` execution, which is no program.
     """
-    state = create_state(config)
-    draws = epoch_draws(config, 0, len(images))
-    program: Any = compile_epoch(state, images, draws)
-    if not hasattr(program, "compiled"):
+    if execution_for(config) == "eager":
         raise InputError("execution: received eager, which is no program; JAX is profiled with auto")
-    for _ in range(WARM_UP):
-        state, terms = program(state, images, draws)
-    synchronize(terms)
-    with jax.profiler.trace(str(folder), create_perfetto_trace=True):
+    state, draws = create_state(config), epoch_draws(config, 0, len(images))
+    on_device = platform_of(device_for(config)) != "cpu"
+    options = compiler_options(config) | ({"xla_gpu_enable_command_buffer": ""} if on_device else {})
+    with precision(config.training.precision):
+        program = jitted_epoch.lower(state, images, draws).compile(compiler_options=options)
+        for _ in range(WARM_UP):
+            state, terms = program(state, images, draws)
+        synchronize(terms)
+    with precision(config.training.precision), jax.profiler.trace(str(folder), create_perfetto_trace=True):
         start = time.perf_counter()
         state, terms = program(state, images, draws)
         synchronize(terms)
         seconds = time.perf_counter() - start
-    steps, parts = len(draws.order), _parts_of(program.compiled.as_text())
+    steps, parts = len(draws.order), _parts_of(str(program.as_text()))
     spent: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     for name, nanoseconds in _events(folder, parts):
         spent[name][0] += nanoseconds
         spent[name][1] += 1
     operations = [Operation(n, parts[n], took / 1e9 / steps, calls / steps) for n, (took, calls) in spent.items()]
     trace = max(folder.rglob("perfetto_trace.json.gz"), key=lambda path: path.stat().st_mtime)
-    on_device = platform_of(device_for(config)) != "cpu"
     return Profile(operations, seconds / steps, str(trace.relative_to(folder)), on_device)
 
 

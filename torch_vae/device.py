@@ -80,9 +80,11 @@ def _require_compiler() -> None:
 
 
 def execution_for(config: Config) -> str:
-    """How an epoch's steps run on the config's device: `auto` is resolved."""
-    chosen = config.training.execution
-    return ("graph" if device_for(config).type == "cuda" else "eager") if chosen == "auto" else chosen
+    """How an epoch's steps run on the config's device, `auto` resolved: eager, compile, graph or `compiled graph`."""
+    chosen, on_cuda = config.training.execution, device_for(config).type == "cuda"
+    if chosen == "auto":
+        return "graph" if on_cuda else "eager"
+    return "compiled graph" if chosen == "compile" and on_cuda else chosen
 
 
 @contextlib.contextmanager

@@ -30,16 +30,16 @@ _PATIENCE = timedelta(hours=1)
 _JOINED: list[World] = [World()]
 
 
-def start(world: World, devices: int = 1) -> None:
-    """Joins the other processes, each of which drives one device.
+def start(world: World, devices: int = 1, device: str = "auto") -> None:
+    """Joins the other processes, each of which drives one device; `device` is the config's.
 
-    Raises InputError where they do not all join in time, or the port is in use.
+    Raises InputError where they do not all join in time, two share an accelerator, or the port is in use.
     """
     if devices > 1:
         raise InputError(f"devices: received {devices} in one process, expected 1: PyTorch takes a process for each")
     if world.size == 1:
         return
-    cuda = torch.cuda.is_available()
+    cuda = device != "cpu" and torch.cuda.is_available()
     if cuda:  # some launchers show each process its own device alone
         torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
     if not world.agent:
@@ -55,6 +55,8 @@ def start(world: World, devices: int = 1) -> None:
         group = PrefixStore("batch", store)
         backend = "nccl" if cuda else "gloo"
         distributed.init_process_group(backend, store=group, rank=world.rank, world_size=world.size, timeout=_PATIENCE)
+    except InputError:
+        raise
     except (RuntimeError, ValueError) as error:
         raise worlds.not_met(world, world.port, one_line(error, 120)) from error
     _JOINED[0] = world

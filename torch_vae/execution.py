@@ -49,7 +49,7 @@ def compile_epoch(state: State, images: Array, draws: Draws, labels: Array | Non
     A graph is captured for this very state and these images: keep the program, and give it no others.
     """
     require_epoch(state.config, len(state.seeds), images, draws, labels)
-    if _execution(state.config) == "compile":
+    if _execution(state.config) == "compile":  # what is captured is compiled as it is warmed up
         with precision(state.config.training.precision):
             _gradient_function(state)(state, images, draws_at(draws, 0), labels)  # compiles; the gradients are let go
     return _program(state, images, draws, labels)
@@ -62,7 +62,7 @@ def _execution(config):
 
 def _program(state, images, draws, labels):
     """What runs an epoch of this state."""
-    if _execution(state.config) == "graph":
+    if _execution(state.config) in ("graph", "compiled graph"):
         return _captured_epoch(state, images, draws, labels)
 
     def program(state, images, draws, labels=None):
@@ -74,7 +74,7 @@ def _program(state, images, draws, labels):
 
 def _gradient_function(state):
     """The gradients and mean terms on the batch that an epoch's draws, at one step, take from the images."""
-    compiled = _execution(state.config) == "compile"
+    compiled = _execution(state.config) in ("compile", "compiled graph")
     if compiled or state.seeds:
         function = _seeds_gradients if state.seeds else _batch_gradients
         function = _compiled(function) if compiled else function

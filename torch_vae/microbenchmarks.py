@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from vae_common.backend import Repeated
 from vae_common.config import Config
 
+from . import execution
 from .batches import draws_at, epoch_draws, place_images, prepare_images
-from .device import Array, device_for, precision, synchronize, to_device
+from .device import Array, device_for, execution_for, precision, synchronize, to_device
 from .objectives import batch_loss
 from .optimizers import adam
 from .state import create_state, update_count
@@ -29,28 +31,21 @@ def matrix_products(config: Config, products: Sequence[tuple[int, int, bool]]) -
     Each of `products` is a layer's inputs, its outputs, and whether the backward pass needs the gradient of its inputs.
     """
     operands, weights, needs = _operands(config, products)
+    kept: Any = None  # until the next are there, as a step keeps them
 
     @torch.no_grad()
-    def run(repeats: int) -> None:
-        with precision(config.training.precision):
-            for _ in range(repeats):
-                _, last = _forward(operands, weights), _backward(operands, weights, needs)
-            synchronize(last)
+    def step() -> None:
+        nonlocal kept
+        kept = _forward(operands, weights), _backward(operands, weights, needs)
 
-    return run
+    return _repeated(config, step)
 
 
 def adam_updates(config: Config) -> Repeated:
     """Adam's update alone, over the model's parameters."""
     state = create_state(config)
     gradients = [torch.full_like(parameter, 1e-3) for parameter in state.model.parameters()]
-
-    def run(repeats: int) -> None:
-        for _ in range(repeats):
-            state.optimizer.step(gradients)
-        synchronize(state)
-
-    return run
+    return _repeated(config, lambda: state.optimizer.step(gradients))
 
 
 def products_and_adam(config: Config, products: Sequence[tuple[int, int, bool]]) -> Repeated:
@@ -64,15 +59,12 @@ def products_and_adam(config: Config, products: Sequence[tuple[int, int, bool]])
     optimizer = adam(layers, config)
 
     @torch.no_grad()
-    def run(repeats: int) -> None:
-        with precision(config.training.precision):
-            for _ in range(repeats):
-                _ = _forward(operands, weights)
-                gradients, _ = _backward(operands, weights, needs)
-                optimizer.step(gradients)
-            synchronize(layers)
+    def step() -> None:
+        _ = _forward(operands, weights)
+        gradients, _ = _backward(operands, weights, needs)
+        optimizer.step(gradients)
 
-    return run
+    return _repeated(config, step)
 
 
 def streaming(config: Config, count: int) -> Repeated:
@@ -157,3 +149,17 @@ def _backward(operands, weights, needs):
         gradients.insert(0, (gradient.T @ x).to(weight.dtype))
         back.append(gradient @ weight.to(x.dtype) if needed else None)
     return gradients, back
+
+
+def _repeated(config, step):
+    """Runs it that many times; on CUDA from a graph, as training does: launching would be what is measured."""
+    with precision(config.training.precision):
+        again = execution._capture(step) if execution_for(config).endswith("graph") else step
+
+    def run(repeats: int) -> None:
+        with precision(config.training.precision):
+            for _ in range(repeats):
+                again()
+            synchronize(None)
+
+    return run

@@ -21,6 +21,8 @@ TIMEOUT = 60.0
 PORT = 29_500
 """Where the first process listens, unless MASTER_PORT says otherwise: torchrun's own."""
 _MOST = 100_000
+_GO, _LONGEST = "go", 1000
+"""What the first process answers where all may go on; bytes of an answer."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,10 @@ def of_this_machine(rank: int, size: int, port: int) -> dict[str, str]:
 
 
 def require_own_devices(named: Sequence[str]) -> None:
-    """Raises InputError where two processes share an accelerator; `named` is each process's."""
+    """Raises InputError where two processes share an accelerator; `named` is each process's, or empty."""
     for rank, device in enumerate(named):
         first = named.index(device)
-        if first < rank:
+        if device and first < rank:
             said = f"devices: processes {first} and {rank} both have {shown(device)}, expected one for each"
             raise InputError(f"{said}; start as many on a machine as it has, or show each its own")
 
@@ -105,19 +107,20 @@ def not_met(world: World, port: int, reason: str = "") -> InputError:
     return InputError(f"{said}{f' ({reason})' if reason else ''}; {mend}")
 
 
-def meet(world: World, port: int) -> None:
+def meet(world: World, port: int, device: str = "") -> None:
     """Waits until all processes of a world are there; the first listens at that port meanwhile, and leaves it free.
 
-    Raises InputError where the port is in use, or they do not all come in time. (The frameworks' own meetings end a
+    `device` names this process's accelerator, for `require_own_devices`. Raises InputError in every process where two
+    share one, and where the port is in use, or they do not all come in time. (The frameworks' own meetings end a
     process with a stack trace where somebody is missing.)
     """
     until = time.monotonic() + world.timeout
     try:
         if world.rank == 0:
             require_free(port)
-            _receive(world, port, until)
+            _receive(world, port, until, device)
         else:
-            _report(world, port, until)
+            _report(world, port, until, device)
     except TimeoutError:
         raise not_met(world, port) from None
     except OSError as error:
@@ -125,24 +128,41 @@ def meet(world: World, port: int) -> None:
         raise InputError(f"{said}; check MASTER_ADDR and MASTER_PORT") from error
 
 
-def _receive(world: World, port: int, until: float) -> None:
-    """The first process: hears of all others, then lets them go on."""
+def _receive(world: World, port: int, until: float, device: str) -> None:
+    """The first process: hears of all others, then lets them go on, or says why not."""
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("", port), backlog=world.size, reuse_port=False))
         heard: dict[int, socket.socket] = {}
+        named = [device] + [""] * (world.size - 1)
         while len(heard) < world.size - 1:
             listening.settimeout(max(until - time.monotonic(), 1e-3))
             other = stack.enter_context(listening.accept()[0])
             other.settimeout(max(until - time.monotonic(), 1e-3))
             with contextlib.suppress(OSError, ValueError):  # somebody else who tries this port
-                heard[int(other.recv(16))] = other
+                rank, _, said = _line(other).partition(" ")
+                heard[int(rank)], named[int(rank)] = other, said
+        try:
+            require_own_devices(named)
+            answer = _GO
+        except InputError as error:
+            answer = str(error)
         for other in heard.values():
-            other.sendall(b"go")
+            other.sendall(f"{answer}\n".encode())
         for other in heard.values():  # who closes first holds the port for a while
             other.recv(1)
+    if answer != _GO:
+        raise InputError(answer)
 
 
-def _report(world: World, port: int, until: float) -> None:
+def _line(other: socket.socket) -> str:
+    """What the other one says, up to its first line break."""
+    said = b""
+    while not said.endswith(b"\n") and len(said) < _LONGEST and (more := other.recv(1)):
+        said += more
+    return said.decode(errors="replace").rstrip("\n")
+
+
+def _report(world: World, port: int, until: float, device: str) -> None:
     """Any other process: says that it is there, as soon as somebody listens, and waits for the rest."""
     while True:
         left = until - time.monotonic()
@@ -150,10 +170,13 @@ def _report(world: World, port: int, until: float) -> None:
             raise TimeoutError
         try:
             with socket.create_connection((world.address, port), timeout=left) as first:
-                first.sendall(str(world.rank).encode())
-                if first.recv(2) == b"go":
-                    return
-                raise ConnectionResetError
+                first.sendall(f"{world.rank} {device}\n".encode())
+                answer = _line(first)
+            if answer == _GO:
+                return
+            if answer:
+                raise InputError(answer)
+            raise ConnectionResetError
         except (ConnectionRefusedError, ConnectionResetError):
             time.sleep(0.05)
 

@@ -98,7 +98,7 @@ FAULTS = {"a mean of means": mean_of_means, "the first one's noise": noise_of_th
 
 def main(framework: str, folder: str, cases: str, resumed: str = "") -> None:
     half, world = HALVES[framework], worlds.from_environment()
-    half.distributed.start(world)
+    half.distributed.start(world, device="cpu")
     for case in cases.split(";"):
         name, _, what = case.partition("@")
         config = config_of(name, "data" if what in FAULTS else what)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -169,6 +170,25 @@ def test_two_processes_on_one_accelerator_are_refused():
     worlds.require_own_devices(["here 1", "here 2", "there 1"])
     with pytest.raises(InputError, match=r"devices: processes 0 and 2 both have '?here 1'?, expected one for each"):
         worlds.require_own_devices(["here 1", "there 1", "here 1"])
+    worlds.require_own_devices(["", "", ""])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_processes_that_meet_say_what_they_run_on(shared):
+    """Each of them learns of it where two have the same, before a framework waits for what cannot come."""
+    port, devices = worlds.free_port(), ["here 1", "here 2", "here 1" if shared else "there 1"]
+
+    def meet(rank):
+        try:
+            worlds.meet(worlds.World(rank, 3, rank, port=port, timeout=20), port, devices[rank])
+        except InputError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(3) as pool:
+        said = list(pool.map(meet, range(3)))
+    expected = "devices: processes 0 and 2 both have 'here 1', expected one for each" if shared else ""
+    assert [text.partition(";")[0] for text in said] == [expected] * 3
 
 
 def test_what_slurm_says():

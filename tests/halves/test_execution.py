@@ -48,13 +48,15 @@ def two_epochs(half, state, small):
 
 
 @pytest.mark.parametrize("model", COMMON)
-@pytest.mark.parametrize(("framework", "execution"), MODES)
+@pytest.mark.parametrize(("framework", "execution"), [*MODES, ("torch", "compiled graph")])
 @pytest.mark.parametrize(
     ("precision", "binarization"), [("float64", "dynamic"), ("float64", "none"), ("float32", "dynamic")]
 )
-def test_an_execution_changes_no_result(small, uncaptured, framework, execution, model, precision, binarization):
+def test_an_execution_changes_no_result(
+    small, uncaptured, monkeypatch, framework, execution, model, precision, binarization
+):
     """Against `train_step` repeated: float64 to rounding, float32 to T5's tolerance over ten steps."""
-    if execution == "compile" and (model, binarization) != ("vae", "dynamic"):
+    if execution.startswith("compile") and (model, binarization) != ("vae", "dynamic"):
         pytest.skip("each takes a compilation; one is enough")
     if model != "vae" and (precision, binarization) != ("float64", "dynamic"):
         pytest.skip("what a batch is made of is no model's business; one is enough")
@@ -62,8 +64,12 @@ def test_an_execution_changes_no_result(small, uncaptured, framework, execution,
         pytest.skip("its program takes long to compile; whole epochs of it: tests/conformance/test_tiers.py")
     half = HALVES[framework]
     config = small_config(model, data=DataConfig(binarization=binarization))
-    config = with_training(config, execution=execution, precision=precision)
-    state, terms = two_epochs(half, half.create_state(config), small)
+    config = with_training(config, execution=execution.removesuffix("d graph"), precision=precision)
+    with monkeypatch.context() as patch:
+        if execution == "compiled graph":  # what compile is on CUDA
+            for module in (half.execution, half.optimizers):
+                patch.setattr(module, "execution_for", lambda config: execution)
+        state, terms = two_epochs(half, half.create_state(config), small)
     by_hand, images = half.create_state(config), half.place_images(small.train.images, config)
     expected = []
     for epoch in range(2):

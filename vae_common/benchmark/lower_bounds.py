@@ -10,6 +10,7 @@ import numpy as np
 from vae_common.backend import Half, Halves, Repeated, load_microbenchmarks
 from vae_common.benchmark import costs
 from vae_common.config import Config
+from vae_common.config.parts import Execution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,18 +31,20 @@ NUMPY_RESTS = 0.15
 def bounds(half: Half, others: Callable[[], Halves], config: Config, elements: int, on_cpu: bool) -> list[Bound]:
     """A step's products, Adam, the two in turn, and streaming over `elements`.
 
-    On a CPU by every half and by NumPy, which all do the same arithmetic there; else by the half alone.
+    On a CPU by every half and by NumPy, which all do the same arithmetic there; else by the half alone, from programs
+    or graphs: an eager step's launches are no bound.
     """
     same = on_cpu and config.training.precision in ("float32", "float64")
-    eager = dataclasses.replace(config, training=dataclasses.replace(config.training, execution="eager"))
+    execution: Execution = "eager" if on_cpu else "compile" if config.training.execution == "compile" else "auto"
+    alone = dataclasses.replace(config, training=dataclasses.replace(config.training, execution=execution))
     found = [Bound("products", "numpy", _numpy_products(config), NUMPY_RESTS)] if same else []
     for name, other in (others() if same else {"own": half}).items():
         measured = load_microbenchmarks(other)
         found += [
-            Bound("products", name, measured.matrix_products(eager, costs.products(config))),
-            Bound("adam", name, measured.adam_updates(eager)),
-            Bound("turns", name, measured.products_and_adam(eager, costs.products(config))),
-            Bound("streaming", name, measured.streaming(eager, elements)),
+            Bound("products", name, measured.matrix_products(alone, costs.products(config))),
+            Bound("adam", name, measured.adam_updates(alone)),
+            Bound("turns", name, measured.products_and_adam(alone, costs.products(config))),
+            Bound("streaming", name, measured.streaming(alone, elements)),
         ]
     return found
 

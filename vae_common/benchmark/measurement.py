@@ -108,7 +108,7 @@ def _steps_of(case: Case, on_cpu: bool) -> int:
     """Steps of an epoch: those of the images asked for, or as many as a round needs to be timed well."""
     if case.images:
         return case.images // case.batch_size
-    return max(8, min(120 if case.ensemble == 1 else 60, 120 * 128 // case.batch_size)) if on_cpu else 468
+    return max(8 if on_cpu else 32, min(120 if case.ensemble == 1 else 60, 120 * 128 // case.batch_size))
 
 
 def synthetic_images(config: Config, count: int) -> np.ndarray:
@@ -238,7 +238,8 @@ def _turns(
     repeats = max(2, min(steps, 120 * 128 // config.training.batch_size) // 8) if on_cpu else 60
     epoch = _epoch_run(half, config, seeds, steps)
     turns = [_Turn(bound.kind, bound.library, bound.run, repeats, rest=bound.rest) for bound in bounds]
-    parts = load_microbenchmarks(half).step_parts(config) if record.case.kind == "step" else {}
+    # On an accelerator a part by itself takes what its launches take: `twin-vae profile` has them.
+    parts = load_microbenchmarks(half).step_parts(config) if record.case.kind == "step" and on_cpu else {}
     turns += [_Turn(PART, name, part, repeats) for name, part in parts.items()]
     turns.append(_Turn(WHOLE, WHOLE, lambda _: epoch(), steps * seeds, warmed_up=bool(parts)))  # by its parts
     if seeds > 1:

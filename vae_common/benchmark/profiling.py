@@ -21,8 +21,8 @@ from vae_common.figures import plotting
 from vae_common.profiles import BACKWARD, PARTS, Operation, Profile
 
 KIND = "profile"
-ROUNDS = 5
-"""Epochs before and after the profiled one whose steps are timed without a profiler."""
+ROUNDS = 10
+"""Epochs after the profiled one whose steps are timed without a profiler."""
 SHOWN = 40
 """Operations that a record lists, the longest first."""
 COLOURS = {
@@ -58,14 +58,11 @@ def measure(half: Half, config: Config, steps: int, folder: Path) -> Parts:
         0, 256, (steps * config.training.batch_size, *config.image_shape), np.uint8
     )
     placed = half.place_images(images, config)
-    eager = half.execution_for(config) == "graph"  # what is profiled is eager
-    timed = replace(config, training=replace(config.training, execution="eager")) if eager else config
-    run = _epochs(half, timed, placed)
-    run()
-    before = [run() for _ in range(ROUNDS)]
     profile = load_profiling(half).profile(config, placed, folder / name_of(half))
-    after = [run() for _ in range(ROUNDS)]
-    return corrected(profile, statistics.median([*before, *after]) / steps, f"{name_of(half)}/{profile.trace}")
+    run = _epochs(half, replace(config, training=replace(config.training, execution=profile.execution)), placed)
+    run()
+    seconds = statistics.median([run() for _ in range(ROUNDS)]) / steps
+    return corrected(profile, seconds, f"{name_of(half)}/{profile.trace}")
 
 
 def corrected(profile: Profile, seconds: float, trace: str) -> Parts:

@@ -70,7 +70,9 @@ def main(arguments: Arguments) -> dict[str, Any]:
     if framework == "torch" and arguments.devices > 1 and world.size == 1:
         _start_processes(arguments.devices)
     half = load_halves(framework, program_cache=experiment.program_cache, threads=experiment.threads)[framework]
-    half.distributed.start(world, arguments.devices)
+    own = point is None or "--device" in given(sys.argv[1:])
+    device = (experiment if point is None or own else point.config).training.device
+    half.distributed.start(world, arguments.devices, device)
     if point and arguments.resume:
         asked: dict[str, Any] = {
             name: getattr(experiment.training, name)
