@@ -127,12 +127,12 @@ def step_parts(config: Config) -> dict[str, Repeated]:
 
 
 def counted_flops(config: Config) -> float:
-    """FLOPs of one step as XLA's cost analysis counts them, element-wise ones included."""
+    """FLOPs of one step as XLA's cost analysis counts them before it optimizes, element-wise ones included."""
     count = config.training.batch_size
     shape = jax.ShapeDtypeStruct((count, *config.image_shape), jnp.uint8)
     draws = draws_at(epoch_draws(config, 0, count), 0)
     with precision(config.training.precision):
-        return jax.jit(batch_step).lower(create_state(config), shape, draws).compile().cost_analysis()["flops"]  # type: ignore
+        return jax.jit(batch_step).lower(create_state(config), shape, draws).cost_analysis()["flops"]  # type: ignore
 
 
 _HARDLY = 1e-30

@@ -16,6 +16,7 @@ from vae_common.contracts import Terms, map_arrays
 from vae_common.data.batches import require_epoch
 from vae_common.randomness import Draws
 
+from . import graphs
 from .batches import draws_at, made, prepare_images
 from .device import Array, execution_for, precision
 from .distributed import devices
@@ -164,7 +165,7 @@ def _captured_epoch(state, images, draws, labels):
         place.add_(1).remainder_(len(own.order))
 
     with precision(state.config.training.precision), _kept(state):
-        replay = _capture(step)
+        replay = graphs.capture(step)
 
     def program(given, images, draws, labels=None):
         if given.model is not state.model or images is not resident or draws.order.shape != own.order.shape:
@@ -195,17 +196,3 @@ def _kept(state):
             for parameter, of in moments.items():
                 for name, tensor in of.items():
                     state.optimizer.state[parameter][name].copy_(tensor)
-
-
-def _capture(step):
-    """A CUDA graph of the step; it is warmed up first, on a stream of its own, as PyTorch's notes on graphs ask."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # JAX's threads may use the device meanwhile
-        step()
-    return graph.replay

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vae_common.backend import Repeated
 from vae_common.config import Config
 
-from . import execution
+from . import graphs
 from .batches import draws_at, epoch_draws, place_images, prepare_images
 from .device import Array, device_for, execution_for, precision, synchronize, to_device
 from .objectives import batch_loss
@@ -154,7 +154,7 @@ def _backward(operands, weights, needs):
 def _repeated(config, step):
     """Runs it that many times; on CUDA from a graph, as training does: launching would be what is measured."""
     with precision(config.training.precision):
-        again = execution._capture(step) if execution_for(config).endswith("graph") else step
+        again = graphs.capture(step) if execution_for(config).endswith("graph") else step
 
     def run(repeats: int) -> None:
         with precision(config.training.precision):

@@ -95,7 +95,7 @@ class _Adam:
         rate = learning_rate(self.config, steps[0])
         if self.compiled:
             betas = settings.beta1, settings.beta2
-            _compiled()(self.parameters, list(gradients), first, second, steps, rate, *betas, settings.eps)
+            _compiled()(self.parameters, list(gradients), (first, second), steps, rate, betas, settings.eps)
             return
         fused_adam(
             self.parameters,
@@ -121,11 +121,12 @@ def _compiled() -> Any:
     return torch.compile(_update, fullgraph=True, dynamic=False)
 
 
-def _update(parameters, gradients, first, second, steps, rate, beta1, beta2, eps):
+def _update(parameters, gradients, moments, steps, rate, betas, eps):
     """Adam's update, in place, as the fused kernel computes it: corrections in float64, then number by number.
 
     (PyTorch's own for the compiler has the corrections in float32.)
     """
+    (first, second), (beta1, beta2) = moments, betas
     torch._foreach_add_(steps, 1)
     torch._foreach_lerp_(first, gradients, 1 - beta1)
     torch._foreach_mul_(second, beta2)

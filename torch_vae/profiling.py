@@ -13,11 +13,10 @@ import torch
 from torch.profiler import ProfilerActivity, record_function
 
 from vae_common.config import Config
-from vae_common.config.parts import Execution
 from vae_common.errors import InputError
 from vae_common.profiles import BACKWARD, FORWARD, PARTS, Operation, Profile, in_order
 
-from . import execution, step
+from . import execution, graphs, step
 from .batches import epoch_draws
 from .device import Array, device_for, execution_for, synchronize
 from .state import State, create_state
@@ -41,7 +40,7 @@ def profile(config: Config, images: Array, folder: Path) -> Profile:
     with _scopes(state), _launched_one_by_one():
         profiler, seconds = _profiled(state, images, draws, on_cuda)
     found = _events(profiler.events(), on_cuda)
-    told: Execution = "eager"
+    told = "eager"
     if mode == "graph":
         kernels = _kernels(profiler.events())
         graph, taken = _profiled(create_state(config), images, draws, on_cuda)
@@ -78,12 +77,12 @@ def _profiled(state: State, images: Array, draws: Any, on_cuda: bool) -> tuple[A
 @contextlib.contextmanager
 def _launched_one_by_one() -> Iterator[None]:
     """Within the block what would be captured as a graph is run as it is."""
-    original = execution._capture
-    execution._capture = lambda step: step
+    original = graphs.capture
+    graphs.capture = lambda step: step
     try:
         yield
     finally:
-        execution._capture = original
+        graphs.capture = original
 
 
 @contextlib.contextmanager

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vae_common.config.parts import Execution
-
 FORWARD = ("gather", "encoder", "latents", "decoder", "loss")
 PARTS = (*FORWARD, *(f"{part}, backward" for part in ("loss", "decoder", "latents", "encoder")), "adam", "host")
 """Of a step, in the order in which they run. `gather`: the batch's images and random numbers, and what counts steps;
@@ -47,7 +45,7 @@ class Profile:
     """The framework's own trace, a file in the folder that was given; Perfetto reads it."""
     on_device: bool = False
     """Whether an accelerator's clock took the times, which a profiler on the host does not lengthen."""
-    execution: Execution = "auto"
+    execution: str = "auto"
     """How the steps that were profiled run, as a config's `execution` names it."""
 
 

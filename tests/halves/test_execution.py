@@ -26,7 +26,7 @@ def uncaptured(monkeypatch):
             step()
         return step
 
-    monkeypatch.setattr(half.execution, "_capture", capture)
+    monkeypatch.setattr(half.graphs, "capture", capture)
     for module in (half.device, half.state, half.step, half.batches, half.models):
         monkeypatch.setattr(module, "device_for", lambda config: half.select_device("cpu"))
     monkeypatch.setattr(half.optimizers, "execution_for", lambda config: "eager")  # Adam's capturable is for CUDA

@@ -14,7 +14,7 @@ from vae_common.config.registry import MODELS
 pytestmark = pytest.mark.quick
 
 
-ALONE = {"compiling.py", "recipe.py", "convolutions.py", "meshes.py", "engines.py"}
+ALONE = {"compiling.py", "recipe.py", "convolutions.py", "meshes.py", "engines.py", "graphs.py"}
 """Modules that one half has alone; docs/architecture.md says why."""
 
 
@@ -29,8 +29,8 @@ def parameters(value) -> list[tuple]:
 
 
 def test_same_files():
-    """But for the recipe of a PyTorch program that the benchmark measures against, PyTorch's engines, and JAX's own
-    convolution, mesh and compiler's options."""
+    """But for the recipe of a PyTorch program that the benchmark measures against, PyTorch's engines and graphs, and
+    JAX's own convolution, mesh and compiler's options."""
     assert files("jax_vae") - ALONE == files("torch_vae") - ALONE != set()
 
 

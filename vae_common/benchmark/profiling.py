@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,6 +17,7 @@ from vae_common import files, machine
 from vae_common.backend import FRAMEWORKS, Half, Halves, load_profiling, name_of
 from vae_common.benchmark.verdict import aligned
 from vae_common.config import Config
+from vae_common.config.parts import Execution
 from vae_common.figures import plotting
 from vae_common.profiles import BACKWARD, PARTS, Operation, Profile
 
@@ -59,7 +60,9 @@ def measure(half: Half, config: Config, steps: int, folder: Path) -> Parts:
     )
     placed = half.place_images(images, config)
     profile = load_profiling(half).profile(config, placed, folder / name_of(half))
-    run = _epochs(half, replace(config, training=replace(config.training, execution=profile.execution)), placed)
+    run = _epochs(
+        half, replace(config, training=replace(config.training, execution=cast("Execution", profile.execution))), placed
+    )
     run()
     seconds = statistics.median([run() for _ in range(ROUNDS)]) / steps
     return corrected(profile, seconds, f"{name_of(half)}/{profile.trace}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -134,8 +135,9 @@ def plan(
     for case in cases:
         case.checked()
     asked = [dataclasses.replace(base, framework=f, execution=e) for f, e in variants]
-    for case in asked:
-        failed = _measured(case, programs, check=True).error
+    with ThreadPoolExecutor(len(asked)) as pool:
+        checked = list(pool.map(lambda case: _measured(case, programs, check=True), asked))
+    for case, failed in ((case, record.error) for case, record in zip(asked, checked)):
         if failed is not None:
             raise InputError(f"benchmark: no process could be started for {case.framework} ({failed})")
     distinct = tuple(dict.fromkeys(cases))
@@ -260,7 +262,7 @@ def _of_a_peer(case: Case, python: str) -> Record:
         with subprocess.Popen(command, cwd=folder, env=own, **pipes) as peer, stopping.saving(peer.kill):
             said, failed = peer.communicate()
     if peer.returncode:
-        return Record(case, error=(failed.strip().splitlines() or [f"exit status {peer.returncode}"])[-1])
+        return Record(case, error=_last_error(failed) or f"exit status {peer.returncode}")
     found = json.loads(said.splitlines()[-1])
     record = of_epochs(case, found["seconds"][1:], case.images // case.batch_size)
     environment = {"framework": found["versions"], "threads": str(threads_taken())}
@@ -286,11 +288,18 @@ def _measured(case: Case, programs: str | None, check: bool = False) -> Record:
         if not programs:
             shutil.rmtree(kept, ignore_errors=True)
     if worker.returncode:
-        last = (failed.strip().splitlines() or [f"exit status {worker.returncode}"])[-1]
+        last = _last_error(failed) or f"exit status {worker.returncode}"
         if worker.returncode == 2:
             raise InputError(last.removeprefix("error: "))
         return Record(case, error=last)
     return Record(case) if check else Record.from_json(json.loads(said.splitlines()[-1]))
+
+
+def _last_error(said: str) -> str:
+    """The line of a process's last words that says what happened: its exception's, which may go on for several."""
+    lines = [line.strip() for line in said.strip().splitlines()]
+    raised = [line for line in lines if re.match(r"([\w.]+\.)?\w*(Error|Exception|Interrupt)(: |$)|error: ", line)]
+    return (raised or lines or [""])[-1]
 
 
 def machine() -> Mapping[str, Any]:

@@ -80,8 +80,8 @@ def with_peers(base: Case, variants: Sequence[tuple[str, str]]) -> list[Case]:
 
 
 def accelerator(base: Case, variants: Sequence[tuple[str, str]], gpu: bool) -> list[Case]:
-    """What ten minutes on an accelerator are for: steps of two batch sizes and each precision, starts, many seeds, a
-    residual model, whole epochs."""
+    """What ten minutes on an accelerator are for: steps of two batch sizes, the larger in each precision, starts, many
+    seeds, a residual model, whole epochs."""
     fastest = [next(v for v in variants if v[0] == name) for name in dict.fromkeys(f for f, _ in variants)]
 
     def each(chosen: Sequence[tuple[str, str]] = fastest, **changes: Any) -> list[Case]:
@@ -89,8 +89,8 @@ def accelerator(base: Case, variants: Sequence[tuple[str, str]], gpu: bool) -> l
 
     cases = each(variants)
     for precision in ("float32", *(("tf32",) if gpu else ()), "bfloat16"):
-        for batch in (base.batch_size, 8192):
-            cases += each(precision=precision, batch_size=batch)
+        cases += each(precision=precision, batch_size=8192)
+    cases += each(precision="tf32") if gpu else []
     cases += each(ensemble=16) + each(kind="epoch", images=60000, rounds=3)
     residual = Case.of(RESIDUAL, kind="network", device=base.device, rounds=base.rounds)
     return cases + [dataclasses.replace(residual, framework=f, execution=e) for f, e in fastest]
