@@ -128,7 +128,9 @@ def step_parts(config: Config) -> dict[str, Repeated]:
 
 def counted_flops(config: Config) -> float:
     """FLOPs of one step as XLA's cost analysis counts them before it optimizes, element-wise ones included."""
-    count = config.training.batch_size
+    training, count = config.training, config.training.batch_size
+    exact = "float32" if training.precision == "tf32" else training.precision
+    config = replace(config, training=replace(training, device="cpu", precision=exact))  # no GPU's compiler counts
     shape = jax.ShapeDtypeStruct((count, *config.image_shape), jnp.uint8)
     draws = draws_at(epoch_draws(config, 0, count), 0)
     with precision(config.training.precision):

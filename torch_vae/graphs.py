@@ -11,7 +11,10 @@ WARM_UP = 3
 
 
 def capture(step: Callable[[], object]) -> Callable[[], object]:
-    """Replays a step. It is run WARM_UP times first, on a stream of its own, as PyTorch's notes on graphs ask."""
+    """Replays a step. It is run WARM_UP times first, on a stream of its own, as PyTorch's notes on graphs ask.
+
+    A graph has addresses and no tensors: what the step reads and writes is held as long as its replay.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -27,4 +30,8 @@ def capture(step: Callable[[], object]) -> Callable[[], object]:
     finally:
         if collects:
             gc.enable()
-    return graph.replay
+
+    def replay(held: object = step) -> None:
+        graph.replay()
+
+    return replay

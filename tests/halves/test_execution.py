@@ -1,5 +1,8 @@
 """How an epoch is run does not change what comes out; seeds in one program are what each is by itself."""
 
+import contextlib
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -198,3 +201,31 @@ def test_a_captured_epoch_is_for_its_own_state(uncaptured, small):
     program = half.compile_epoch(state, images, draws)
     with pytest.raises(ValueError, match="belongs to one state"):
         program(half.create_state(config), images, draws)
+
+
+def test_what_a_graph_reads_is_held_as_long_as_its_replay(monkeypatch):
+    """A graph itself has addresses alone: memory that is given back, and to another, is read all the same."""
+    cuda, replayed = HALVES["torch"].graphs.torch.cuda, []
+
+    class Stream:
+        def wait_stream(self, other):
+            pass
+
+    class Graph:
+        def replay(self):
+            replayed.append(len(runs))
+
+    for name, value in (("Stream", Stream), ("current_stream", Stream), ("CUDAGraph", Graph)):
+        monkeypatch.setattr(cuda, name, value)
+    monkeypatch.setattr(cuda, "stream", contextlib.nullcontext)
+    monkeypatch.setattr(cuda, "graph", lambda graph, **how: contextlib.nullcontext())
+    read, runs = np.zeros(3), []
+    alive = weakref.ref(read)
+    again = HALVES["torch"].graphs.capture(lambda read=read: runs.append(read.sum()))
+    del read
+    gc.collect()
+    assert alive() is not None
+    assert len(runs) == 4  # warmed up, and captured
+    again()
+    assert replayed == [4]
+    assert gc.isenabled()
