@@ -29,13 +29,15 @@ SHOWS = {
     "photos-kl/summary.json": "kl_autoencoder on 64x64 patches of two photographs, colour",
     "paper-table/table.json": "table 1 of Burda et al. 2016 after 40 of 3,280 passes; what is missing says so",
     "benchmark-quick/benchmark.json": "a step over its floor, starts, the recipe; a processor with AVX-512 and AMX",
-    "benchmark-quick-amd/benchmark.json": "the same of an earlier commit, on an AMD EPYC",
+    "benchmark-quick-amd/benchmark.json": "the same on an AMD EPYC with AVX2 alone, shared with others",
     "benchmark-peers/benchmark.json": "whole epochs beside NumPyro, Keras, pythae and two recipes",
     "benchmark-float32/benchmark.json": "one network alone, starts with and without kept programs",
     "benchmark-bfloat16/benchmark.json": "the same in bfloat16, on a processor that multiplies it",
     "profile-dense/profile.json": "where a step's time goes, 784-512-2",
     "profile-conv/profile.json": "the same of two convolutions",
     "profile-residual/profile.json": "the same of a residual model",
+    "benchmark-gpu/benchmark.json": "steps and whole epochs on an H200; the rest of the suite is missing",
+    "profile-gpu/profile.json": "where a step's time goes on it",
     "waiting.json": "how PyTorch's threads should wait, beside other programs",
     "benchmark-cpu/benchmark.json": "batch sizes, precisions, seeds, time to a test loss, growth",
     "ladder.json": "ladder_vae of five layers on MNIST, dynamic binarization: bound and likelihood, both halves",
@@ -71,8 +73,8 @@ show and which therefore lies in the package.
 [weight_hashes.json](weight_hashes.json) is what `python -m scripts.weight_hashes --output results/weight_hashes.json`
 gave on one machine: equal before and after a change that moves no number.
 
-`benchmark-gpu/` and `profile-gpu/` are **missing**: no GPU was at hand
-([how to make them](../docs/accelerators.md)).
+`benchmark-gpu/` has some cases of its suite only, put together from two runs that were stopped
+([what is missing](../docs/accelerators.md)).
 
 The pilot judges by margins of its own runs, the smaller spread of the two halves. One of its 15 claims, the VAE's
 silhouette, is "not decided" there: 12 seeds happened to lie close in one half, which made the margin small.

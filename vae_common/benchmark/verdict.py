@@ -58,7 +58,9 @@ def name_of(record: Record) -> str:
     name = FRAMEWORKS.get(case.framework, case.framework)
     seeds = f", {case.ensemble} seeds" if case.ensemble > 1 else ""
     images = f", {case.images:,} images" if case.kind == "epoch" and case.images else ""
-    network = f"{case.model} {'-'.join(map(str, (*case.hidden, case.latent_dim)))}"
+    own: Any = case.config().network
+    widths = getattr(own, "block_channels", ()) or (*own.channels, *own.hidden, own.latent_dim)
+    network = f"{case.model} {'-'.join(map(str, widths))}"
     return f"{name}{mode}: {case.kind}, {network}, batch {case.batch_size}, {case.precision}{images}{seeds}"
 
 
