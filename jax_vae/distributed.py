@@ -11,6 +11,7 @@ import ctypes
 import os
 import socket
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import Any
 
 import jax
@@ -72,8 +73,11 @@ def _own_devices(world: World, count: int) -> list[int]:
 def _gpu(place: int) -> str:
     """Names the GPU that falls to a place among all machines', as the driver does: JAX is not to look for it yet.
 
-    Empty where there is none.
+    Empty where there is none that JAX would take.
     """
+    plugins = [plugin.name for plugin in entry_points(group="jax_plugins")]
+    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu") or not any("cuda" in name for name in plugins):
+        return ""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -185,7 +185,8 @@ def test_a_shortened_product_would_show(small, usual):
     with TORCH_SETTINGS["matmul medium"]():
         shortened = a @ a
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    if "amx_bf16" in flags or "avx512_bf16" in flags:
+    shortens = torch.__version__ >= (2, 13)  # 2.11 did not on a processor with amx_bf16; between them it is not known
+    if shortens and ("amx_bf16" in flags or "avx512_bf16" in flags):
         assert not torch.equal(exact, shortened)
         with HALVES["torch"].precision("float32"), TORCH_SETTINGS["no_grad"]():
             assert torch.equal(a @ a, exact)

@@ -7,6 +7,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -171,6 +172,32 @@ def test_two_processes_on_one_accelerator_are_refused():
     with pytest.raises(InputError, match=r"devices: processes 0 and 2 both have '?here 1'?, expected one for each"):
         worlds.require_own_devices(["here 1", "there 1", "here 1"])
     worlds.require_own_devices(["", "", ""])
+
+
+def test_a_gpu_is_named_before_jax_looks_for_it(monkeypatch):
+    """As the driver does, by the place among those that are there; none where JAX would take none."""
+
+    class Driver:
+        def cuInit(self, flags):
+            return 0
+
+        def cuDeviceGetCount(self, count):
+            count._obj.value = 2
+            return 0
+
+        def cuDeviceGetUuid(self, uuid, place):
+            uuid[0] = place
+            return 0
+
+    distributed = HALVES["jax"].distributed
+    monkeypatch.setattr(distributed.ctypes, "CDLL", lambda name: Driver())
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    assert distributed._gpu(0) == ""  # a JAX without CUDA
+    monkeypatch.setattr(distributed, "entry_points", lambda group: [SimpleNamespace(name="xla_cuda13")])
+    named = [distributed._gpu(place) for place in range(3)]
+    assert named[0] == named[2] != named[1]
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert distributed._gpu(0) == ""
 
 
 @pytest.mark.parametrize("shared", [False, True])

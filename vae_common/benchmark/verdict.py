@@ -34,9 +34,11 @@ def notes(records: Sequence[Record], machine: Mapping[str, Any]) -> list[str]:
     if len(threads) > 1:
         each = "; ".join(f"{', '.join(sorted(names))}: {count}" for count, names in sorted(threads.items()))
         found.append(f"the halves had unequal threads ({each})")
-    varying = [name_of(record) for record in records if (variation_of(record) or 0) > STEADY]
+    rows = {name_of(record): variation_of(record) for record in records if variation_of(record) is not None}
+    varying = [name for name, variation in rows.items() if (variation or 0) > STEADY]
     if varying:
-        found.append(f"more than {STEADY:.0%} of variation: {', '.join(dict.fromkeys(varying))}")
+        told = "every row" if len(varying) == len(rows) > 1 else ", ".join(varying)
+        found.append(f"more than {STEADY:.0%} of variation: {told}")
     return found
 
 
