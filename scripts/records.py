@@ -37,7 +37,7 @@ SHOWS = {
     "profile-conv/profile.json": "the same of two convolutions",
     "profile-residual/profile.json": "the same of a residual model",
     "benchmark-gpu/benchmark.json": "steps and whole epochs on an H200; the rest of the suite is missing",
-    "profile-gpu/profile.json": "where a step's time goes on it",
+    "profile-gpu/profile.json": "where a PyTorch step's time goes on it; JAX's is missing",
     "waiting.json": "how PyTorch's threads should wait, beside other programs",
     "benchmark-cpu/benchmark.json": "batch sizes, precisions, seeds, time to a test loss, growth",
     "ladder.json": "ladder_vae of five layers on MNIST, dynamic binarization: bound and likelihood, both halves",
