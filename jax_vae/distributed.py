@@ -85,7 +85,8 @@ def _gpu(place: int) -> str:
     count, uuid = ctypes.c_int(), (ctypes.c_ubyte * 16)()
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
         return ""
-    failed = driver.cuDeviceGetUuid(uuid, place % count.value)
+    # The later one tells the parts of a shared GPU apart.
+    failed = getattr(driver, "cuDeviceGetUuid_v2", driver.cuDeviceGetUuid)(uuid, place % count.value)
     return "" if failed else f"{socket.gethostname()} {bytes(uuid).hex()}"
 
 

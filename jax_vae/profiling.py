@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -48,7 +49,7 @@ def profile(config: Config, images: Array, folder: Path) -> Profile:
         seconds = time.perf_counter() - start
     steps, parts = len(draws.order), _parts_of(str(program.as_text()))
     spent: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for name, nanoseconds in _events(folder, parts):
+    for name, nanoseconds in _events(folder, parts, on_device):
         spent[name][0] += nanoseconds
         spent[name][1] += 1
     operations = [Operation(n, parts[n], took / 1e9 / steps, calls / steps) for n, (took, calls) in spent.items()]
@@ -99,16 +100,26 @@ def _number(row: str, field: str) -> int:
     return int(found.group(1)) if found else 0
 
 
-def _events(folder: Path, parts: Mapping[str, str]) -> list[tuple[str, int]]:
+def _events(folder: Path, parts: Mapping[str, str], on_device: bool) -> list[tuple[str, int]]:
     """Name and nanoseconds of every operation that the profiler saw."""
     newest = max(folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
     found = []
-    for plane in jax.profiler.ProfileData.from_file(str(newest)).planes:
-        for line in plane.lines:
-            if line.name in ("XLA Modules", "Steps", "python"):
-                continue
-            for event in line.events:
-                named = event.name if event.name in parts else dict(event.stats).get("hlo_op")
-                if named in parts:
-                    found.append((str(named), int(event.duration_ns)))
+    for line in _lines(jax.profiler.ProfileData.from_file(str(newest)).planes, on_device):
+        for event in line.events:
+            named = event.name if event.name in parts else dict(event.stats).get("hlo_op")
+            if named in parts:
+                found.append((str(named), int(event.duration_ns)))
     return found
+
+
+def _lines(planes: Iterable[Any], on_device: bool) -> list[Any]:
+    """The lines of a trace that have each operation once.
+
+    On an accelerator those of its own streams, or of its operations where it has no streams: the host's lines have the
+    launches under the same names.
+    """
+    if not on_device:
+        return [line for plane in planes for line in plane.lines if line.name not in ("XLA Modules", "Steps", "python")]
+    found = [line for plane in planes if plane.name.startswith("/device:") for line in plane.lines]
+    streams = [line for line in found if line.name.startswith("Stream")]
+    return streams or [line for line in found if line.name == "XLA Ops"]

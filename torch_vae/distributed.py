@@ -43,7 +43,7 @@ def start(world: World, devices: int = 1, device: str = "auto") -> None:
     if cuda:  # some launchers show each process its own device alone
         torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
     if not world.agent:
-        worlds.meet(world, world.port)
+        worlds.meet(world, world.port, _own_device() if cuda else "")
     names = [f"joined {rank}" for rank in range(world.size)]
     where = "env://" if world.agent else f"tcp://{world.address}:{world.port}"
     limit = timedelta(seconds=world.timeout)

@@ -118,6 +118,7 @@ class _Adam:
 
 @cache
 def _compiled() -> Any:
+    torch._dynamo.config.recompile_limit = 64  # as of steps
     return torch.compile(_update, fullgraph=True, dynamic=False)
 
 

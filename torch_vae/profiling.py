@@ -18,7 +18,7 @@ from vae_common.profiles import BACKWARD, FORWARD, PARTS, Operation, Profile, in
 
 from . import execution, graphs, step
 from .batches import epoch_draws
-from .device import Array, device_for, execution_for, synchronize
+from .device import Array, device_for, execution_for, precision, synchronize
 from .state import State, create_state
 
 WARM_UP = 2
@@ -63,14 +63,15 @@ def profile(config: Config, images: Array, folder: Path) -> Profile:
 def _profiled(state: State, images: Array, draws: Any, on_cuda: bool) -> tuple[Any, float]:
     """The profiler of an epoch, and the epoch's seconds under it."""
     program = execution.compile_epoch(state, images, draws)
-    for _ in range(WARM_UP):
-        state, _ = program(state, images, draws)
-    synchronize(state)
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_cuda]) as profiler:
-        start = time.perf_counter()
-        program(state, images, draws)
+    with precision(state.config.training.precision):  # what would be captured has entered it there alone
+        for _ in range(WARM_UP):
+            state, _ = program(state, images, draws)
         synchronize(state)
-        seconds = time.perf_counter() - start
+        with torch.profiler.profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_cuda]) as profiler:
+            start = time.perf_counter()
+            program(state, images, draws)
+            synchronize(state)
+            seconds = time.perf_counter() - start
     return profiler, seconds
 
 

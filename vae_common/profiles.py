@@ -62,9 +62,9 @@ def part_of(functions: Iterable[str], backward: bool) -> str:
 def in_order(
     launched: Sequence[tuple[str, str]], ran: Sequence[tuple[str, float]], steps: int
 ) -> list[tuple[str, str, float]] | None:
-    """Name, part and seconds of what ran in so many equal steps, of which a trace does not say where it comes from.
+    """Name, part and time of what ran in so many equal steps, of which a trace does not say where it comes from.
 
-    `launched` is name and part of each operation of such steps, one by one, `ran` name and seconds of those asked for.
+    `launched` is name and part of each operation of such steps, one by one, `ran` name and time of those asked for.
     Before and after the steps others may have run in either. None where no steps have the same operations in the same
     order in both.
     """

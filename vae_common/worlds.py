@@ -138,10 +138,10 @@ def _receive(world: World, port: int, until: float, device: str) -> None:
             listening.settimeout(max(until - time.monotonic(), 1e-3))
             other = stack.enter_context(listening.accept()[0])
             other.settimeout(max(until - time.monotonic(), 1e-3))
-            with contextlib.suppress(OSError, ValueError, IndexError):  # somebody else who tries this port
+            with contextlib.suppress(OSError, ValueError):  # somebody else who tries this port
                 rank, _, said = _line(other).partition(" ")
-                named[int(rank)] = said
-                heard[int(rank)] = other
+                if 0 < int(rank) < world.size:
+                    heard[int(rank)], named[int(rank)] = other, said
         try:
             require_own_devices(named)
             answer = _GO

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -92,6 +93,19 @@ def test_parts_add_up_to_the_step_without_the_profiler():
     exact = profiling.corrected(Profile(operations, 3e-3, "trace"), 3e-3, "trace")  # several at once
     assert exact.parts["host"] == pytest.approx(0, abs=1e-12)
     assert sum(exact.parts.values()) == pytest.approx(3e-3)
+
+
+def test_a_trace_of_an_accelerator_has_each_operation_once():
+    """The host's lines have the launches under the same names, and some devices have lines of both kinds."""
+
+    def plane(name, *lines):
+        return SimpleNamespace(name=name, lines=[SimpleNamespace(name=line) for line in lines])
+
+    lines = load_profiling(HALVES["jax"])._lines
+    host, gpu = plane("/host:CPU", "python", "launches"), plane("/device:GPU:0", "Stream #14", "XLA Ops", "XLA Modules")
+    assert [line.name for line in lines([host, gpu], True)] == ["Stream #14"]
+    assert [line.name for line in lines([host, plane("/device:TPU:0", "XLA Ops", "Steps")], True)] == ["XLA Ops"]
+    assert [line.name for line in lines([host], False)] == ["launches"]
 
 
 def test_what_a_graph_runs_is_told_by_its_order():

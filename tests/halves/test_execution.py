@@ -193,6 +193,15 @@ def test_bfloat16_is_the_same_in_both_halves(small):
     assert difference(found[0], exact) > 1e-4
 
 
+def test_what_streams_by_is_not_captured(monkeypatch):
+    """A graph is of one set of images: of the next chunk it would be refused."""
+    execution, config = HALVES["torch"].execution, small_config(data=DataConfig(stream=True))
+    for captured, instead in (("graph", "eager"), ("compiled graph", "compile"), ("eager", "eager")):
+        monkeypatch.setattr(execution, "execution_for", lambda config, captured=captured: captured)
+        assert execution._execution(config) == instead
+        assert execution._execution(small_config()) == captured
+
+
 def test_a_captured_epoch_is_for_its_own_state(uncaptured, small):
     half = HALVES["torch"]
     config = with_training(small_config(), execution="graph")
