@@ -13,12 +13,13 @@ from vae_common import randomness
 from vae_common.config import Config
 from vae_common.config.checks import require_count
 from vae_common.data.batches import require_batch, require_labels, require_resident
+from vae_common.data.streams import Chunk
 from vae_common.errors import InputError
 from vae_common.randomness import Draws
 
 from .counters import bits, normals, permuted, thresholds
 from .device import Array, device_for, precision, to_numpy
-from .distributed import split
+from .distributed import part_order, place_part, split
 from .meshes import placement_for, put
 
 
@@ -32,17 +33,28 @@ def prepare_images(images: Array, thresholds: Array | None, dtype: Any) -> Array
     return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
 
 
-def place_images(images: np.ndarray, config: Config, *, of_a_set: bool = False) -> jax.Array:
-    """Images, uint8 from 0 to 255, bool or float32 in [0, 1], as they stay on the device for a whole fit.
-
-    A part of a set may be as dark as it is.
-    """
-    return put(require_resident(config, images, of_a_set), placement_for(config))
+def place_images(images: np.ndarray, config: Config) -> jax.Array:
+    """Images, uint8 from 0 to 255, bool or float32 in [0, 1], as they stay on the device for a whole fit."""
+    return put(require_resident(config, images), placement_for(config))
 
 
 def place_labels(labels: np.ndarray, config: Config) -> jax.Array:
     """Labels as they stay on the device for a whole fit, where the model is given classes."""
     return put(require_labels(config, labels), placement_for(config))
+
+
+def place_chunk(chunk: Chunk, config: Config, epoch: int) -> tuple[Any, ...]:
+    """Images, draws and, where the model is given classes, labels of some steps of a stream's epoch, on the devices.
+
+    Each process gives those that fall to it.
+    """
+    steps, batch = chunk.steps, config.training.batch_size
+    with precision(config.training.precision):
+        draws = counted_draws(config, epoch, chunk.first, part_order(steps, batch))
+    given = [require_resident(config, chunk.images, of_a_set=True)]
+    given += [require_labels(config, chunk.labels)] if config.network.classes else []
+    images, *labels = (place_part(array, config, steps, batch) for array in given)
+    return images, draws, *labels
 
 
 def epoch_draws(config: Config, epoch: int, images: int, drawn: Draws | None = None) -> Draws:

@@ -159,16 +159,36 @@ def whole_batch(array: Array) -> Array:
     return array
 
 
-def spread(function: Callable[..., Any], model: Any, *arrays: Any) -> Any:
-    """An inference function of a model and arrays (N, ...) or None, each process or device on its part: all results.
+def own_part(count: int) -> slice:
+    """The part of so many images, a batch's or others that are shared, that this process reads."""
+    return meshes.own_part(count)
 
-    Those are arrays (N, ...), or nested tuples of them and None.
+
+def place_part(array: np.ndarray, config: Config, steps: int, batch: int) -> Array:
+    """This process's part of the batches of so many steps, (steps * own, ...), as it stays on its devices."""
+    return meshes.put_part(array, steps, batch) if devices() > 1 else meshes.put(array, meshes.placement_for(config))
+
+
+def part_order(steps: int, batch: int) -> np.ndarray:
+    """The order of a stream's steps, int32 (steps, batch): each image's row where its device has its part."""
+    each = meshes.each_takes(batch)
+    return (np.arange(steps)[:, None] * each + np.arange(batch) % each).astype(np.int32)
+
+
+def taken(config: Config, array: Array, order: Array) -> Array:
+    """The rows of a resident array that a step's order names; of a stream each device takes them from its part."""
+    return meshes.of_parts(array, order) if config.data.stream and devices() > 1 else array[order]
+
+
+def shared(function: Callable[..., Any], model: Any, count: int, *arrays: Any) -> Any:
+    """An inference function of a model and so many images' arrays, this process's part of each, or None: all results.
+
+    Those are arrays (count, ...), or nested tuples of them and None.
     """
     if devices() == 1:
         return function(model, *arrays)
-    count = len(arrays[0])
-    found = function(model, *map(meshes.placed_by_batch, arrays))
-    return map_arrays(lambda array: to_numpy(meshes.whole(array))[:count], found)
+    placed = [None if array is None else meshes.put_part(array, 1, count) for array in arrays]
+    return map_arrays(lambda array: to_numpy(meshes.whole(array))[:count], function(model, *placed))
 
 
 _MOST = 1000

@@ -18,6 +18,7 @@ from vae_common.randomness import Draws
 from .batches import draws_at, made, prepare_images
 from .compiling import compiler_options
 from .device import Array, device_for, execution_for, precision
+from .distributed import taken
 from .state import State
 from .step import one_step
 
@@ -69,9 +70,9 @@ def batch_step(state: State, images: Array, draw: Draws, labels: Array | None = 
 
     def step(state, draw):
         draw = made(state.config, draw)
-        batch = images[draw.order].reshape(-1, *state.config.image_shape)
+        batch = taken(state.config, images, draw.order).reshape(-1, *state.config.image_shape)
         batch = prepare_images(batch, draw.thresholds, state.config.training.dtype)
-        return one_step(state, batch, draw.noise, None if labels is None else labels[draw.order])
+        return one_step(state, batch, draw.noise, None if labels is None else taken(state.config, labels, draw.order))
 
     return jax.vmap(step)(state, draw) if state.seeds else step(state, draw)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -87,13 +88,45 @@ def by_batch(array: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(array, NamedSharding(_mesh(), PartitionSpec(AXIS)))
 
 
-def placed_by_batch(array: np.ndarray | None) -> Any:
-    """A NumPy array spread so, its last row repeated until the devices divide it."""
-    if array is None:
-        return None
-    missing = -len(array) % size()
-    padded = np.concatenate([array, np.repeat(array[-1:], missing, 0)]) if missing else array
-    return put(padded, NamedSharding(_mesh(), PartitionSpec(AXIS)))
+def each_takes(batch: int) -> int:
+    """How many images of a batch fall to a device; the last ones may be given fewer."""
+    return -(-batch // size())
+
+
+def own_part(batch: int) -> slice:
+    """The part of a batch that falls to this process's devices."""
+    places, each = _own_places(), each_takes(batch)
+    return slice(min(places[0] * each, batch), min((places[-1] + 1) * each, batch))
+
+
+def put_part(array: np.ndarray, steps: int, batch: int) -> jax.Array:
+    """This process's part of the batches of so many steps, (steps * own, ...), each device's on it.
+
+    One device's lies after the other's, (devices * steps * each, ...), and what a batch does not give is zeros.
+    """
+    each, places = each_takes(batch), _own_places()
+    own = array.reshape(steps, len(array) // steps, *array.shape[1:])
+    missing = len(places) * each - own.shape[1]
+    own = np.pad(own, [(0, 0), (0, missing), *[(0, 0)] * (own.ndim - 2)]) if missing else own
+    of_devices = np.moveaxis(own.reshape(steps, len(places), each, *own.shape[2:]), 1, 0)
+    parts = of_devices.reshape(len(places), steps * each, *own.shape[2:])
+    shape, sharding = (size() * steps * each, *own.shape[2:]), NamedSharding(_mesh(), PartitionSpec(AXIS))
+    with precision("float64" if array.dtype == np.float64 else "float32"):
+        on_each = [jax.device_put(part, device) for part, device in zip(parts, _mesh().local_devices)]
+        return jax.make_array_from_single_device_arrays(shape, sharding, on_each)
+
+
+def of_parts(array: jax.Array, order: jax.Array) -> jax.Array:
+    """Inside a program: the rows of an array that lies so, as each device's part of an order (batch,) names them."""
+    batch = PartitionSpec(AXIS)
+    padded = jnp.pad(order, (0, -len(order) % size()))
+    of_each = jax.shard_map(lambda rows, own: rows[own], mesh=_mesh(), in_specs=(batch, batch), out_specs=batch)
+    return of_each(array, padded)[: len(order)]
+
+
+def _own_places():
+    """The places of this process's devices among all."""
+    return [place for place, device in enumerate(_mesh().devices.flat) if device.process_index == jax.process_index()]
 
 
 def as_placed(config: Config, tree: Any) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore
@@ -23,7 +24,7 @@ from vae_common.contracts import map_arrays
 from vae_common.errors import InputError, one_line, require
 from vae_common.worlds import World
 
-from .device import Array
+from .device import Array, device_for, to_device
 
 _PATIENCE = timedelta(hours=1)
 """How long a process waits for another that is alive: the first one may be writing."""
@@ -149,15 +150,37 @@ def whole_batch(array: Array) -> Array:
     return torch.cat([of[: part.stop - part.start] for of, part in zip(found, parts)])
 
 
-def spread(function: Callable[..., Any], model: Any, *arrays: Any) -> Any:
-    """An inference function of a model and arrays (N, ...) or None, each process or device on its part: all results.
+def own_part(count: int) -> slice:
+    """The part of so many images, a batch's or others that are shared, that this process reads."""
+    return worlds.part_of(count, world().rank, devices())
 
-    Those are arrays (N, ...), or nested tuples of them and None.
+
+def place_part(array: np.ndarray, config: Config, steps: int, batch: int) -> Array:
+    """This process's part of the batches of so many steps, (steps * own, ...), as it stays on its device."""
+    return to_device(array, device_for(config))
+
+
+def part_order(steps: int, batch: int) -> np.ndarray:
+    """The order of a stream's steps, int32 (steps, batch): each image's row where its process has its part."""
+    order, own = np.zeros((steps, batch), np.int32), own_part(batch)
+    order[:, own] = np.arange(order[:, own].size).reshape(steps, -1)
+    return order
+
+
+def taken(config: Config, array: Array, order: Array) -> Array:
+    """The rows of a resident array that a step's order names."""
+    return array.index_select(0, order)
+
+
+def shared(function: Callable[..., Any], model: Any, count: int, *arrays: Any) -> Any:
+    """An inference function of a model and so many images' arrays, this process's part of each, or None: all results.
+
+    Those are arrays (count, ...), or nested tuples of them and None.
     """
+    device = next(model.parameters()).device
+    own = function(model, *(None if array is None else torch.tensor(array, device=device) for array in arrays))
     if devices() == 1:
-        return function(model, *arrays)
-    part = worlds.part_of(len(arrays[0]), world().rank, devices())
-    own = function(model, *(None if array is None else array[part] for array in arrays))
+        return own
     found: list[Any] = [None] * devices()
     distributed.all_gather_object(found, map_arrays(lambda array: array.cpu(), own))
     return map_arrays(lambda *each: torch.cat(each), *found)

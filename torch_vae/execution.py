@@ -19,7 +19,7 @@ from vae_common.randomness import Draws
 from . import graphs
 from .batches import draws_at, made, prepare_images
 from .device import Array, execution_for, precision
-from .distributed import devices
+from .distributed import devices, taken
 from .objectives import batch_loss
 from .state import State, update_count
 from .step import batch_gradients, updated
@@ -91,10 +91,10 @@ def _gradient_function(state):
 
     def eager(state, images, draw, labels):
         draw = made(state.config, draw)
-        batch = prepare_images(
-            images.index_select(0, draw.order), draw.thresholds, getattr(torch, state.config.training.dtype)
-        )
-        return batch_gradients(state, batch, draw.noise, None if labels is None else labels[draw.order])
+        given = taken(state.config, images, draw.order)
+        batch = prepare_images(given, draw.thresholds, getattr(torch, state.config.training.dtype))
+        own = None if labels is None else taken(state.config, labels, draw.order)
+        return batch_gradients(state, batch, draw.noise, own)
 
     return eager
 
@@ -112,8 +112,8 @@ class _Loss(torch.nn.Module):
 
 def _batch_gradients(parameters, loss, config, images, draw, labels, step):
     draw = made(config, draw)
-    batch = prepare_images(images.index_select(0, draw.order), draw.thresholds, getattr(torch, config.training.dtype))
-    arguments = config, batch, draw.noise, None if labels is None else labels[draw.order], step
+    batch = prepare_images(taken(config, images, draw.order), draw.thresholds, getattr(torch, config.training.dtype))
+    arguments = config, batch, draw.noise, None if labels is None else taken(config, labels, draw.order), step
 
     def of_parameters(parameters):
         return torch.func.functional_call(loss, parameters, arguments)

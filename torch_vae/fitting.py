@@ -20,9 +20,9 @@ from vae_common.data.streams import chunks
 from vae_common.errors import require
 from vae_common.runs.epoch_records import EpochRecord, NonFiniteLoss, Spent, epoch_record
 
-from .batches import counted_draws, place_images, place_labels
+from .batches import place_chunk, place_images, place_labels
 from .device import device_for, platform_of, precision, synchronize, to_numpy
-from .distributed import devices
+from .distributed import devices, own_part
 from .ensembles import seed_configs, state_draws, unstack_states
 from .execution import compile_epoch
 from .inference import evaluate
@@ -150,14 +150,10 @@ def _parts_of(dataset, config, images, ahead):
 
 def _streamed_parts(state, images, labels, epoch, first):
     """Images, draws and labels of some steps after the other, read from a stream, from that step on."""
-    config, batch = state.config, state.config.training.batch_size
+    config = state.config
     given = np.full(len(images), -1) if labels is None else labels
-    for chunk in chunks(images, given, config, epoch, first):
-        order = np.arange(len(chunk.images)).reshape(-1, batch)
-        with precision(config.training.precision):
-            draws = counted_draws(config, epoch, chunk.first, order)
-        own = [] if labels is None else [place_labels(chunk.labels, config)]
-        yield place_images(chunk.images, config, of_a_set=True), draws, *own
+    for chunk in chunks(images, given, config, epoch, first, own_part(config.training.batch_size)):
+        yield place_chunk(chunk, config, epoch)
 
 
 def _records(state, epoch, values, held_out, spent):

@@ -15,14 +15,13 @@ from vae_common import randomness
 from vae_common.config import Config
 from vae_common.config.checks import require_count, require_seed
 from vae_common.contracts import Outputs, Posterior, Terms, map_arrays
-from vae_common.data.batches import require_evaluable
 from vae_common.data.pixels import as_array, as_labels, as_numbers, as_unit_images
-from vae_common.data.seen import parts_of
+from vae_common.data.seen import as_evaluable, parts_of
 from vae_common.errors import InputError
 
 from .batches import prepare_images
-from .device import precision
-from .distributed import spread
+from .device import precision, to_numpy
+from .distributed import own_part, shared
 from .engines import gathered
 from .likelihoods import pixel_means
 from .losses import log_prior, loss_terms
@@ -118,14 +117,18 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
     if (config.latent_shape, config.noise_dim) != (model.latent_shape, model.noise_dim):
         expected = f"the model's {model.latent_shape}"
         raise InputError(f"config: received latents of shape {config.latent_shape}, expected {expected}")
+    images = as_evaluable(images, config, model.image_shape, model.reconstruction)
+    labels, function = as_labels(labels, model.classes, len(images)), gathered(partial(_evaluate, loss=config.loss))
     terms, rng = [], randomness.evaluation_generator()
-    for part, own in parts_of(images, labels):
-        part = as_unit_images(part, model.image_shape, part is not images)
-        require_evaluable(config, model.reconstruction, part)
-        noise = randomness.evaluation_noise(len(part), config.noise_dim, rng).astype(parameter_dtype(model))
-        step = partial(spread, gathered(partial(_evaluate, loss=config.loss)))
-        terms.append(_in_batches(step, model, part, as_labels(own, model.classes, len(part)), noise))
-    return map_arrays(lambda *of: np.concatenate(of).astype(np.float64), *terms)
+    with precision(parameter_dtype(model)):
+        for part in parts_of(images):
+            count = part.stop - part.start
+            noise = randomness.evaluation_noise(count, config.noise_dim, rng).astype(parameter_dtype(model))
+            own = own_part(count)
+            rows = slice(part.start + own.start, part.start + own.stop)
+            given = images[rows], None if labels is None else labels[rows], noise[own]
+            terms.append(shared(function, model, count, *given))
+        return map_arrays(lambda *of: np.concatenate([to_numpy(array) for array in of]).astype(np.float64), *terms)
 
 
 @torch.no_grad()

@@ -42,7 +42,14 @@ def folder(tmp_path):
 
 
 def counted(config, **training):
-    return replace(config, training=replace(config.training, randomness="counter", **training))
+    """A config of counters, of a stream."""
+    training = replace(config.training, randomness="counter", **training)
+    return replace(config, training=training, data=replace(config.data, stream=True))
+
+
+def held(config):
+    """The same of images in memory."""
+    return replace(config, data=replace(config.data, stream=False))
 
 
 @pytest.mark.parametrize("binarization", ["none", "dynamic", "threshold"])
@@ -55,8 +62,8 @@ def test_a_stream_is_trained_on_as_the_same_images_in_memory(half, folder, monke
     found, records = [], []
     for stream in (False, True):
         dataset = datasets.load(folder, stream=stream)
-        own = []
-        state = half.fit(half.create_state(config), dataset, on_epoch=lambda _, record, to=own: to.append(record))
+        state, own = half.create_state(config if stream else held(config)), []
+        state = half.fit(state, dataset, on_epoch=lambda _, record, to=own: to.append(record))
         found.append(half.state_to_arrays(state))
         records.append([{name: record[name] for name in ("train", "test", "step")} for record in own])
     for name, array in found[0].items():
@@ -88,13 +95,15 @@ def test_both_halves_are_given_the_same_batches(folder, monkeypatch):
     config = counted(small_config(image_shape=(28, 28, 1)), batch_size=32, epochs=2)
     dataset, given = datasets.load(folder, stream=True), {}
     for name, half in HALVES.items():
-        place, hashes = half.fitting.place_images, given.setdefault(name, [])
+        place, hashes = half.fitting.place_chunk, given.setdefault(name, [])
 
-        def hashed(images, own, *, of_a_set, place=place, hashes=hashes):
-            hashes += [hashlib.sha256(batch.tobytes()).hexdigest() for batch in images.reshape(-1, 32, 28, 28, 1)]
-            return place(images, own, of_a_set=of_a_set)
+        def hashed(chunk, config, epoch, half=half, place=place, hashes=hashes):
+            placed = place(chunk, config, epoch)
+            batches = half.to_numpy(placed[0])[half.to_numpy(placed[1].order)]
+            hashes += [hashlib.sha256(batch.tobytes()).hexdigest() for batch in batches]
+            return placed
 
-        monkeypatch.setattr(half.fitting, "place_images", hashed)
+        monkeypatch.setattr(half.fitting, "place_chunk", hashed)
         half.fit(half.create_state(config), dataset)
     images = datasets.load(folder).train.images
     orders = [randomness.counted_order(config, epoch, np.arange(46 * 32), 1500) for epoch in range(2)]
@@ -163,12 +172,13 @@ def test_what_is_no_stream(tmp_path, folder):
 def test_blocks_are_the_same_training_too(half, folder, monkeypatch):
     """The order in blocks is one order, in memory and streamed, in chunks that end within a window."""
     config = counted(small_config(image_shape=(28, 28, 1)), batch_size=32, epochs=2)
-    config = replace(config, data=DataConfig(block=4))
+    config = replace(config, data=replace(config.data, block=4))
     monkeypatch.setattr(streams, "CHUNK", 9 * 32 * 784)
     found = []
     for stream in (False, True):
         dataset = datasets.load(folder, stream=stream)
-        found.append(half.state_to_arrays(half.fit(half.create_state(config), dataset)))
+        state = half.create_state(config if stream else held(config))
+        found.append(half.state_to_arrays(half.fit(state, dataset)))
     for name, array in found[0].items():
         assert difference(array, found[1][name]) < 1e-14, name
 
@@ -197,7 +207,8 @@ def test_image_files_are_trained_on_as_in_memory(half, pictures, tmp_path):
         assert [len(split) for split in dataset.splits.values()] == [350, 50, 150]
         assert dataset.class_names == tuple("0123456789")
         records = []
-        state = half.fit(half.create_state(config), dataset, on_epoch=lambda _, record, to=records: to.append(record))
+        state = half.create_state(config if stream else held(config))
+        state = half.fit(state, dataset, on_epoch=lambda _, record, to=records: to.append(record))
         found.append((half.state_to_arrays(state), records[-1]["validation"]))
     for name, array in found[0][0].items():
         assert difference(array, found[1][0][name]) < 1e-14, name
@@ -207,7 +218,7 @@ def test_image_files_are_trained_on_as_in_memory(half, pictures, tmp_path):
 @pytest.mark.parametrize("binarization", ["none", "threshold", "dynamic"])
 def test_an_evaluation_reads_every_image_of_a_stream_once(half, folder, monkeypatch, binarization):
     """Part by part, with the noise of images in memory; the static draw alone is another."""
-    monkeypatch.setattr(seen, "PART", 64)
+    monkeypatch.setattr(seen, "EVALUATED", 64)
     monkeypatch.setattr(streams, "SHOWN", 100)
     network = NetworkConfig(hidden=(8,), latent_dim=3, classes=10)
     config = counted(small_config(image_shape=(28, 28, 1), data=DataConfig(binarization=binarization), network=network))
@@ -347,7 +358,7 @@ def test_a_dark_part_of_a_set_is_one(half, folder, monkeypatch):
     np.save(folder / "test_images.npy", images)
     np.save(folder / "test_labels.npy", np.load(folder / "train_labels.npy"))
     monkeypatch.setattr(streams, "SHOWN", 100)
-    monkeypatch.setattr(seen, "PART", 50)
+    monkeypatch.setattr(seen, "EVALUATED", 50)
     monkeypatch.setattr(streams, "CHUNK", 32 * 784)
     config = counted(small_config(image_shape=(28, 28, 1), data=DataConfig(binarization="threshold")), batch_size=4)
     assert half.fit(half.create_state(config), datasets.load(folder, stream=True)).step

@@ -15,6 +15,7 @@ from vae_common import worlds
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
 from vae_common.conformance.engine.faults import patched
 from vae_common.contracts import map_arrays
+from vae_common.data import streams
 
 SHAPE, IMAGES, EPOCHS = (7, 6, 1), 1300, 2
 TRAINING = TrainingConfig(precision="float64", batch_size=127)  # which no number of devices divides
@@ -33,6 +34,11 @@ CONFIGS = {
     "labels": Config(network=dataclasses.replace(SMALL, classes=3)),
     "counters": Config(
         network=SMALL, data=DataConfig(binarization="dynamic"), training=TrainingConfig(randomness="counter")
+    ),
+    "stream": Config(
+        network=dataclasses.replace(SMALL, classes=3),
+        data=DataConfig(binarization="dynamic", stream=True),
+        training=TrainingConfig(randomness="counter"),
     ),
     "codes": Config("vq_vae", image_shape=(8, 6, 1), network=CODES),
     "residual": Config("kl_autoencoder", image_shape=(8, 6, 1), network=RESIDUAL),
@@ -56,10 +62,13 @@ def trained(half, config: Config, state=None, first: int = 0, epochs: int = EPOC
     """The canonical state after so many epochs, every step's terms, and an evaluation."""
     images = images_of(config)
     state = half.create_state(config, images) if state is None else state
-    placed, steps = half.place_images(images, config), []
-    labels = [half.place_labels(np.arange(IMAGES) % 3, config)] if config.network.classes else []
-    for epoch in range(first, first + epochs):
-        state, terms = half.train_epoch(state, placed, half.epoch_draws(config, epoch, IMAGES), *labels)
+    steps = []
+    for part in (
+        streamed(half, config, images, first, epochs)
+        if config.data.stream
+        else whole(half, config, images, first, epochs)
+    ):
+        state, terms = half.train_epoch(state, *part)
         steps.append(map_arrays(half.to_numpy, terms))
     terms = map_arrays(lambda *each: np.concatenate(each), *steps)
     grey = dataclasses.replace(config, data=DataConfig())
@@ -68,6 +77,45 @@ def trained(half, config: Config, state=None, first: int = 0, epochs: int = EPOC
     arrays = half.state_to_arrays(state)
     named = {f"term {name}": term for name, term in terms.named().items()}
     return arrays | named | {f"evaluated {name}": term for name, term in evaluated.named().items()}
+
+
+def whole(half, config, images, first, epochs):
+    """What an epoch of images in memory is given."""
+    placed = half.place_images(images, config)
+    labels = [half.place_labels(np.arange(IMAGES) % 3, config)] if config.network.classes else []
+    for epoch in range(first, first + epochs):
+        yield placed, half.epoch_draws(config, epoch, IMAGES), *labels
+
+
+class Counted(streams.Stream):
+    """Images as if on a disk, and how many were read."""
+
+    where = "here"
+
+    def __init__(self, images):
+        self.images, self.count = images, 0
+
+    @property
+    def shape(self):
+        return self.images.shape
+
+    def read(self, rows):
+        self.count += len(rows)
+        return self.images[rows]
+
+    def identity(self):
+        return ""
+
+
+def streamed(half, config, images, first, epochs):
+    """What the steps of a stream are given, four at a time; no process reads images of another's."""
+    stream, batch = Counted(images), config.training.batch_size
+    own = half.distributed.own_part(batch)
+    with patched([(streams, "CHUNK", 4 * batch * stream.image_bytes)]):
+        for epoch in range(first, first + epochs):
+            for chunk in streams.chunks(stream, np.arange(IMAGES) % 3, config, epoch, 0, own):
+                yield half.batches.place_chunk(chunk, config, epoch)
+    assert stream.count == epochs * (IMAGES // batch) * (own.stop - own.start), stream.count
 
 
 def mean_of_means(half):

@@ -71,13 +71,16 @@ def of_two(folder, alone):
     cases += [f"{case}@data" for case in alone if case != "plain"]
     cases += ["codes@data+parameters", *(f"plain@{fault}" for fault in shared.FAULTS)]
     # Of JAX the compiler makes all sums global, whatever they are of: fewer cases, each of which it compiles anew.
-    own = {"jax": [case for case in cases if case.split("@")[0] in ("plain", "codes", "counters")], "torch": cases}
+    own = {"jax": [case for case in cases if case.split("@")[0] in ("plain", "codes", "stream")], "torch": cases}
     return {framework: world(folder, framework, 2, own[framework]) for framework in HALVES}
 
 
 @pytest.mark.parametrize("framework", HALVES)
 def test_two_processes_are_one_device(framework, of_two, alone):
-    """Weights, moments, average, every step's terms and the evaluation, in a batch of 127, clipped and scheduled."""
+    """Weights, moments, average, every step's terms and the evaluation, in a batch of 127, clipped and scheduled.
+
+    Of a stream each process reads its own images alone.
+    """
     for case, found in of_two[framework].items():
         name, _, what = case.partition("@")
         if what not in shared.FAULTS:
@@ -98,10 +101,10 @@ def test_four_processes_and_a_run_that_goes_on_elsewhere(framework, folder, of_t
     resumed = folder / f"{other}-2-plain@data+parameters.npz"
     state = {name: array for name, array in np.load(resumed).items() if not name.startswith(("term", "evaluated"))}
     np.savez(folder / f"{framework}-given.npz", **state)
-    cases = [f"plain@{sharding}" for sharding in BOTH]
+    cases = [*(f"plain@{sharding}" for sharding in BOTH), "stream@data"]
     found = world(folder, framework, 4, cases, folder / f"{framework}-given.npz")
     for case in cases:
-        assert_equal(found[case], alone["plain"])
+        assert_equal(found[case], alone[case.partition("@")[0]])
     half, config = HALVES["torch"], shared.config_of("plain")
     expected = shared.trained(half, config, epochs=3)
     compared = {name: array for name, array in found["resumed"].items() if not name.startswith("term")}

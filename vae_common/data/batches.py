@@ -47,7 +47,7 @@ def require_epoch(config: Config, seeds: int, images: Any, draws: Draws, labels:
     expected_shape = ", ".join(map(str, config.image_shape))
     require(right, "images", f"{images.dtype} {shape}", f"uint8 or float32 (N, {expected_shape})")
     own = (seeds,) if seeds else ()
-    if draws.order.shape[0] * batch > shape[0]:
+    if not config.data.stream and draws.order.shape[0] * batch > shape[0]:  # of a stream each process has its part
         drawn = draws.order.shape[0] * batch
         raise InputError(f"draws: received ones for {drawn} images, expected at most the {shape[0]} that there are")
     given = _shape("draws", draws.order)
@@ -67,7 +67,7 @@ def require_epoch(config: Config, seeds: int, images: Any, draws: Draws, labels:
 
 
 def require_resident(config: Config, images: Any, of_a_set: bool = False) -> np.ndarray:
-    """Training images, all of them or a part of a set, as they go to the device.
+    """Training images, all of them or a part of a set, which may be dark or empty, as they go to the device.
 
     InputError where they are not of the config's shape and 8-bit from 0 to 255, bool, or float32 in [0, 1].
     """
@@ -77,7 +77,9 @@ def require_resident(config: Config, images: Any, of_a_set: bool = False) -> np.
     shape = ", ".join(map(str, config.image_shape))
     expected = f"uint8, bool, or float32 in [0, 1], (N, {shape})"
     require(bool(right), "images", f"{found.dtype} {found.shape}", expected)
-    if not of_a_set and found.any():  # all black is what it says
+    if of_a_set:
+        return found
+    if found.any():  # all black is what it says
         require_scaled(found, "images")
     steps_per_epoch(len(found), 1)
     return found

@@ -116,11 +116,10 @@ def as_labels(labels: Any, classes: int, count: int) -> np.ndarray | None:
     return integers
 
 
-def as_unit_images(images: np.ndarray, image_shape: tuple[int, int, int], of_a_set: bool = False) -> np.ndarray:
+def as_unit_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
     """Any user's images as (N, height, width, channels): uint8, or floats in [0, 1].
 
-    Takes (N, h, w, c), (N, h, w) where c is 1, and flat (N, h*w*c). Raises InputError otherwise. A part of a set may be
-    as dark as it is.
+    Takes (N, h, w, c), (N, h, w) where c is 1, and flat (N, h*w*c). Raises InputError otherwise.
     """
     images = as_array("images", images)
     height, width, channels = image_shape
@@ -131,7 +130,7 @@ def as_unit_images(images: np.ndarray, image_shape: tuple[int, int, int], of_a_s
         raise InputError(f"images: received shape {images.shape}, expected (N, {height}, {width}, {channels}){mend}")
     images = as_uint8(images)
     if images.dtype == np.uint8:
-        if not of_a_set and (len(images) >= A_SET or (images.any() and images.max() == 1)):  # a few may be dark
+        if len(images) >= A_SET or (images.any() and images.max() == 1):  # a few may be dark
             require_scaled(images, "images")
     elif not np.issubdtype(images.dtype, np.floating):
         raise InputError(f"images: received {images.dtype}, expected uint8, bool, or floats in [0, 1]")

@@ -10,14 +10,15 @@ import numpy as np
 
 from vae_common import randomness
 from vae_common.config import Config
-from vae_common.data.pixels import as_array, as_uint8, require_scaled
+from vae_common.data.batches import require_evaluable
+from vae_common.data.pixels import as_array, as_uint8, as_unit_images, require_scaled
 from vae_common.data.splits import SPLITS, Dataset, Split
 from vae_common.data.streams import CHUNK, Stream, shown_count
-from vae_common.errors import InputError, shown
+from vae_common.errors import InputError, require, shown
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
-PART = 1000
-"""Images of a stream that are evaluated at a time, if they are no more than a chunk."""
+EVALUATED = 1000
+"""Images that are evaluated at a time; of a stream, if they are no more than a chunk."""
 BLACK, WHITE = np.uint8(0), np.uint8(255)
 
 
@@ -71,26 +72,44 @@ class SeenStream:
     def __len__(self) -> int:
         return len(self.images)
 
-    def parts(self) -> Iterator[np.ndarray]:
-        """The images in their order. The static draw is made for each part: it is another than of images in memory."""
-        step = max(1, min(PART, CHUNK // self.images.image_bytes))
-        for number, first in enumerate(range(0, len(self), step)):
-            part = self.images[first : first + step]
-            if self.mode == "static":
-                yield np.where(part > randomness.static_thresholds(f"{self.split} {number}", part.shape), WHITE, BLACK)
-            else:
-                yield part if self.mode == "none" else np.where(part > 127, WHITE, BLACK)
+    @property
+    def at_once(self) -> int:
+        """How many images are evaluated at a time."""
+        return max(1, min(EVALUATED, CHUNK // self.images.image_bytes))
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Images that are evaluated at the same time.
+
+        The static draw is made for each such part: it is another than of images in memory.
+        """
+        first, last, _ = rows.indices(len(self))
+        images = self.images[first:last]
+        if self.mode == "static":
+            number, begin = divmod(first, self.at_once)
+            shape = (min(self.at_once, len(self) - first + begin), *images.shape[1:])
+            bounds = randomness.static_thresholds(f"{self.split} {number}", shape)[begin : begin + len(images)]
+            return np.where(images > bounds, WHITE, BLACK)
+        return images if self.mode == "none" else np.where(images > 127, WHITE, BLACK)
 
 
-def parts_of(images: Any, labels: np.ndarray | None) -> Iterator[tuple[Any, np.ndarray | None]]:
-    """Images and their labels as they are evaluated: of a stream part by part, others all at once."""
+def as_evaluable(images: Any, config: Config, image_shape: tuple[int, int, int], reconstruction: str) -> Any:
+    """Anybody's images, or a stream as `evaluated_by` gives it, as a model's evaluation takes rows of them.
+
+    Raises InputError as `require_evaluable` does, and where they are none of that shape.
+    """
     if not isinstance(images, SeenStream):
-        yield images, labels
-        return
-    first = 0
-    for part in images.parts():
-        yield part, None if labels is None else labels[first : first + len(part)]
-        first += len(part)
+        images = as_unit_images(images, image_shape)
+        require_evaluable(config, reconstruction, images)
+    else:
+        require(images.images.shape[1:] == image_shape, "images", images.images.shape, f"images of {image_shape}")
+        require_evaluable(config, reconstruction, images[:1])
+    return images
+
+
+def parts_of(images: Any) -> Iterator[slice]:
+    """The rows that are evaluated together, in their order."""
+    at_once = images.at_once if isinstance(images, SeenStream) else EVALUATED
+    return (slice(first, min(first + at_once, len(images))) for first in range(0, len(images), at_once))
 
 
 def evaluation_images(dataset: Dataset, mode: str, split: str | None = None) -> tuple[str, np.ndarray]:

@@ -158,9 +158,9 @@ class Dataset:
             )
 
     def require_streamable(self, config: Config) -> None:
-        """Raises InputError where a stream is asked for what only images in memory give."""
-        if self.train.streamed:
-            require_streamable(config)
+        """Raises InputError where a stream is asked for what only images in memory give, or a config says of these
+        images that they are another kind."""
+        require_streamable(config, self.train.streamed)
 
     def named(self, class_names: Sequence[str]) -> Dataset:
         """This set with other names for its classes; none leaves what it has."""

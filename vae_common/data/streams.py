@@ -23,7 +23,7 @@ from vae_common import counters, randomness
 from vae_common.config import Config
 from vae_common.data.decoding import Kind, decode, unreadable
 from vae_common.data.image_folders import decode_all
-from vae_common.errors import InputError, one_line
+from vae_common.errors import InputError, one_line, require
 
 CHUNK = 64 << 20
 """Bytes of images that are handed to the device at a time, if a step takes no more."""
@@ -226,18 +226,25 @@ class Taken(Stream):
 
 
 class Chunk(NamedTuple):
-    """Some steps of an epoch."""
+    """Some steps of an epoch, and the images that a process takes in them."""
 
     first: int
     """The first step's number."""
+    steps: int
+    """How many they are."""
     images: np.ndarray
-    """uint8, (steps * batch, height, width, channels), in the order of the steps."""
+    """uint8, (steps * own, height, width, channels), in the order of the steps."""
     labels: np.ndarray
-    """int64, (steps * batch,)."""
+    """int64, (steps * own,)."""
 
 
-def require_streamable(config: Config) -> None:
-    """Raises InputError where an experiment asks for what only images in memory give."""
+def require_streamable(config: Config, streamed: bool) -> None:
+    """Raises InputError where an experiment asks for what only images in memory give, or does not say what its own
+    are."""
+    said = ("images in memory", "a stream")
+    require(config.data.stream == streamed, "dataset", said[streamed], f"{said[not streamed]}: config.data.stream")
+    if not streamed:
+        return
     if importlib.util.find_spec("grain") is None:
         raise InputError("stream: grain is not installed: pip install '.[stream]'")
     if config.training.randomness != "counter":
@@ -246,14 +253,19 @@ def require_streamable(config: Config) -> None:
     if config.data.binarization == "static":
         raise InputError("binarization: received static with a stream, expected none, threshold or dynamic")
     if config.training.execution == "graph":
-        raise InputError("execution: received graph with a stream, expected eager or auto")
+        raise InputError("execution: received graph with a stream, expected auto, eager or compile")
 
 
-def chunks(images: Stream, labels: np.ndarray, config: Config, epoch: int, first: int = 0) -> Iterator[Chunk]:
-    """An epoch's images from a step on, some steps at a time, read ahead by Grain's threads."""
+def chunks(
+    images: Stream, labels: np.ndarray, config: Config, epoch: int, first: int = 0, own: slice = slice(None)
+) -> Iterator[Chunk]:
+    """An epoch's images from a step on, some steps at a time, read ahead by Grain's threads.
+
+    Of each batch those at the places `own` are read, which fall to this process; the steps are the same in each.
+    """
     import grain
 
-    source = _Chunks(images, labels, config, epoch, first)
+    source = _Chunks(images, labels, config, epoch, first, own)
     ahead = grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD)
     yield from grain.MapDataset.source(source).to_iter_dataset(ahead)
 
@@ -261,9 +273,11 @@ def chunks(images: Stream, labels: np.ndarray, config: Config, epoch: int, first
 class _Chunks:
     """An epoch's chunks by their place, as Grain takes a source."""
 
-    def __init__(self, images: Stream, labels: np.ndarray, config: Config, epoch: int, first: int = 0):
+    def __init__(
+        self, images: Stream, labels: np.ndarray, config: Config, epoch: int, first: int = 0, own: slice = slice(None)
+    ):
         self.images, self.labels, self.batch = images, labels, config.training.batch_size
-        self.begin = first
+        self.begin, self.own = first, own
         self.steps = randomness.steps_per_epoch(len(images), self.batch)
         self.config, self.epoch = config, epoch
         at_once = max(1, CHUNK // (self.batch * images.image_bytes))
@@ -277,9 +291,9 @@ class _Chunks:
     def __getitem__(self, place: Any) -> Chunk:
         first = self.begin + int(place) * self.at_once
         steps = min(self.at_once, self.steps - first)
-        places = np.arange(first * self.batch, (first + steps) * self.batch)
+        places = np.arange(first * self.batch, (first + steps) * self.batch).reshape(steps, -1)[:, self.own].ravel()
         rows = randomness.counted_order(self.config, self.epoch, places, len(self.images))
         images = self.images[rows]
         if self.threshold:
             images = np.where(images > 127, np.uint8(255), np.uint8(0))
-        return Chunk(first, images, self.labels[rows])
+        return Chunk(first, steps, images, self.labels[rows])
