@@ -180,7 +180,7 @@ def rendered(halves, config, dataset, folder, options=FigureOptions(), histories
     for name, half in halves.items():
         model = half.create_model(config)
         means = half.encode(model, seen.images, seen.labels).mean
-        trained[name] = of_models.TrainedModel(half, model, histories, means)
+        trained[name] = of_models.TrainedModel(half, model, histories, means.reshape(len(means), -1))
     return of_models.render(trained, config, dataset, seen, folder, options)
 
 

@@ -123,5 +123,31 @@ def test_layers_are_drawn_anew_from_the_top_on(model, order):
         np.testing.assert_allclose(noise[:, moved], np.linspace(-2.5, 2.5, 10))
 
 
+@pytest.mark.parametrize("model", ["kl_autoencoder", "vq_vae"])
+def test_latents_on_a_grid_are_drawn_as_maps(monkeypatch, small, tmp_path, model):
+    """Channel by channel; what the places of an image cost is its exact KL. No plane of such latents is decoded."""
+    network = {
+        "kl_autoencoder": NetworkConfig(block_channels=(4, 8), norm_groups=2, latent_channels=5),
+        "vq_vae": NetworkConfig(code_layout="grid", channels=(4, 4), codes=8, code_dim=3),
+    }[model]
+    config, kept = replace(small_config(model), network=network), {}
+    monkeypatch.setattr(plotting, "save", lambda figure, path: kept.setdefault(path.stem, figure))
+    rendered(dict(zip(NAMES, HALVES.values())), config, small, tmp_path, FigureOptions())
+    assert "decoded_grid" not in kept
+    figure, half = kept["latent_maps"], HALVES["torch"]
+    panels = [axes.images[-1].get_array() for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    rows = [panels[first : first + 10] for first in range(0, len(panels), 10)]
+    trained, some = half.create_model(config), np.unique(np.linspace(0, len(small.test) - 1, 10).astype(int))
+    mean = half.encode(trained, small.test.images[some]).mean
+    drawn_as = rows[6:] if model == "kl_autoencoder" else rows[4:]  # the images, JAX's rows, then these
+    assert len(drawn_as) == (5 if model == "kl_autoencoder" else 3)
+    for channel, row in enumerate(drawn_as[: min(4, mean.shape[-1])]):
+        np.testing.assert_allclose(row, mean[..., channel], rtol=1e-6)
+    if model == "kl_autoencoder":
+        assert "the first 4 of 5 channels" in figure.get_suptitle()
+        costs = half.evaluate(trained, small.test.images[some], config).kl
+        np.testing.assert_allclose([place.sum() for place in drawn_as[4]], costs, rtol=1e-5)
+
+
 def test_of_one_layer_there_are_no_rows_of_layers(monkeypatch, small, tmp_path):
     assert not {"samples_by_layer", "traversals"} & set(drawn(monkeypatch, small, tmp_path)[0])

@@ -26,7 +26,7 @@ from vae_common.figures.options import FigureOptions
 from vae_common.figures.planes import Plane, Window, data_window, grid_points, plane_of, prior_window, procrustes_align
 from vae_common.randomness import some_rows
 
-SHOWN_POINTS, SHOWN_IMAGES, SHOWN_SAMPLES = 5000, 10, 100
+SHOWN_POINTS, SHOWN_IMAGES, SHOWN_SAMPLES, SHOWN_CHANNELS = 5000, 10, 100, 4
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class Subject:
     def standard_prior(self) -> bool:
         """Whether the latents are drawn, and standard normal under the prior."""
         return self.config.entry.draws and self.config.entry.standard_prior
+
+    @property
+    def spatial(self) -> bool:
+        """Whether a latent is a grid, (height, width, channels)."""
+        return len(self.config.latent_shape) == 3
 
     @property
     def latent_dim(self) -> int:
@@ -106,7 +111,10 @@ class Subject:
     def label(self) -> str:
         """The model, the set and the latent space, for titles."""
         name = plotting.plain(self.dataset.name)
-        return f"{self.config.entry.class_name} on {name}, {self.latent_dim} latent dimensions"
+        latents = f"{self.latent_dim} latent dimensions"
+        if self.spatial:
+            latents = f"latents {'x'.join(map(str, self.config.latent_shape))}"
+        return f"{self.config.entry.class_name} on {name}, {latents}"
 
     @property
     def label_with_seeds(self) -> str:
@@ -220,8 +228,27 @@ def latent_scatter_aligned(subject: Subject) -> Figure | None:
 
 
 @_figure
-def decoded_grid(subject: Subject) -> Figure:
-    """The latent plane, decoded."""
+def latent_maps(subject: Subject) -> Figure | None:
+    """Of latents that lie on a grid: a few test images, their latents channel by channel, and what each place costs."""
+    if not subject.spatial:
+        return None
+    images, labels, maps = subject.images[subject.some], subject.labels_of(subject.some), {}
+    for name, of in subject.trained.items():
+        mean, log_std = of.half.encode(of.model, images, labels)
+        kl = None
+        if log_std is not None and subject.standard_prior:
+            kl = (0.5 * (mean**2 + np.exp(2 * log_std) - 1) - log_std).sum(-1)
+        maps[name] = plotting.LatentMaps(mean[..., :SHOWN_CHANNELS], kl)
+    of_all = subject.config.latent_shape[-1]
+    first = f" (the first {SHOWN_CHANNELS} of {of_all} channels)" if of_all > SHOWN_CHANNELS else ""
+    return plotting.latent_maps(images.astype(np.float32), maps, f"Latent means{first}: {subject.label_of_images}")
+
+
+@_figure
+def decoded_grid(subject: Subject) -> Figure | None:
+    """The latent plane, decoded. Of latents on a grid two directions of many show nothing."""
+    if subject.spatial:
+        return None
     grids, side, first = {}, subject.options.grid_side, subject.ends[0]
     for name, trained in subject.trained.items():
         plane, window = subject.planes[name], _non_empty(subject.window(name))

@@ -62,6 +62,15 @@ class Grid(NamedTuple):
     """Of the x and y axis."""
 
 
+class LatentMaps(NamedTuple):
+    """Latents on a grid, of some images."""
+
+    means: np.ndarray
+    """Shape (N, height, width, channels), in latent units."""
+    kl: np.ndarray | None
+    """What each place costs, (N, height, width), in nats; None where there is no KL."""
+
+
 class Cloud(NamedTuple):
     """Latents of labelled images in a plane."""
 
@@ -282,6 +291,31 @@ def difference(pair: Mapping[str, np.ndarray], title: str) -> Figure:
     scale = ScalarFormatter()
     scale.set_powerlimits((-2, 2))
     figure.colorbar(shown, ax=list(rows.flat), shrink=0.8, format=scale, label="difference in pixel mean")
+    return figure
+
+
+def latent_maps(images: np.ndarray, maps: Mapping[str, LatentMaps], title: str) -> Figure:
+    """Images over their latents, a row for each channel, and the KL of each place; a colour scale for either."""
+    most = {
+        "latent mean": max(float(np.abs(of.means).max()) for of in maps.values()) or 1e-16,
+        "KL of a place, nats": max((float(of.kl.max()) for of in maps.values() if of.kl is not None), default=0.0),
+    }
+    rows: list[tuple[str, np.ndarray, str]] = []
+    scales: dict[str, tuple[Any, Any]] = {}
+    for name, of in maps.items():
+        rows += [(f"{name}: {i + 1}", channel, "latent mean") for i, channel in enumerate(np.moveaxis(of.means, -1, 0))]
+        rows += [] if of.kl is None else [(f"{name}: KL", of.kl, "KL of a place, nats")]
+    figure = _figure(2.6 + 0.75 * len(images), 0.8 * len(rows) + 2, title)
+    names = ["image", *(name for name, *_ in rows)]
+    table = _image_rows(figure, names, [images, *[np.zeros_like(images)] * len(rows)])
+    for row, (_, values, what) in zip(table[1:], rows):
+        signed = what == "latent mean"
+        for axes, own in zip(row, values):
+            style = {"cmap": "RdBu_r", "vmin": -most[what]} if signed else {"cmap": "viridis", "vmin": 0}
+            shown = axes.imshow(own, interpolation="nearest", vmax=most[what], **style)
+        scales[what] = shown, "right" if signed else "bottom"
+    for what, (shown, where) in scales.items():
+        figure.colorbar(shown, ax=list(table.flat), location=where, shrink=0.6, aspect=40, label=what)
     return figure
 
 
