@@ -104,9 +104,7 @@ def original(settings: Mapping[str, Any], precision: str, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     blocks = len(settings["block_out_channels"])
     down, up = ("DownEncoderBlock2D",) * blocks, ("UpDecoderBlock2D",) * blocks
-    model: Any = diffusers.AutoencoderKL(  # type: ignore[no-untyped-call]
-        down_block_types=down, up_block_types=up, **settings
-    )
+    model: Any = diffusers.AutoencoderKL(down_block_types=down, up_block_types=up, **settings)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             moved = 0.1 * torch.randn_like(parameter)

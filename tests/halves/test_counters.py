@@ -100,7 +100,7 @@ def test_blocks_begin_elsewhere_in_each_epoch():
 
 def test_orders_are_uniform_and_differ_by_epoch():
     """Every image comes at every place equally often over epochs, and neighbours do not stay together."""
-    count, epochs = 20, 4000
+    count, epochs = 20, 1000
     orders = np.stack(
         [counters.permuted(randomness.key_words(0, "order", e), np.arange(count), count) for e in range(epochs)]
     )
