@@ -7,6 +7,9 @@ in memory and streamed, by turns, then all of it is streamed for an epoch. What 
 --limit mebibytes, which counts the pages of the file that the system keeps, too; these are dropped before each run.
 Both take root. Images a second are the training's own, as in every record: an epoch's steps and what they waited for,
 but for the first chunk of a stream and the loading of images into memory.
+
+With --kill the whole set is trained on three times instead: to the end, and, killed (-9) in the middle of the epoch,
+from the last checkpoint on in one process and in two, each of which has a group of its own. The weights are compared.
 """
 
 from __future__ import annotations
@@ -15,22 +18,29 @@ import json
 import math
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
-from vae_common import files
+from vae_common import files, worlds
 from vae_common.backend import Framework, load_halves
 from vae_common.cli.command_line import run_command
+from vae_common.config import Config
+from vae_common.conformance.engine.checks import difference
 from vae_common.errors import InputError, require
 from vae_common.progress import Progress
+from vae_common.randomness import steps_per_epoch
+from vae_common.runs.folder import Run
 
 SHAPE = (64, 64, 3)
 TESTED = 1000
@@ -58,6 +68,8 @@ class Arguments:
     hidden: int = 64
     block: int = 64
     """Images that lie beside each other and are read at once, in memory in the same order."""
+    kill: bool = False
+    """Kill trainings of all of it, and compare what goes on with one that was not."""
     frameworks: tuple[Framework, ...] = ("jax", "torch")
     folder: Path = Path("data/beyond-memory")
     """Where the set is made, and the runs."""
@@ -101,10 +113,10 @@ def make_set(folder: Path, count: int, name: str) -> Path:
 
 
 @contextmanager
-def limited(mebibytes: int) -> Iterator[tuple[Path, Path]]:
+def limited(mebibytes: int, name: str = "") -> Iterator[tuple[Path, Path]]:
     """A control group of that much memory: the file that takes its processes, and the one that says what they used."""
     for root, limit, used in GROUPS:
-        group = root / f"twin-vae-{os.getpid()}"
+        group = root / f"twin-vae-{os.getpid()}{name}"
         if not (root / "cgroup.procs").exists():
             continue
         try:
@@ -132,8 +144,12 @@ def train(framework: str, dataset: Path, output: Path, flags: list[str], limit: 
     if not limit:
         return _trained(command, output, None)
     with limited(limit) as (takes, used):
-        inside = ["sh", "-c", f'echo $$ > "{takes}" && exec "$@"', "sh", *command, "--stream"]
-        return _trained(inside, output, used)
+        return _trained(_inside(takes, [*command, "--stream"]), output, used)
+
+
+def _inside(takes: Path, command: list[str]) -> list[str]:
+    """A command that is run in the group whose processes that file takes."""
+    return ["sh", "-c", f'echo $$ > "{takes}" && exec "$@"', "sh", *command]
 
 
 def _trained(command: list[str], output: Path, used: Path | None) -> Training:
@@ -166,11 +182,69 @@ def measure(framework: str, arguments: Arguments, part: Path, whole: Path) -> di
     }
 
 
+def kill(framework: str, arguments: Arguments, whole: Path) -> dict[str, Any]:
+    """How far from a training of an epoch those are that went on after another was killed in the middle of it."""
+    runs = {name: arguments.folder / "runs" / f"{framework}-{name}" for name in ("whole", "killed", "two")}
+    flags = ["--hidden", str(arguments.hidden), "--latent-dim", "16", "--block", str(arguments.block)]
+    train(framework, whole, runs["whole"], flags, arguments.limit)
+    steps = steps_per_epoch(len(np.load(whole / "train_images.npy", mmap_mode="r")), Config().training.batch_size)
+    for folder in (runs["killed"], runs["two"]):
+        shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "scripts.train"]
+    begun = [*command, "--framework", framework, "--dataset", str(whole), "--stream", *flags]
+    begun += ["--epochs", "1", "--randomness", "counter", "--output", str(runs["killed"])]
+    begun += ["--checkpoint-steps", str(max(1, steps // 20))]
+    with limited(arguments.limit) as (takes, _):
+        doomed, done = subprocess.Popen(_inside(takes, begun), stdout=subprocess.DEVNULL), 0
+        while done < steps / 2 and doomed.poll() is None:
+            time.sleep(0.2)
+            done = _done(runs["killed"])
+        doomed.kill()
+        require(doomed.wait() == -signal.SIGKILL, "kill", f"one that had ended ({doomed.returncode})", "a longer epoch")
+    shutil.copytree(runs["killed"], runs["two"])
+    print(f"{framework}: killed after {done} of {steps} steps", file=sys.stderr, flush=True)
+    for name, processes in (("killed", 1), ("two", 2)):
+        _resume([*command, "--resume", str(runs[name])], processes, arguments.limit)
+    weights = {name: safetensors.numpy.load_file(folder / "weights.safetensors") for name, folder in runs.items()}
+    apart = {
+        name: max(difference(array, weights[name][part]) for part, array in weights["whole"].items())
+        for name in ("killed", "two")
+    }
+    return {"steps": steps, "killed_after": done, "one_process_apart": apart["killed"], "two_apart": apart["two"]}
+
+
+def _done(folder: Path) -> int:
+    """Steps of the first epoch that a run's last checkpoint has behind it."""
+    try:
+        terms = Run(folder).resume_point().terms
+    except InputError:  # there is none yet
+        return 0
+    return 0 if terms is None else len(terms.total)
+
+
+def _resume(command: list[str], processes: int, limit: int) -> None:
+    """Lets a run go on in so many processes, each in a group of its own."""
+    port = worlds.free_port()
+    with ExitStack() as stack:
+        started = []
+        for rank in range(processes):
+            takes, _ = stack.enter_context(limited(limit, f"-{rank}"))
+            own = worlds.of_this_machine(rank, processes, port) if processes > 1 else {}
+            started.append(subprocess.Popen(_inside(takes, command), stdout=subprocess.DEVNULL, env=os.environ | own))
+        ended = [process.wait() for process in started]
+    require(not any(ended), "training", ended, "0 of each; see above what it says")
+
+
 def main(arguments: Arguments) -> dict[str, Any]:
     require(0 < arguments.held <= arguments.gigabytes, "held", arguments.held, "above 0, and at most the gigabytes")
-    counts = [round(size * 1e9 / math.prod(SHAPE)) for size in (arguments.held, arguments.gigabytes)]
+    sizes = (arguments.held, arguments.gigabytes)
+    counts = [round(size * 1e9 / math.prod(SHAPE)) for size in sizes]
     part, whole = (make_set(arguments.folder, n, name) for n, name in zip(counts, ("held", "whole")))
-    found = {name: measure(name, arguments, part, whole) for name in arguments.frameworks}
+    found: dict[str, Any]
+    if arguments.kill:
+        found = {name: kill(name, arguments, whole) for name in arguments.frameworks}
+    else:
+        found = {name: measure(name, arguments, part, whole) for name in arguments.frameworks}
     halves = load_halves(*arguments.frameworks)
     record = {
         "command": ["python", "-m", "scripts.beyond_memory", *sys.argv[1:]],
@@ -185,7 +259,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     }
     if arguments.output is not None:
         files.write_json(arguments.output, record)
-    return {name: of["streamed_over_in_memory"]["median"] for name, of in found.items()}
+    return found if arguments.kill else {name: of["streamed_over_in_memory"]["median"] for name, of in found.items()}
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ def test_compare_finished_runs(finished):
 def test_check_lockstep_ends_in_verdicts(tmp_path):
     """As a process of its own: JAX compiles as it does for users."""
     flags = ("--check", "lockstep", "--lockstep-steps", 5, "--epochs", 1, "--hidden", 16)
-    result = process("compare", *flags, "--models", "vae", "two_layer_vae", "mixture_vae", cwd=tmp_path)
-    assert [claim["verdict"] for claim in result["claims"]] == ["equal", "equivalent"] * 3
+    result = process("compare", *flags, "--models", "vae", "two_layer_vae", cwd=tmp_path)
+    assert [claim["verdict"] for claim in result["claims"]] == ["equal", "equivalent"] * 2
     page = (tmp_path / "runs" / "compare-digits" / "report.html").read_text()
     assert page.index("What was checked") < page.index("Test loss per image")
     summary = json.loads((tmp_path / "runs" / "compare-digits" / "summary.json").read_text())
