@@ -24,7 +24,7 @@ from vae_common.errors import one_line
 from vae_common.worlds import World
 
 from . import meshes
-from .device import Array, to_numpy
+from .device import Array, to_device, to_numpy
 
 _JOINED: list[World] = [World()]
 _HEARTBEAT = 20
@@ -180,15 +180,21 @@ def taken(config: Config, array: Array, order: Array) -> Array:
     return meshes.of_parts(array, order) if config.data.stream and devices() > 1 else array[order]
 
 
-def shared(function: Callable[..., Any], model: Any, count: int, *arrays: Any) -> Any:
-    """An inference function of a model and so many images' arrays, this process's part of each, or None: all results.
+def place_shared(model: Any, count: int, *arrays: np.ndarray | None) -> list[Any]:
+    """So many images' arrays, this process's part of each, where the model is; None stays what it is."""
+    if devices() > 1:
+        return [None if array is None else meshes.put_part(array, 1, count) for array in arrays]
+    (device,) = jax.tree.leaves(model)[0].devices()
+    return [None if array is None else to_device(array, device) for array in arrays]
+
+
+def shared(function: Callable[..., Any], model: Any, count: int, *placed: Any) -> Any:
+    """What an inference function gives of a model and so many images' arrays, from `place_shared`: all results.
 
     Those are arrays (count, ...), or nested tuples of them and None.
     """
-    if devices() == 1:
-        return function(model, *arrays)
-    placed = [None if array is None else meshes.put_part(array, 1, count) for array in arrays]
-    return map_arrays(lambda array: to_numpy(meshes.whole(array))[:count], function(model, *placed))
+    found = function(model, *placed)
+    return found if devices() == 1 else map_arrays(lambda array: to_numpy(meshes.whole(array))[:count], found)
 
 
 _MOST = 1000

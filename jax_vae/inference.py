@@ -6,7 +6,9 @@ one channel, or flat; anything else raises InputError. Work goes in batches of `
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,12 +18,12 @@ from vae_common.config import Config
 from vae_common.config.checks import require_count, require_seed
 from vae_common.contracts import Outputs, Posterior, Terms, map_arrays
 from vae_common.data.pixels import as_array, as_labels, as_numbers, as_unit_images
-from vae_common.data.seen import as_evaluable, parts_of
+from vae_common.data.seen import as_evaluable, may_stay, parts_of
 from vae_common.errors import InputError
 
 from .batches import prepare_images
 from .device import precision, to_numpy
-from .distributed import own_part, shared
+from .distributed import own_part, place_shared, shared
 from .likelihoods import pixel_means
 from .losses import log_prior, loss_terms
 from .models import Autoencoder
@@ -113,21 +115,41 @@ def evaluate(model: Autoencoder, images: np.ndarray, config: Config, labels: np.
     refused: they have to be binarized first (see `vae_common.data.seen.binarize`). The draws are fixed, so the result
     is a function of the weights. A stream, as `vae_common.data.seen.evaluated_by` gives it, is read part by part.
     """
+    return evaluation_of(model, images, config, labels)(model)
+
+
+def evaluation_of(
+    model: Autoencoder, images: np.ndarray, config: Config, labels: np.ndarray | None = None, *, keep: bool = False
+) -> Callable[[Autoencoder], Terms]:
+    """`evaluate` of these images for one model after the other, all made as this one is; they are checked once.
+
+    With `keep` they and their draws stay on the device, unless they are a stream or many.
+    """
     if (config.latent_shape, config.noise_dim) != (model.latent_shape, model.noise_dim):
         expected = f"the model's {model.latent_shape}"
         raise InputError(f"config: received latents of shape {config.latent_shape}, expected {expected}")
     images = as_evaluable(images, config, model.image_shape, model.reconstruction)
     labels, function = as_labels(labels, model.classes, len(images)), partial(_evaluate, loss=config.loss)
-    terms, rng = [], randomness.evaluation_generator()
-    with precision(parameter_dtype(model)):
+    keep = keep and may_stay(images, config.noise_dim)
+    kept: list[Any] = []
+
+    def parts(model):
+        rng = randomness.evaluation_generator()
         for part in parts_of(images):
             count = part.stop - part.start
             noise = randomness.evaluation_noise(count, config.noise_dim, rng).astype(parameter_dtype(model))
             own = own_part(count)
             rows = slice(part.start + own.start, part.start + own.stop)
-            given = images[rows], None if labels is None else labels[rows], noise[own]
-            terms.append(shared(function, model, count, *given))
-        return map_arrays(lambda *of: np.concatenate([to_numpy(array) for array in of]).astype(np.float64), *terms)
+            yield count, place_shared(model, count, images[rows], None if labels is None else labels[rows], noise[own])
+
+    def evaluated(model):
+        with precision(parameter_dtype(model)):
+            if keep and not kept:
+                kept.extend(parts(model))
+            terms = [shared(function, model, count, *placed) for count, placed in kept or parts(model)]
+            return map_arrays(lambda *of: np.concatenate([to_numpy(array) for array in of]).astype(np.float64), *terms)
+
+    return evaluated
 
 
 @jax.jit

@@ -172,13 +172,18 @@ def taken(config: Config, array: Array, order: Array) -> Array:
     return array.index_select(0, order)
 
 
-def shared(function: Callable[..., Any], model: Any, count: int, *arrays: Any) -> Any:
-    """An inference function of a model and so many images' arrays, this process's part of each, or None: all results.
+def place_shared(model: Any, count: int, *arrays: np.ndarray | None) -> list[Any]:
+    """So many images' arrays, this process's part of each, where the model is; None stays what it is."""
+    device = next(model.parameters()).device
+    return [None if array is None else to_device(array, device) for array in arrays]
+
+
+def shared(function: Callable[..., Any], model: Any, count: int, *placed: Any) -> Any:
+    """What an inference function gives of a model and so many images' arrays, from `place_shared`: all results.
 
     Those are arrays (count, ...), or nested tuples of them and None.
     """
-    device = next(model.parameters()).device
-    own = function(model, *(None if array is None else torch.tensor(array, device=device) for array in arrays))
+    own = function(model, *placed)
     if devices() == 1:
         return own
     found: list[Any] = [None] * devices()

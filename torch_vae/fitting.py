@@ -25,7 +25,7 @@ from .device import device_for, platform_of, precision, synchronize, to_numpy
 from .distributed import devices, own_part
 from .ensembles import seed_configs, state_draws, unstack_states
 from .execution import compile_epoch
-from .inference import evaluate
+from .inference import evaluation_of
 from .models import empty_model
 from .state import State, lost_part
 
@@ -67,6 +67,8 @@ def fit(
     ahead = Ahead(seed_configs(state) or [config], len(dataset.train), beside=not on_cpu)
     parts_of = _parts_of(dataset, config, training_images(dataset, config.data.binarization), ahead)
     held_out = evaluated_by(config, dataset)
+    one = unstack_states(state)[0] if state.seeds else state
+    evaluation = evaluation_of(one.evaluated, held_out.images, config, held_out.labels, keep=True)
     programs: dict[Any, Any] = {}
     for epoch in range(state.step // steps, config.training.epochs):
         before, begun = [] if done is None else [done], time.perf_counter()
@@ -83,7 +85,7 @@ def fit(
         seconds, done = time.perf_counter() - start, None
         spent = Spent(seconds, len(values.total) - sum(len(terms.total) for terms in before), waited)
         try:
-            records = _records(state, epoch, values, held_out, spent)
+            records = _records(state, epoch, values, held_out.split, evaluation, spent)
         except NonFiniteLoss as error:
             error.state = last_good
             raise
@@ -156,20 +158,19 @@ def _streamed_parts(state, images, labels, epoch, first):
         yield place_chunk(chunk, config, epoch)
 
 
-def _records(state, epoch, values, held_out, spent):
+def _records(state, epoch, values, split, evaluation, spent):
     """Each seed's state and what an epoch was worth to it; `values` are every step's terms, (steps[, seeds]) each."""
     if not state.seeds:
-        return [(state, _record(state, epoch, values, held_out, spent))]
+        return [(state, _record(state, epoch, values, split, evaluation, spent))]
     members = unstack_states(state)
     own = [map_arrays(lambda term, i=i: term[:, i], values) for i in range(len(members))]
-    return [(member, _record(member, epoch, of, held_out, spent)) for member, of in zip(members, own)]
+    return [(member, _record(member, epoch, of, split, evaluation, spent)) for member, of in zip(members, own)]
 
 
-def _record(state, epoch, values, held_out, spent):
+def _record(state, epoch, values, split, evaluation, spent):
     """What an epoch of one seed was worth, with its evaluation; `values` are every step's terms, (steps,) each."""
-    evaluation = evaluate(state.evaluated, held_out.images, state.config, held_out.labels)
-    lost = lost_part(state)
-    return epoch_record(epoch, state.config, values, held_out.split, evaluation, spent, lost)
+    evaluated = evaluation(state.evaluated)
+    return epoch_record(epoch, state.config, values, split, evaluated, spent, lost_part(state))
 
 
 def _copy(state):

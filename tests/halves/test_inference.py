@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import COMMON, HALVES, small_config
-from vae_common import reference
+from vae_common import randomness, reference
+from vae_common.data import seen
 from vae_common.errors import InputError
 
 pytestmark = pytest.mark.quick
@@ -102,3 +103,20 @@ def test_refused(half, call, said):
     with pytest.raises(InputError) as error:
         call(half, half.create_model(small_config()))
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_an_evaluation_of_one_model_after_the_other(half, small, monkeypatch, keep):
+    """The same numbers as each one's own; what stays on the device is drawn once."""
+    configs = [small_config(seed=seed) for seed in range(2)]
+    models = [half.create_model(config) for config in configs]
+    images = small.test.images
+    expected = [half.evaluate(model, images, config).total for model, config in zip(models, configs)]
+    drawn, draw = [], randomness.evaluation_noise
+    monkeypatch.setattr(randomness, "evaluation_noise", lambda *of: drawn.append(of[0]) or draw(*of))
+    evaluation = half.inference.evaluation_of(models[0], images, configs[0], keep=keep)
+    for model, own in [*zip(models, expected), (models[0], expected[0])]:
+        np.testing.assert_array_equal(evaluation(model).total, own)
+    assert drawn == [len(images)] * (1 if keep else 3)
+    monkeypatch.setattr(seen, "KEPT", images.nbytes)
+    assert not seen.may_stay(images, configs[0].noise_dim)

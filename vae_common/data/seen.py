@@ -19,6 +19,8 @@ from vae_common.errors import InputError, require, shown
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
 EVALUATED = 1000
 """Images that are evaluated at a time; of a stream, if they are no more than a chunk."""
+KEPT = 256 << 20
+"""Bytes of images and draws that stay on a device for all evaluations of a training."""
 BLACK, WHITE = np.uint8(0), np.uint8(255)
 
 
@@ -104,6 +106,11 @@ def as_evaluable(images: Any, config: Config, image_shape: tuple[int, int, int],
         require(images.images.shape[1:] == image_shape, "images", images.images.shape, f"images of {image_shape}")
         require_evaluable(config, reconstruction, images[:1])
     return images
+
+
+def may_stay(images: Any, noise_dim: int) -> bool:
+    """Whether images may stay on a device with their draws, from one evaluation to the next."""
+    return not isinstance(images, SeenStream) and images.nbytes + 8 * noise_dim * len(images) <= KEPT
 
 
 def parts_of(images: Any) -> Iterator[slice]:
