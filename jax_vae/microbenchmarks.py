@@ -126,11 +126,18 @@ def step_parts(config: Config) -> dict[str, Repeated]:
     return {name: runs(part) for name, part in parts.items()} | {"adam": adam_updates(config)}
 
 
-def counted_flops(config: Config) -> float:
-    """FLOPs of one step as XLA's cost analysis counts them before it optimizes, element-wise ones included."""
+def counted_flops(config: Config) -> float | None:
+    """FLOPs of one step as XLA's cost analysis counts them before it optimizes, element-wise ones included.
+
+    None where JAX was told to leave out the CPU: no GPU's compiler counts.
+    """
+    try:
+        jax.devices("cpu")
+    except RuntimeError:
+        return None
     training, count = config.training, config.training.batch_size
     exact = "float32" if training.precision == "tf32" else training.precision
-    config = replace(config, training=replace(training, device="cpu", precision=exact))  # no GPU's compiler counts
+    config = replace(config, training=replace(training, device="cpu", precision=exact))
     shape = jax.ShapeDtypeStruct((count, *config.image_shape), jnp.uint8)
     draws = draws_at(epoch_draws(config, 0, count), 0)
     with precision(config.training.precision):

@@ -21,6 +21,8 @@ TIMEOUT = 60.0
 PORT = 29_500
 """Where the first process listens, unless MASTER_PORT says otherwise: torchrun's own."""
 _MOST = 100_000
+_PATIENCE = 5.0
+"""Seconds within which who reaches the first process has to say who it is."""
 _GO, _LONGEST = "go", 1000
 """What the first process answers where all may go on; bytes of an answer."""
 
@@ -137,11 +139,17 @@ def _receive(world: World, port: int, until: float, device: str) -> None:
         while len(heard) < world.size - 1:
             listening.settimeout(max(until - time.monotonic(), 1e-3))
             other = stack.enter_context(listening.accept()[0])
-            other.settimeout(max(until - time.monotonic(), 1e-3))
-            with contextlib.suppress(OSError, ValueError):  # somebody else who tries this port
+            left = max(until - time.monotonic(), 1e-3)
+            other.settimeout(min(left, _PATIENCE))
+            try:
                 rank, _, said = _line(other).partition(" ")
-                if 0 < int(rank) < world.size:
-                    heard[int(rank)], named[int(rank)] = other, said
+                if not 0 < int(rank) < world.size:
+                    raise ValueError
+            except (OSError, ValueError):  # somebody else who tries this port; a process would try again
+                other.close()
+                continue
+            other.settimeout(left)
+            heard[int(rank)], named[int(rank)] = other, said
         try:
             require_own_devices(named)
             answer = _GO

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -219,6 +220,27 @@ def test_processes_that_meet_say_what_they_run_on(shared):
         said = list(pool.map(meet, range(3)))
     expected = "devices: processes 0 and 2 both have 'here 1', expected one for each" if shared else ""
     assert [text.partition(";")[0] for text in said] == [expected] * 3
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\n", b"0 \n", b"7 \n"])
+def test_a_stranger_at_the_port_holds_nobody_up(said, monkeypatch):
+    """One who says nothing, or what no process of this world does, is let go of; the world meets all the same."""
+    monkeypatch.setattr(worlds, "_PATIENCE", 0.2)
+    port = worlds.free_port()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(worlds.meet, worlds.World(0, 2, 0, port=port, timeout=20), port)
+        until = time.monotonic() + 10
+        while True:
+            try:
+                stranger = socket.create_connection(("localhost", port), timeout=10)
+                break
+            except ConnectionRefusedError:
+                assert time.monotonic() < until
+        stranger.sendall(said)
+        assert stranger.recv(1) == b""
+        stranger.close()
+        pool.submit(worlds.meet, worlds.World(1, 2, 1, port=port, timeout=20), port).result()
+        first.result()
 
 
 def test_what_slurm_says():
