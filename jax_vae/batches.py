@@ -14,12 +14,12 @@ from vae_common.config import Config
 from vae_common.config.checks import require_count
 from vae_common.data.batches import require_batch, require_labels, require_resident
 from vae_common.data.streams import Chunk
-from vae_common.errors import InputError
+from vae_common.errors import InputError, require
 from vae_common.randomness import Draws
 
 from .counters import bits, normals, permuted, thresholds
 from .device import Array, device_for, precision, to_numpy
-from .distributed import part_order, place_part, split
+from .distributed import devices, part_order, place_part, split
 from .meshes import placement_for, put
 
 
@@ -34,7 +34,12 @@ def prepare_images(images: Array, thresholds: Array | None, dtype: Any) -> Array
 
 
 def place_images(images: np.ndarray, config: Config) -> jax.Array:
-    """Images, uint8 from 0 to 255, bool or float32 in [0, 1], as they stay on the device for a whole fit."""
+    """Images, uint8 from 0 to 255, bool or float32 in [0, 1], as they stay on the device for a whole fit.
+
+    Several devices hold all of them each; of a stream each has its part (`place_chunk`), and InputError is raised here.
+    """
+    expected = "parts of them, from place_chunk, where several devices share a stream"
+    require(devices() == 1 or not config.data.stream, "images", "a whole set", expected)
     return put(require_resident(config, images), placement_for(config))
 
 

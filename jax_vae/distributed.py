@@ -86,7 +86,8 @@ def _gpu(place: int) -> str:
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
         return ""
     # The later one tells the parts of a shared GPU apart.
-    failed = getattr(driver, "cuDeviceGetUuid_v2", driver.cuDeviceGetUuid)(uuid, place % count.value)
+    name = getattr(driver, "cuDeviceGetUuid_v2", None) or driver.cuDeviceGetUuid
+    failed = name(uuid, place % count.value)
     return "" if failed else f"{socket.gethostname()} {bytes(uuid).hex()}"
 
 

@@ -22,7 +22,7 @@ from vae_common.data.seen import as_evaluable, may_stay, parts_of
 from vae_common.errors import InputError
 
 from .batches import prepare_images
-from .device import precision, to_numpy
+from .device import precision, synchronize, to_numpy
 from .distributed import own_part, place_shared, shared
 from .likelihoods import pixel_means
 from .losses import log_prior, loss_terms
@@ -135,7 +135,7 @@ def evaluation_of(
 
     def parts(model):
         rng = randomness.evaluation_generator()
-        for part in parts_of(images):
+        for part in parts_of(images, INFERENCE_BATCH):
             count = part.stop - part.start
             noise = randomness.evaluation_noise(count, config.noise_dim, rng).astype(parameter_dtype(model))
             own = own_part(count)
@@ -146,7 +146,11 @@ def evaluation_of(
         with precision(parameter_dtype(model)):
             if keep and not kept:
                 kept.extend(parts(model))
-            terms = [shared(function, model, count, *placed) for count, placed in kept or parts(model)]
+            terms: list[Any] = []
+            for count, placed in kept or parts(model):
+                terms.append(shared(function, model, count, *placed))
+                if not kept:
+                    synchronize(terms[-2:-1])  # no more lies on the device than is computed on, and the next part
             return map_arrays(lambda *of: np.concatenate([to_numpy(array) for array in of]).astype(np.float64), *terms)
 
     return evaluated

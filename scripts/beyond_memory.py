@@ -8,8 +8,8 @@ in memory and streamed, by turns, then all of it is streamed for an epoch. What 
 Both take root. Images a second are the training's own, as in every record: an epoch's steps and what they waited for,
 but for the first chunk of a stream and the loading of images into memory.
 
-With --kill the whole set is trained on three times instead: to the end, and, killed (-9) in the middle of the epoch,
-from the last checkpoint on in one process and in two, each of which has a group of its own. The weights are compared.
+With --kill the whole set is trained on to the end, and again, killed (-9) in the middle of the epoch and gone on with
+from the last checkpoint, in one process and in two, each in a group of its own. Weights and evaluations are compared.
 """
 
 from __future__ import annotations
@@ -137,14 +137,22 @@ def limited(mebibytes: int, name: str = "") -> Iterator[tuple[Path, Path]]:
 def train(framework: str, dataset: Path, output: Path, flags: list[str], limit: int = 0) -> Training:
     """One training in a process of its own; streamed, without the system's pages, under a limit where there is one."""
     shutil.rmtree(output, ignore_errors=True)
-    command = [sys.executable, "-m", "scripts.train", "--framework", framework, "--dataset", str(dataset), *flags]
-    command += ["--epochs", "1", "--randomness", "counter", "--output", str(output)]
+    command = _command(framework, dataset, output, flags)
     os.sync()
     files.tell_system(Path("/proc/sys/vm/drop_caches"), "3")
     if not limit:
         return _trained(command, output, None)
     with limited(limit) as (takes, used):
         return _trained(_inside(takes, [*command, "--stream"]), output, used)
+
+
+def _command(framework: str, dataset: Path, output: Path, flags: list[str]) -> list[str]:
+    command = [sys.executable, "-m", "scripts.train", "--framework", framework, "--dataset", str(dataset), *flags]
+    return [*command, "--epochs", "1", "--randomness", "counter", "--output", str(output)]
+
+
+def _flags(arguments: Arguments) -> list[str]:
+    return ["--hidden", str(arguments.hidden), "--latent-dim", "16", "--block", str(arguments.block)]
 
 
 def _inside(takes: Path, command: list[str]) -> list[str]:
@@ -164,7 +172,7 @@ def _trained(command: list[str], output: Path, used: Path | None) -> Training:
 
 def measure(framework: str, arguments: Arguments, part: Path, whole: Path) -> dict[str, Any]:
     """What a half did in memory and streamed, and of the whole set."""
-    flags = ["--hidden", str(arguments.hidden), "--latent-dim", "16", "--block", str(arguments.block)]
+    flags = _flags(arguments)
     runs = arguments.folder / "runs"
     found: dict[str, list[Training]] = {"in memory": [], "streamed": []}
     for _ in range(arguments.rounds):
@@ -185,32 +193,35 @@ def measure(framework: str, arguments: Arguments, part: Path, whole: Path) -> di
 def kill(framework: str, arguments: Arguments, whole: Path) -> dict[str, Any]:
     """How far from a training of an epoch those are that went on after another was killed in the middle of it."""
     runs = {name: arguments.folder / "runs" / f"{framework}-{name}" for name in ("whole", "killed", "two")}
-    flags = ["--hidden", str(arguments.hidden), "--latent-dim", "16", "--block", str(arguments.block)]
-    train(framework, whole, runs["whole"], flags, arguments.limit)
+    train(framework, whole, runs["whole"], _flags(arguments), arguments.limit)
     steps = steps_per_epoch(len(np.load(whole / "train_images.npy", mmap_mode="r")), Config().training.batch_size)
     for folder in (runs["killed"], runs["two"]):
         shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-m", "scripts.train"]
-    begun = [*command, "--framework", framework, "--dataset", str(whole), "--stream", *flags]
-    begun += ["--epochs", "1", "--randomness", "counter", "--output", str(runs["killed"])]
-    begun += ["--checkpoint-steps", str(max(1, steps // 20))]
+    within = ["--stream", "--checkpoint-steps", str(max(1, steps // 20))]
+    begun = _command(framework, whole, runs["killed"], [*_flags(arguments), *within])
     with limited(arguments.limit) as (takes, _):
         doomed, done = subprocess.Popen(_inside(takes, begun), stdout=subprocess.DEVNULL), 0
         while done < steps / 2 and doomed.poll() is None:
             time.sleep(0.2)
             done = _done(runs["killed"])
+        require(
+            doomed.poll() is None, "training", doomed.returncode, "one that runs until it is killed: a longer epoch"
+        )
         doomed.kill()
-        require(doomed.wait() == -signal.SIGKILL, "kill", f"one that had ended ({doomed.returncode})", "a longer epoch")
+        require(doomed.wait() == -signal.SIGKILL, "kill", doomed.returncode, "its end")
     shutil.copytree(runs["killed"], runs["two"])
     print(f"{framework}: killed after {done} of {steps} steps", file=sys.stderr, flush=True)
     for name, processes in (("killed", 1), ("two", 2)):
-        _resume([*command, "--resume", str(runs[name])], processes, arguments.limit)
+        resume = [sys.executable, "-m", "scripts.train", "--resume", str(runs[name])]
+        _resume(resume, processes, arguments.limit)
     weights = {name: safetensors.numpy.load_file(folder / "weights.safetensors") for name, folder in runs.items()}
     apart = {
         name: max(difference(array, weights[name][part]) for part, array in weights["whole"].items())
         for name in ("killed", "two")
     }
-    return {"steps": steps, "killed_after": done, "one_process_apart": apart["killed"], "two_apart": apart["two"]}
+    tests = {name: json.loads((of / "metrics.jsonl").read_text().splitlines()[-1])["test"] for name, of in runs.items()}
+    found = {"one_process_apart": apart["killed"], "two_apart": apart["two"], "test": tests}
+    return {"steps": steps, "killed_after": done, **found}
 
 
 def _done(folder: Path) -> int:
@@ -239,11 +250,12 @@ def main(arguments: Arguments) -> dict[str, Any]:
     require(0 < arguments.held <= arguments.gigabytes, "held", arguments.held, "above 0, and at most the gigabytes")
     sizes = (arguments.held, arguments.gigabytes)
     counts = [round(size * 1e9 / math.prod(SHAPE)) for size in sizes]
-    part, whole = (make_set(arguments.folder, n, name) for n, name in zip(counts, ("held", "whole")))
+    whole = make_set(arguments.folder, counts[1], "whole")
     found: dict[str, Any]
     if arguments.kill:
         found = {name: kill(name, arguments, whole) for name in arguments.frameworks}
     else:
+        part = make_set(arguments.folder, counts[0], "held")
         found = {name: measure(name, arguments, part, whole) for name in arguments.frameworks}
     halves = load_halves(*arguments.frameworks)
     record = {

@@ -80,8 +80,11 @@ def _require_compiler() -> None:
 
 
 def execution_for(config: Config) -> str:
-    """How an epoch's steps run on the config's device, `auto` resolved: eager, compile, graph or `compiled graph`."""
-    chosen, on_cuda = config.training.execution, device_for(config).type == "cuda"
+    """How an epoch's steps run on the config's device, `auto` resolved: eager, compile, graph or `compiled graph`.
+
+    Of a stream none are captured: a graph is of one set of images.
+    """
+    chosen, on_cuda = config.training.execution, device_for(config).type == "cuda" and not config.data.stream
     if chosen == "auto":
         return "graph" if on_cuda else "eager"
     return "compiled graph" if chosen == "compile" and on_cuda else chosen

@@ -57,9 +57,8 @@ def compile_epoch(state: State, images: Array, draws: Draws, labels: Array | Non
 
 
 def _execution(config):
-    """How steps run here: several processes take them eagerly, and of images that stream by none are captured."""
-    chosen = execution_for(config) if devices() == 1 else "eager"
-    return {"graph": "eager", "compiled graph": "compile"}.get(chosen, chosen) if config.data.stream else chosen
+    """How steps run here: several processes take them eagerly."""
+    return execution_for(config) if devices() == 1 else "eager"
 
 
 def _program(state, images, draws, labels):

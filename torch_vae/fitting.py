@@ -69,6 +69,7 @@ def fit(
     held_out = evaluated_by(config, dataset)
     one = unstack_states(state)[0] if state.seeds else state
     evaluation = evaluation_of(one.evaluated, held_out.images, config, held_out.labels, keep=True)
+    del one  # of several seeds a copy
     programs: dict[Any, Any] = {}
     for epoch in range(state.step // steps, config.training.epochs):
         before, begun = [] if done is None else [done], time.perf_counter()

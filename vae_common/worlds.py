@@ -137,18 +137,18 @@ def _receive(world: World, port: int, until: float, device: str) -> None:
         heard: dict[int, socket.socket] = {}
         named = [device] + [""] * (world.size - 1)
         while len(heard) < world.size - 1:
+            if time.monotonic() >= until:
+                raise TimeoutError
             listening.settimeout(max(until - time.monotonic(), 1e-3))
             other = stack.enter_context(listening.accept()[0])
-            left = max(until - time.monotonic(), 1e-3)
-            other.settimeout(min(left, _PATIENCE))
             try:
-                rank, _, said = _line(other).partition(" ")
+                rank, _, said = _line(other, min(until, time.monotonic() + _PATIENCE)).partition(" ")
                 if not 0 < int(rank) < world.size:
                     raise ValueError
             except (OSError, ValueError):  # somebody else who tries this port; a process would try again
                 other.close()
                 continue
-            other.settimeout(left)
+            other.settimeout(max(until - time.monotonic(), 1e-3))
             heard[int(rank)], named[int(rank)] = other, said
         try:
             require_own_devices(named)
@@ -163,10 +163,14 @@ def _receive(world: World, port: int, until: float, device: str) -> None:
         raise InputError(answer)
 
 
-def _line(other: socket.socket) -> str:
-    """What the other one says, up to its first line break."""
+def _line(other: socket.socket, until: float) -> str:
+    """What the other one says until then, up to its first line break."""
     said = b""
-    while not said.endswith(b"\n") and len(said) < _LONGEST and (more := other.recv(1)):
+    while not said.endswith(b"\n") and len(said) < _LONGEST:
+        other.settimeout(max(until - time.monotonic(), 1e-3))
+        more = other.recv(1)
+        if not more:
+            break
         said += more
     return said.decode(errors="replace").rstrip("\n")
 
@@ -180,7 +184,7 @@ def _report(world: World, port: int, until: float, device: str) -> None:
         try:
             with socket.create_connection((world.address, port), timeout=left) as first:
                 first.sendall(f"{world.rank} {device}\n".encode())
-                answer = _line(first)
+                answer = _line(first, until)
             if answer == _GO:
                 return
             if answer:

@@ -90,7 +90,11 @@ def without_partial_batch(half, f):
             function, model, *(None if a is None else a[: len(a) // whole * whole or len(a)] for a in arrays)
         )
 
-    return [(half.inference, "_in_batches", in_batches)]
+    def parts_of(images, at_once):
+        return parts(images[: len(images) // whole * whole or len(images)], at_once)
+
+    parts = half.inference.parts_of
+    return [(half.inference, "_in_batches", in_batches), (half.inference, "parts_of", parts_of)]
 
 
 def stale(x, f):

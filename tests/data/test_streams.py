@@ -197,6 +197,30 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
+def test_no_rows_of_a_stream_are_no_images(folder, pictures):
+    """What falls to a process where a few images are shared by many."""
+    for place in (folder, pictures):
+        images = datasets.load(place, stream=True).train.images
+        for rows in (slice(3, 3), [], np.array([], int)):
+            assert images[rows].shape == (0, *images.shape[1:])
+
+
+def test_a_whole_set_is_refused_where_several_devices_share_a_stream(half, monkeypatch):
+    config = counted(small_config(image_shape=(28, 28, 1)))
+    images = datasets.load("digits").train.images[:32]
+    assert len(half.place_images(images, config)) == 32
+    monkeypatch.setattr(half.batches, "devices", lambda: 2)
+    with pytest.raises(InputError, match="received 'a whole set', expected parts of them, from place_chunk"):
+        half.place_images(images, config)
+
+
+def test_a_config_that_says_another_kind_of_images(half, folder):
+    config = counted(small_config(image_shape=(28, 28, 1)))
+    for stream, own in ((True, held(config)), (False, config)):
+        with pytest.raises(InputError, match=rf"config.data.stream: received {not stream} for .*, expected {stream}"):
+            half.fit(half.create_state(own), datasets.load(folder, stream=stream))
+
+
 def test_image_files_are_trained_on_as_in_memory(half, pictures, tmp_path):
     """Decoded where they are needed; a part of them held out."""
     data = DataConfig(dataset=str(pictures), data_dir=str(tmp_path / "data"), image_size=20, validation_size=50)

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -138,19 +139,24 @@ def test_a_seed_that_diverges_later_leaves_runs_that_go_on(half, small, tmp_path
     config = with_training(small_config(), epochs=4)
     configs = [replace(config, seed=seed) for seed in SEEDS]
     folders = [tmp_path / str(seed) for seed in SEEDS]
-    original = half.fitting.evaluate
+    original = half.fitting.evaluation_of
 
-    def evaluate(model, images, config, labels):
-        terms = original(model, images, config, labels)
-        return terms._replace(total=terms.total * np.nan) if next(calls) == 3 * 2 + 1 else terms
+    def evaluation_of(*arguments, **keywords):
+        evaluation = original(*arguments, **keywords)
+
+        def evaluated(model):
+            terms = evaluation(model)
+            return terms._replace(total=terms.total * np.nan) if next(calls) == 3 * 2 + 1 else terms
+
+        return evaluated
 
     calls = iter(range(100))
-    monkeypatch.setattr(half.fitting, "evaluate", evaluate)
+    monkeypatch.setattr(half.fitting, "evaluation_of", evaluation_of)
     for folder in folders:
         folder.mkdir()
     with pytest.raises(NonFiniteLoss, match="of seed 5 became infinite or NaN in epoch 3"):
         trainer.train_seeds(half, configs, small, folders)
-    monkeypatch.setattr(half.fitting, "evaluate", original)
+    monkeypatch.setattr(half.fitting, "evaluation_of", original)
     for folder, config in zip(folders, configs):
         point = checkpoints.read(folder / "checkpoint.safetensors")
         assert point.epoch == len(point.history) == len((folder / "metrics.jsonl").read_text().splitlines()) == 2
@@ -195,11 +201,11 @@ def test_bfloat16_is_the_same_in_both_halves(small):
 
 def test_what_streams_by_is_not_captured(monkeypatch):
     """A graph is of one set of images: of the next chunk it would be refused."""
-    execution, config = HALVES["torch"].execution, small_config(data=DataConfig(stream=True))
-    for captured, instead in (("graph", "eager"), ("compiled graph", "compile"), ("eager", "eager")):
-        monkeypatch.setattr(execution, "execution_for", lambda config, captured=captured: captured)
-        assert execution._execution(config) == instead
-        assert execution._execution(small_config()) == captured
+    half, config = HALVES["torch"], small_config(data=DataConfig(stream=True))
+    monkeypatch.setattr(half.device, "device_for", lambda config: SimpleNamespace(type="cuda"))
+    for asked, captured, instead in (("auto", "graph", "eager"), ("compile", "compiled graph", "compile")):
+        assert half.execution_for(with_training(config, execution=asked)) == instead
+        assert half.execution_for(with_training(small_config(), execution=asked)) == captured
 
 
 def test_a_captured_epoch_is_for_its_own_state(uncaptured, small):

@@ -204,7 +204,8 @@ class TrainingConfig(Checked):
     """Of all arithmetic; tf32 (CUDA) and bfloat16: of the matrix products, the rest and all parameters in float32."""
     execution: Execution = "auto"
     """How an epoch's steps run. PyTorch: eager, torch.compile (on CUDA captured as a graph, too), or a captured CUDA
-    graph; auto is graph on CUDA, else eager. JAX: eager is one jitted call a step, the others one program an epoch."""
+    graph; auto is graph on CUDA unless images stream, else eager. JAX: eager is one jitted call a step, the others one
+    program an epoch."""
     randomness: Randomness = "shared"
     """shared: NumPy draws each epoch, equal in both halves; counter: equal, too, but each device makes what it needs at
     each step, and no epoch is drawn at once; native: each framework's own generator."""

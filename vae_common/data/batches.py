@@ -88,12 +88,17 @@ def require_resident(config: Config, images: Any, of_a_set: bool = False) -> np.
 def require_evaluable(config: Config, reconstruction: str, images: np.ndarray) -> None:
     """Raises InputError where there is no image, grey ones of a binarized experiment, or another likelihood than the
     model's own."""
-    if config.loss.reconstruction != reconstruction:
-        received = f"reconstruction {config.loss.reconstruction}"
-        raise InputError(f"config: received {received}, expected the model's {reconstruction}")
+    require_reconstruction(config, reconstruction)
     if not len(images):
         raise InputError("images: received none, expected at least one")
     require_binarized(images, config.data.binarization)
+
+
+def require_reconstruction(config: Config, reconstruction: str) -> None:
+    """Raises InputError where a config's likelihood is another than the model's own."""
+    if config.loss.reconstruction != reconstruction:
+        received = f"reconstruction {config.loss.reconstruction}"
+        raise InputError(f"config: received {received}, expected the model's {reconstruction}")
 
 
 def require_labels(config: Config, labels: Any) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vae_common import randomness
 from vae_common.config import Config
-from vae_common.data.batches import require_evaluable
+from vae_common.data.batches import require_evaluable, require_reconstruction
 from vae_common.data.pixels import as_array, as_uint8, as_unit_images, require_scaled
 from vae_common.data.splits import SPLITS, Dataset, Split
 from vae_common.data.streams import CHUNK, Stream, shown_count
@@ -18,7 +18,7 @@ from vae_common.errors import InputError, require, shown
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
 EVALUATED = 1000
-"""Images that are evaluated at a time; of a stream, if they are no more than a chunk."""
+"""Images of a stream that are evaluated at a time, if they are no more than a chunk."""
 KEPT = 256 << 20
 """Bytes of images and draws that stay on a device for all evaluations of a training."""
 BLACK, WHITE = np.uint8(0), np.uint8(255)
@@ -104,7 +104,9 @@ def as_evaluable(images: Any, config: Config, image_shape: tuple[int, int, int],
         require_evaluable(config, reconstruction, images)
     else:
         require(images.images.shape[1:] == image_shape, "images", images.images.shape, f"images of {image_shape}")
-        require_evaluable(config, reconstruction, images[:1])
+        wanted = evaluated_as(config)
+        require(images.mode == wanted, "images", f"a stream binarized as {images.mode}", f"{wanted}: see evaluated_by")
+        require_reconstruction(config, reconstruction)
     return images
 
 
@@ -113,9 +115,9 @@ def may_stay(images: Any, noise_dim: int) -> bool:
     return not isinstance(images, SeenStream) and images.nbytes + 8 * noise_dim * len(images) <= KEPT
 
 
-def parts_of(images: Any) -> Iterator[slice]:
-    """The rows that are evaluated together, in their order."""
-    at_once = images.at_once if isinstance(images, SeenStream) else EVALUATED
+def parts_of(images: Any, at_once: int) -> Iterator[slice]:
+    """The rows that are evaluated together, in their order: so many, of a stream as many as it says."""
+    at_once = images.at_once if isinstance(images, SeenStream) else at_once
     return (slice(first, min(first + at_once, len(images))) for first in range(0, len(images), at_once))
 
 
@@ -161,9 +163,14 @@ def evaluated_by(config: Config, dataset: Dataset, split: str | None = None) -> 
     chosen = dataset.splits[name]
     if not isinstance(chosen.images, Stream) or shown_count(chosen.images) == len(chosen):
         return seen_by(config, dataset, name)
-    mode = config.data.binarization
-    images: Any = SeenStream(chosen.images, "static" if mode == "dynamic" else mode, name)
+    images: Any = SeenStream(chosen.images, evaluated_as(config), name)
     return Seen(name, images, labels_for(chosen, config))
+
+
+def evaluated_as(config: Config) -> str:
+    """How what is evaluated is binarized: once, where each training step does it anew."""
+    mode = config.data.binarization
+    return "static" if mode == "dynamic" else mode
 
 
 def labels_for(split: Split, config: Config) -> np.ndarray | None:

@@ -23,7 +23,7 @@ from vae_common import counters, randomness
 from vae_common.config import Config
 from vae_common.data.decoding import Kind, decode, unreadable
 from vae_common.data.image_folders import decode_all
-from vae_common.errors import InputError, one_line, require
+from vae_common.errors import InputError, one_line
 
 CHUNK = 64 << 20
 """Bytes of images that are handed to the device at a time, if a step takes no more."""
@@ -74,7 +74,8 @@ class Stream(ABC):
         rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
         order = np.argsort(rows, kind="stable")
         found = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        found[order] = self.read(rows[order])
+        if len(rows):  # of several processes some may have none of a few
+            found[order] = self.read(rows[order])
         return found
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
@@ -241,8 +242,10 @@ class Chunk(NamedTuple):
 def require_streamable(config: Config, streamed: bool) -> None:
     """Raises InputError where an experiment asks for what only images in memory give, or does not say what its own
     are."""
-    said = ("images in memory", "a stream")
-    require(config.data.stream == streamed, "dataset", said[streamed], f"{said[not streamed]}: config.data.stream")
+    if config.data.stream != streamed:
+        what = "a stream" if streamed else "images in memory"
+        received = f"config.data.stream: received {config.data.stream} for {what}, expected {streamed}"
+        raise InputError(f"{received}; say so in the config, or load the set with stream={config.data.stream}")
     if not streamed:
         return
     if importlib.util.find_spec("grain") is None:
