@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import itertools
 import json
 import os
 import signal
@@ -40,8 +41,9 @@ import jax
 
 import jax_vae
 import torch_vae
+from tests.configs import small_config
 from vae_common.cli import command_line
-from vae_common.config import Config, NetworkConfig, TrainingConfig
+from vae_common.config import Config, NetworkConfig
 from vae_common.config.registry import MODELS
 from vae_common.contracts import NAMES
 from vae_common.data import datasets
@@ -87,12 +89,15 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", f"{PROGRAMS}-quickly")
 
 
+TESTS = itertools.count(1)
+
+
 @pytest.fixture(autouse=True)
 def few_programs():
     """Lets go of compiled programs in time: each holds memory maps, of which a process may have 65,530."""
     yield
-    maps = Path("/proc/self/maps")
-    if not maps.exists() or maps.read_bytes().count(b"\n") > MOST_MAPS:
+    maps = Path("/proc/self/maps")  # which takes a while to read
+    if next(TESTS) % 16 == 0 and (not maps.exists() or maps.read_bytes().count(b"\n") > MOST_MAPS):
         jax.clear_caches()
 
 
@@ -126,36 +131,6 @@ def mnist_files() -> Path:
 
 COMMON = [name for name, entry in MODELS.items() if entry.common]
 """The models of the common encoder and decoder."""
-SMALL_NETWORK = {
-    "hidden": (24,),
-    "latent_dim": 3,
-    "ladder_layers": 2,
-    "ladder_width": 8,
-    "ladder_hidden": 6,
-    "block_channels": (4, 4, 4),
-    "norm_groups": 2,
-    "latent_channels": 1,
-}
-
-
-def own_fields(model: str, values: dict) -> dict:
-    """Those fields of a network's config that the model has."""
-    others = {name for entry in MODELS.values() for name in entry.own_fields} - set(MODELS[model].own_fields)
-    return {name: value for name, value in values.items() if name not in others}
-
-
-def small_config(model: str = "vae", dtype: str = "float64", **changes) -> Config:
-    """A config that trains in a blink: 784-24-3, batches of 20, two epochs."""
-    return replace(
-        Config(
-            model=model,
-            network=NetworkConfig(**own_fields(model, SMALL_NETWORK)),
-            training=TrainingConfig(precision=dtype, batch_size=20, epochs=2),
-        ),
-        **changes,
-    )
-
-
 SMALL_IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 6, 1), np.uint8)
 SMALL_LABELS = np.arange(24) % 3
 

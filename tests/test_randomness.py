@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.conftest import small_config
+from tests.configs import small_config
 from vae_common import randomness, reference
 from vae_common.config import DataConfig
 from vae_common.errors import InputError

@@ -8,7 +8,8 @@ import statistics
 
 import pytest
 
-from tests.conftest import HALVES, ROOT, script, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, ROOT, script
 from tests.conftest import process as process_said
 from vae_common.backend import load_microbenchmarks, name_of
 from vae_common.benchmark import costs, pages, peers, plots, results, running, suites, verdict

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, script, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, script
 from vae_common.backend import load_profiling
 from vae_common.benchmark import profiling
 from vae_common.config import NetworkConfig

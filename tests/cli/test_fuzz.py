@@ -14,7 +14,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import HALVES, SMALL_IMAGES, SMALL_LABELS, contents, npz, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, SMALL_IMAGES, SMALL_LABELS, contents, npz
 from vae_common import files, randomness
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
 from vae_common.data import datasets

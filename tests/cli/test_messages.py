@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 import pytest
 
+from tests.configs import small_config
 from tests.conftest import SMALL_LABELS as LABELS
-from tests.conftest import npz, rendered, small_config
+from tests.conftest import npz, rendered
 from vae_common.config import Config, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.contracts import Terms
 from vae_common.data import datasets, readers

@@ -15,7 +15,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from tests.conftest import HALVES, ROOT, npz, rendered, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, ROOT, npz, rendered
 from tests.conftest import SMALL_IMAGES as IMAGES
 from vae_common.comparison import compare
 from vae_common.comparison.options import ClaimOptions
@@ -317,13 +318,13 @@ def test_one_line():
 
 
 @pytest.mark.parametrize("name", ["$", "a$b$c", "$\\frac{", "x\ny", "y" * 300, "^_{", "中文", "\\", "%s {0}"])
-def test_names_in_figures(half, small, tmp_path, name):
+def test_names_in_figures(small, tmp_path, name):
     """After hours of training there is a figure, whatever the classes, files and folders are called."""
     renamed = dataclasses.replace(small, name=name, class_names=(name,) * 10)
     config = small_config()
     history = [{"epoch": 1, "train": dict.fromkeys(TERMS, 1.0), "test": dict.fromkeys(TERMS, 1.0)}]
     options = FigureOptions(steps=2, grid_side=2)
-    assert len(rendered({"A": half}, config, renamed, tmp_path, options, [history])) == 6
+    assert len(rendered({"A": HALVES["torch"]}, config, renamed, tmp_path, options, [history])) == 6
 
 
 def test_a_dollar_stays_a_dollar():

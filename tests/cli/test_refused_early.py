@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.conftest import HALVES, ROOT, npz, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, ROOT, npz
 from tests.conftest import SMALL_LABELS as LABELS
 from vae_common.config import LossConfig, NetworkConfig, TrainingConfig
 from vae_common.data import datasets, memory

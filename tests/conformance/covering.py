@@ -12,8 +12,8 @@ from typing import Any
 
 from allpairspy import AllPairs
 
+from tests.configs import own_fields
 from tests.conformance.suite import IMAGES, TINY
-from tests.conftest import own_fields
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
 from vae_common.config.objectives import OBJECTIVES
 from vae_common.config.parts import Activation, Binarization, Initializer, PosteriorHead, Reconstruction

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tests.conftest import HALVES, own_fields
+from tests.configs import own_fields
+from tests.conftest import HALVES
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.conformance.checks import TIERS
 from vae_common.conformance.engine.checks import Check

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES
 from vae_common.comparison.claims import StructureClaim, failed
 from vae_common.comparison.options import ClaimOptions
 from vae_common.comparison.over_seeds import independent, neighbourhoods, paired, read_pilot

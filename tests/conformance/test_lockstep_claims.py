@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tests.conftest import HALVES, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES
 from vae_common.comparison import lockstep
 from vae_common.comparison.claims import failed
 from vae_common.conformance.states import TrainingData

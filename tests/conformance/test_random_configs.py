@@ -6,8 +6,9 @@ from dataclasses import replace
 import hypothesis
 from hypothesis import strategies as st
 
+from tests.configs import own_fields
 from tests.conformance.suite import assert_conformant, images_for
-from tests.conftest import COMMON, HALVES, own_fields
+from tests.conftest import COMMON, HALVES
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.config.parts import Initializer, PosteriorHead
 from vae_common.conformance.lockstep import tier_checks

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.conftest import small_config
+from tests.configs import small_config
 from vae_common import randomness
 from vae_common.config import DataConfig
 from vae_common.data import ahead

@@ -8,7 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, rendered, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, rendered
 from vae_common import randomness
 from vae_common.cli.command_line import parse
 from vae_common.cli.train import Arguments

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.conftest import HALVES, ROOT, process, run_here, script, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, ROOT, process, run_here, script
 from tests.halves.test_distributed import processes
 from vae_common import randomness
 from vae_common.config import DataConfig, NetworkConfig

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import HALVES, SMALL_IMAGES, SMALL_LABELS, npz, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, SMALL_IMAGES, SMALL_LABELS, npz
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.data import batches, datasets, decoding, image_folders, pixels
 from vae_common.data.seen import binarize

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tests.conftest import HALVES, rendered, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, rendered
 from vae_common.config import NetworkConfig
 from vae_common.config.registry import size
 from vae_common.figures import of_models, plotting

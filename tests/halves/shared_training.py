@@ -4,13 +4,13 @@ python -m tests.halves.shared_training torch FOLDER CASES [RESUMED], with torchr
 """
 
 import dataclasses
+import importlib
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from tests.conformance.planting import forget_programs
-from tests.conftest import HALVES
 from vae_common import worlds
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, OptimizerConfig, TrainingConfig
 from vae_common.conformance.engine.faults import patched
@@ -149,7 +149,7 @@ FAULTS = {"a mean of means": mean_of_means, "the first one's noise": noise_of_th
 
 
 def main(framework: str, folder: str, cases: str, resumed: str = "") -> None:
-    half, world = HALVES[framework], worlds.from_environment()
+    half, world = importlib.import_module(f"{framework}_vae"), worlds.from_environment()
     half.distributed.start(world, device="cpu")
     for case in cases.split(";"):
         name, _, what = case.partition("@")

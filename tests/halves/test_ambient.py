@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import HALVES, ROOT, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, ROOT
 from vae_common.config import DataConfig, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.errors import InputError
 

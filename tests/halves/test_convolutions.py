@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from allpairspy import AllPairs
 
-from tests.conftest import HALVES, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES
 from vae_common.config import NetworkConfig
 from vae_common.conformance.engine.checks import difference
 

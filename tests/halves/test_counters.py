@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tests.configs import small_config
 from tests.conformance.suite import assert_conformant, images_for, tiny_config
-from tests.conftest import HALVES, small_config
+from tests.conftest import HALVES
 from vae_common import counters, randomness
 from vae_common.config import NetworkConfig
 from vae_common.conformance.engine.checks import difference

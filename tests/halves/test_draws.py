@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.conftest import HALVES, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES
 from vae_common import randomness
 from vae_common.config import DataConfig, NetworkConfig, TrainingConfig
 from vae_common.data.seen import evaluation_images, training_images

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from tests.conftest import HALVES, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES
 from vae_common import randomness
 from vae_common.config import DataConfig, LossConfig, NetworkConfig
 from vae_common.errors import InputError

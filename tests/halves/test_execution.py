@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.conftest import COMMON, HALVES, own_fields, small_config, term_rows
+from tests.configs import own_fields, small_config
+from tests.conftest import COMMON, HALVES, term_rows
 from vae_common.config import Config, DataConfig, NetworkConfig, TrainingConfig
 from vae_common.conformance.engine.checks import difference
 from vae_common.errors import InputError

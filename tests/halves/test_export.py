@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, ROOT, process, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, ROOT, process
 from vae_common.config import Config, DataConfig
 
 jax_vae = HALVES["jax"]

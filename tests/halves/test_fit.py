@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES
 from vae_common.config import DataConfig, NetworkConfig, TrainingConfig
 from vae_common.contracts import map_arrays
 from vae_common.data import datasets

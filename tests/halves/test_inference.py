@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.conftest import COMMON, HALVES, small_config
+from tests.configs import small_config
+from tests.conftest import COMMON, HALVES
 from vae_common import randomness, reference
 from vae_common.data import seen
 from vae_common.errors import InputError

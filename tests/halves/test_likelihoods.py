@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, optimize
 
-from tests.conftest import small_config
+from tests.configs import small_config
 from vae_common.config import Config, DataConfig, LossConfig
 from vae_common.config.likelihoods import LIKELIHOODS
 from vae_common.config.parts import Reconstruction

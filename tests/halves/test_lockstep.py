@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.conftest import COMMON, HALVES, small_config, term_rows
+from tests.configs import small_config
+from tests.conftest import COMMON, HALVES, term_rows
 from vae_common import randomness, reference
 from vae_common.config import Config, DataConfig, LossConfig, TrainingConfig
 from vae_common.data.seen import training_images

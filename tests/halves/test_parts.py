@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, QUICK, saved, script, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, QUICK, saved, script
 from vae_common.config import LossConfig, NetworkConfig, OptimizerConfig
 from vae_common.errors import InputError
 from vae_common.runs import checkpoints

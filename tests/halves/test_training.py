@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.conftest import COMMON, small_config
+from tests.configs import small_config
+from tests.conftest import COMMON
 from vae_common import randomness, reference
 from vae_common.config import Config, DataConfig, LossConfig, NetworkConfig, TrainingConfig
 from vae_common.errors import InputError

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.conftest import HALVES, ROOT, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, ROOT
 from vae_common.config.registry import MODELS, register
 from vae_common.conformance import signatures
 from vae_common.errors import InputError

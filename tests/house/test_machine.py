@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HALVES, ROOT, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, ROOT
 from vae_common import machine
 from vae_common.errors import InputError
 from vae_common.runs import trainer

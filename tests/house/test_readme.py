@@ -11,7 +11,8 @@ import safetensors.flax
 import safetensors.torch
 from flax import nnx
 
-from tests.conftest import COMMON, HALVES, ROOT, small_config
+from tests.configs import small_config
+from tests.conftest import COMMON, HALVES, ROOT
 from vae_common.config import NetworkConfig
 from vae_common.runs.checkpoints import write_weights
 

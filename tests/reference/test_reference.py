@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from tests.conftest import SMALL_NETWORK, own_fields, random_batch, small_config
+from tests.configs import SMALL_NETWORK, own_fields, small_config
+from tests.conftest import random_batch
 from vae_common import randomness, reference
 from vae_common.config import Config, LossConfig, NetworkConfig
 from vae_common.contracts import Outputs, Posterior, StochasticLayer, map_arrays

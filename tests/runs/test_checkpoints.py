@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.conftest import HALVES, saved, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, saved
 from vae_common import files
 from vae_common.config import NetworkConfig
 from vae_common.runs import checkpoints

@@ -10,7 +10,8 @@ import threading
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, ROOT, contents, small_config
+from tests.configs import small_config
+from tests.conftest import HALVES, ROOT, contents
 from vae_common import files
 from vae_common.comparison.options import ClaimOptions
 from vae_common.comparison.plan import PLAN, Plan

@@ -13,7 +13,7 @@ KILLED_RUNS = """
 import importlib, os, pathlib, signal, sys, time
 from dataclasses import replace
 import numpy as np
-from tests.conftest import small_config
+from tests.configs import small_config
 from vae_common.data import datasets
 from vae_common.data.splits import Split
 from vae_common.runs import trainer

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.conftest import saved, small_config
+from tests.configs import small_config
+from tests.conftest import saved
 from vae_common.errors import InputError
 from vae_common.runs import checkpoints
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.conftest import HALVES, ROOT, script, small_config, term_rows
+from tests.configs import small_config
+from tests.conftest import HALVES, ROOT, script, term_rows
 from vae_common import files
 from vae_common.config import DataConfig
 from vae_common.data import datasets

@@ -17,7 +17,7 @@ LIFE = """
 import importlib, json, os, pathlib, shutil, sys
 from dataclasses import replace
 import numpy as np
-from tests.conftest import small_config
+from tests.configs import small_config
 from vae_common.data import datasets
 from vae_common.data.splits import Split
 from vae_common.runs import checkpoints, folder as runs, trainer

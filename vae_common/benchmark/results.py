@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
+from scipy.special import stdtrit
 
 from vae_common.backend import HALVES
 from vae_common.benchmark.cases import Case
@@ -231,6 +231,6 @@ def ratio(now: Sequence[float], then: Sequence[float]) -> dict[str, Any]:
     mean = statistics.fmean(logs)
     interval = None
     if len(logs) > 1:
-        reach = float(stats.t.ppf(0.975, len(logs) - 1)) * statistics.stdev(logs) / math.sqrt(len(logs))
+        reach = float(stdtrit(len(logs) - 1, 0.975)) * statistics.stdev(logs) / math.sqrt(len(logs))
         interval = [math.exp(mean - reach), math.exp(mean + reach)]
     return {"ratio": math.exp(mean), "interval": interval, "n": len(logs)}

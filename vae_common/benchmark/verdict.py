@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from scipy import stats
+from scipy.special import stdtrit
 
 from vae_common.backend import FRAMEWORKS
 from vae_common.benchmark.cases import Case
@@ -150,7 +150,7 @@ def time_to_target(records: Sequence[Record], base: Case) -> dict[str, Any] | No
     found: dict[str, Any] = {"target_nats": target}
     for variant, of in curves.items():
         reached = [next(seconds for seconds, loss in curve if loss <= target) for curve in of]
-        reach = float(stats.t.ppf(0.975, len(reached) - 1)) * statistics.stdev(reached) / len(reached) ** 0.5
+        reach = float(stdtrit(len(reached) - 1, 0.975)) * statistics.stdev(reached) / len(reached) ** 0.5
         mean = statistics.fmean(reached)
         found[variant] = {"seconds": mean, "interval": [mean - reach, mean + reach], "seeds": len(reached)}
     return found

@@ -331,10 +331,9 @@ def stream_tfds(name: str, data_dir: Path, manual_dir: str | None, progress: boo
                 arrays[f"{split}_images"] = streams.Records(source, f"{builder.info.full_name} {split}", shape)
                 if label is not None:
                     plain = builder.as_data_source(split=split, decoders=skip)
-                    parts = [range(i, min(i + AT_ONCE, len(plain))) for i in range(0, len(plain), AT_ONCE)]
-                    shown = _shown(parts, f"reading labels of {name} {split}", progress)
-                    labels = [example[label] for part in shown for example in plain.__getitems__(list(part))]
-                    arrays[f"{split}_labels"] = np.array(labels, np.int64)
+                    what = f"reading labels of {name} {split}"
+                    shown = _shown(_in_parts(plain, AT_ONCE), what, len(plain), progress)
+                    arrays[f"{split}_labels"] = np.array([example[label] for example in shown], np.int64)
         return _with_test(arrays, name)
 
 
@@ -446,10 +445,10 @@ def _decode(builder: Any, name: str, progress: bool) -> dict[str, Any]:
     for split in ("train", "test"):
         if split not in builder.info.splits:
             continue
-        source = builder.as_data_source(split=split)
+        source, what = builder.as_data_source(split=split), f"decoding {name} {split}"
         images: np.ndarray | None = None
         labels = np.full(len(source), -1, np.int64)
-        for i, example in enumerate(_shown(source, f"decoding {name} {split}", progress)):
+        for i, example in enumerate(_shown(_in_parts(source, 256), what, len(source), progress)):
             if images is None:
                 images = np.empty((len(source), *example["image"].shape), np.uint8)
             if example["image"].shape != images.shape[1:]:
@@ -489,8 +488,14 @@ def _with_test(arrays: dict[str, Any], name: str) -> dict[str, Any]:
     return arrays
 
 
-def _shown(source: Any, what: str, progress: bool) -> Iterable[Any]:
-    return counted(source, what, len(source), "image") if progress else source
+def _in_parts(source: Any, at_once: int) -> Iterator[Any]:
+    """Every example, many read at once: one by one takes several times as long."""
+    for first in range(0, len(source), at_once):
+        yield from source.__getitems__(list(range(first, min(first + at_once, len(source)))))
+
+
+def _shown(examples: Iterable[Any], what: str, count: int, progress: bool) -> Iterable[Any]:
+    return counted(examples, what, count, "image") if progress else examples
 
 
 def _first_line(error: BaseException) -> str:

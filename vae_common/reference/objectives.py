@@ -94,12 +94,7 @@ def gradients(
     config: Config, weights: Weights, images: Any, noise: Any, labels: Any = None, step: int = 0
 ) -> dict[str, Any]:
     """The gradient of the batch's loss (its mean or sum, as configured) for every parameter."""
-    if config.loss.objective in GRADIENTS:
-        return GRADIENTS[config.loss.objective](config, weights, images, noise, labels)
-    found: dict[str, Any] = autograd.grad(lambda w: batch_loss(config, w, images, noise, labels, step)[0])(
-        dict(weights)
-    )
-    return found
+    return terms_and_gradients(config, weights, images, noise, labels, step)[1]
 
 
 def terms_and_gradients(
@@ -107,7 +102,18 @@ def terms_and_gradients(
 ) -> tuple[Terms, dict[str, Any]]:
     """A batch's mean terms and the gradient of every parameter."""
     batch = images, noise, labels, step
-    return batch_loss(config, weights, *batch)[1], gradients(config, weights, *batch)
+    if config.loss.objective in GRADIENTS:
+        own = GRADIENTS[config.loss.objective](config, weights, images, noise, labels)
+        return batch_loss(config, weights, *batch)[1], own
+    kept: list[Terms] = []
+
+    def loss(weights: Weights) -> Any:
+        value, terms = batch_loss(config, weights, *batch)
+        kept.append(map_arrays(getval, terms))
+        return value
+
+    found: dict[str, Any] = autograd.grad(loss)(dict(weights))
+    return kept[0], found
 
 
 def _elbo(batch: Batch) -> Value:
