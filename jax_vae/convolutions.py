@@ -14,8 +14,8 @@ from .meshes import size as devices
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 Pair = tuple[int, int]
-TERMS = 4096
-"""Of a sum in a kernel's gradient on a CPU: beyond it XLA's convolutions for CPUs become several times as slow."""
+PLACES = 2048
+"""That a kernel is laid on in one product of its gradient on a CPU: with many more the copies leave the cache."""
 
 
 class Geometry(NamedTuple):
@@ -57,7 +57,10 @@ def _both_gradients(at: Geometry, operands: tuple[Array, Array], gradient: Array
     return (
         jax.lax.conv_general_dilated(gradient, turned, *to_features, dimension_numbers=LAYOUT),
         jax.lax.platform_dependent(
-            features, gradient, cpu=partial(_in_groups, at, sides), default=partial(_kernel_gradient, at, sides)
+            features,
+            gradient,
+            cpu=partial(_in_groups, at, sides, kernel.shape[:2]),
+            default=partial(_kernel_gradient, at, sides),
         ),
     )
 
@@ -78,16 +81,46 @@ def _correlated(images: Array, by: Array, at: Geometry) -> Array:
     return jax.lax.conv_general_dilated(by_channel, as_kernel, *at, dimension_numbers=LAYOUT)
 
 
-def _in_groups(at: Geometry, sides: _Sides, features: Array, gradient: Array) -> Array:
-    """The kernel's gradient on a CPU: sums of so many terms are slow there, several of fewer are not."""
-    batch = len(features)
-    places = min(math.prod(array.shape[1:3]) for array in (features, gradient))
-    group = max(size for size in range(1, batch + 1) if batch % size == 0 and size * places <= max(TERMS, places))
-    if group == batch or devices() > 1:  # of several devices each has its part already
+def _in_groups(at: Geometry, sides: _Sides, size: Pair, features: Array, gradient: Array) -> Array:
+    """The kernel's gradient on a CPU: matrix products, a few images at a time, whose copies stay in the cache."""
+    if devices() > 1:  # the compiler cuts a convolution into their parts
         return _kernel_gradient(at, sides, features, gradient)
-    parts = [array.reshape(-1, group, *array.shape[1:]) for array in (features, gradient)]
-    gradients = jax.lax.map(lambda pair: _kernel_gradient(at, sides, *pair), tuple(parts))
-    return gradients.sum(0, dtype=jnp.promote_types(gradients.dtype, jnp.float32)).astype(gradients.dtype)
+    at_once = max(1, PLACES // min(math.prod(array.shape[1:3]) for array in (features, gradient)))
+    if at_once >= len(features):
+        return _by_products(at, size, features, gradient).astype(features.dtype)
+    whole = len(features) // at_once * at_once
+    groups = [array[:whole].reshape(-1, at_once, *array.shape[1:]) for array in (features, gradient)]
+    rest = _by_products(at, size, features[whole:], gradient[whole:])
+    found, _ = jax.lax.scan(lambda total, group: (total + _by_products(at, size, *group), None), rest, groups)
+    return found.astype(features.dtype)
+
+
+def _by_products(at: Geometry, size: Pair, features: Array, gradient: Array) -> Array:
+    """The kernel's gradient, in float32 at least: for each of its rows a product of what lies under its columns, side
+    by side, and of what belongs to each place that it is laid on."""
+    turned = at.strides == (1, 1) and at.spread != (1, 1)  # else nearly all of what is multiplied were zeros
+    if turned:  # the features' places in the gradient
+        before = [max(0, apart * (n - 1) - low) for apart, n, (low, _) in zip(at.dilation, size, at.padding)]
+        last = [apart * (n - 1) + low for apart, n, (low, _) in zip(at.spread, features.shape[1:], at.padding)]
+        sides = [(side, max(0, end + 1 - n), 0) for side, end, n in zip(before, last, gradient.shape[1:])]
+        larger, places, step = gradient, features, at.spread
+        first = [side + low for side, (low, _) in zip(before, at.padding)]
+        rows, columns = ([begin - apart * i for i in range(n)] for begin, apart, n in zip(first, at.dilation, size))
+    else:  # the gradient's places in the features
+        sides = [(*around, apart - 1) for around, apart in zip(at.padding, at.spread)]
+        larger, places, step = features, gradient, at.strides
+        rows, columns = ([apart * i for i in range(n)] for apart, n in zip(at.dilation, size))
+    larger = jax.lax.pad(larger, jnp.zeros((), larger.dtype), [(0, 0, 0), *sides, (0, 0, 0)])
+    down, right = (apart * (n - 1) + 1 for apart, n in zip(step, places.shape[1:3]))
+    exact = jnp.promote_types(larger.dtype, jnp.float32)
+    all_places = ((0, 1, 2), (0, 1, 2)), ((), ())
+    each = []
+    for row in rows:
+        under = [larger[:, row : row + down : step[0], column : column + right : step[1]] for column in columns]
+        beside = jnp.concatenate(under, -1)
+        each.append(jax.lax.dot_general(beside, places, all_places, preferred_element_type=exact))
+    found = jnp.stack(each).reshape(*size, larger.shape[3], places.shape[3])
+    return found.swapaxes(2, 3) if turned else found
 
 
 class _Sides(NamedTuple):
