@@ -129,7 +129,8 @@ def step_parts(config: Config) -> dict[str, Repeated]:
 def counted_flops(config: Config) -> float | None:
     """FLOPs of one step as XLA's cost analysis counts them before it optimizes, element-wise ones included.
 
-    None where JAX was told to leave out the CPU: no GPU's compiler counts.
+    As accelerators run it: of a loop, which a convolution's gradient is on a CPU, one turn would be counted. None where
+    JAX was told to leave out the CPU: no GPU's compiler counts.
     """
     try:
         jax.devices("cpu")
@@ -141,7 +142,8 @@ def counted_flops(config: Config) -> float | None:
     shape = jax.ShapeDtypeStruct((count, *config.image_shape), jnp.uint8)
     draws = draws_at(epoch_draws(config, 0, count), 0)
     with precision(config.training.precision):
-        return jax.jit(batch_step).lower(create_state(config), shape, draws).cost_analysis()["flops"]  # type: ignore
+        step = jax.jit(batch_step).trace(create_state(config), shape, draws)
+        return step.lower(lowering_platforms=("tpu",)).cost_analysis()["flops"]  # type: ignore
 
 
 _HARDLY = 1e-30

@@ -16,6 +16,7 @@ from vae_common.benchmark import costs, pages, peers, plots, results, running, s
 from vae_common.benchmark.cases import Case
 from vae_common.benchmark.measurement import measure, measure_recipe
 from vae_common.benchmark.records import Record, Rounds
+from vae_common.config import Config, NetworkConfig, TrainingConfig
 from vae_common.errors import InputError
 
 SMALL = Case(hidden=(16,), batch_size=8, rounds=2, images=24)
@@ -157,6 +158,23 @@ def test_model_flops_are_those_that_the_frameworks_count(half, model, hidden):
     counted = load_microbenchmarks(half).counted_flops(config)
     ratio = counted / costs.step_flops(config)
     assert ratio == 1 if half is HALVES["torch"] else 1 < ratio < 1.5
+
+
+def test_both_frameworks_count_convolutions():
+    """XLA leaves out what falls on the zeros around an image."""
+    network = NetworkConfig(channels=(8, 16), hidden=(), latent_dim=4)
+    config = Config(network=network, training=TrainingConfig(batch_size=96))
+    ours, theirs = (load_microbenchmarks(half).counted_flops(config) for half in HALVES.values())
+    assert 0.8 < ours / theirs < 1
+
+
+def test_without_a_cpu_jax_counts_none(monkeypatch):
+    def none(platform):
+        raise RuntimeError(f"Unknown backend {platform}")
+
+    microbenchmarks = load_microbenchmarks(HALVES["jax"])
+    monkeypatch.setattr(microbenchmarks.jax, "devices", none)
+    assert microbenchmarks.counted_flops(Config()) is None
 
 
 def test_xla_counts_little_more_at_full_size():

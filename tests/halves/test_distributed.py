@@ -72,7 +72,8 @@ def of_two(folder, alone):
     cases += [f"{case}@data" for case in alone if case != "plain"]
     cases += ["codes@data+parameters", *(f"plain@{fault}" for fault in shared.FAULTS)]
     # Of JAX the compiler makes all sums global, whatever they are of: fewer cases, each of which it compiles anew.
-    own = {"jax": [case for case in cases if case.split("@")[0] in ("plain", "codes", "stream")], "torch": cases}
+    own = {"jax": [case for case in cases if case.split("@")[0] in ("plain", "codes", "stream")]}
+    own["torch"] = [*cases, *(f"residual@{sharding}" for sharding in BOTH)]
     return {framework: world(folder, framework, 2, own[framework]) for framework in HALVES}
 
 
@@ -84,7 +85,7 @@ def test_two_processes_are_one_device(framework, of_two, alone):
     """
     for case, found in of_two[framework].items():
         name, _, what = case.partition("@")
-        if what not in shared.FAULTS:
+        if what not in shared.FAULTS and name in alone:
             assert_equal(found, alone[name])
 
 
@@ -112,12 +113,11 @@ def test_four_processes_and_a_run_that_goes_on_elsewhere(framework, folder, of_t
     assert_equal(compared, expected)
 
 
-def test_residual_blocks_that_are_gathered_one_by_one(folder):
+def test_residual_blocks_that_are_gathered_one_by_one(of_two):
     """Where `fully_shard` holds each block by itself, and one parameter is never moved."""
-    found = world(folder, "torch", 2, [f"residual@{sharding}" for sharding in BOTH])
     expected = shared.trained(HALVES["torch"], shared.config_of("residual"))
-    for arrays in found.values():
-        assert_equal(arrays, expected)
+    for sharding in BOTH:
+        assert_equal(of_two["torch"][f"residual@{sharding}"], expected)
 
 
 TRAIN = ["vae_common.cli", "train", "--hidden", "16", "--precision", "float64"]
@@ -275,6 +275,21 @@ def test_the_devices_of_one_machine(framework, tmp_path):
     )
     runs = [safetensors.numpy.load_file(tmp_path / run / "weights.safetensors") for run in ("shared", "alone")]
     assert_equal(*runs)
+
+
+def test_the_devices_of_one_process_share_a_stream(tmp_path):
+    """Each of JAX's two is given its part of a batch of 127, and the run is that of one device."""
+    pytest.importorskip("grain", reason="grain is not installed")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 300), ("test", 51)):
+        np.save(tmp_path / f"{split}_images.npy", rng.integers(0, 256, (count, 7, 6), np.uint8))
+    flags = ["--framework", "jax", "--dataset", ".", "--stream", "--randomness", "counter", "--batch-size", "127"]
+    for output, devices in (("shared", "2"), ("alone", "1")):
+        more = ["--epochs", "2", "--output", output, "--devices", devices]
+        (process,) = processes([*TRAIN, *flags, *more], 1, tmp_path)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    assert_equal(*(safetensors.numpy.load_file(tmp_path / run / "weights.safetensors") for run in ("shared", "alone")))
 
 
 def test_what_several_devices_do_not_take(monkeypatch):
