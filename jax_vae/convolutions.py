@@ -51,6 +51,7 @@ def _keep_operands(features: Array, kernel: Array, at: Geometry) -> tuple[Array,
 
 def _both_gradients(at: Geometry, operands: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     features, kernel = operands
+    height, width, *_ = kernel.shape
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     sides = _sides(features, kernel, gradient, at)
     to_features = Geometry(at.spread, sides.of_features, at.strides, at.dilation)
@@ -59,7 +60,7 @@ def _both_gradients(at: Geometry, operands: tuple[Array, Array], gradient: Array
         jax.lax.platform_dependent(
             features,
             gradient,
-            cpu=partial(_in_groups, at, sides, kernel.shape[:2]),
+            cpu=partial(_in_groups, at, sides, (height, width)),
             default=partial(_kernel_gradient, at, sides),
         ),
     )

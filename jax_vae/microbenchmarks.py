@@ -143,7 +143,7 @@ def counted_flops(config: Config) -> float | None:
     draws = draws_at(epoch_draws(config, 0, count), 0)
     with precision(config.training.precision):
         step = jax.jit(batch_step).trace(create_state(config), shape, draws)
-        return step.lower(lowering_platforms=("tpu",)).cost_analysis()["flops"]  # type: ignore
+        return step.lower(lowering_platforms=("tpu",)).cost_analysis()["flops"]
 
 
 _HARDLY = 1e-30

@@ -10,7 +10,6 @@ by round, in one process; medians over the rounds.
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
@@ -29,6 +28,7 @@ import jax_vae
 import torch_vae
 from vae_common import files
 from vae_common.backend import Half
+from vae_common.benchmark.running import machine
 from vae_common.cli.command_line import run_command
 from vae_common.config import Config, LossConfig, NetworkConfig, TrainingConfig
 
@@ -185,7 +185,7 @@ def seconds(run: Callable[[], Any], calls: int) -> float:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    before, found = dict(machine()), dict[str, Any]()
     for name, config in cases().items():
         counted = operations(config)
         alone = {operation: (by_torch(operation), by_jax(operation)) for operation in counted}
@@ -214,7 +214,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     record = {
         "command": ["python", "-m", "scripts.convolution_floor", *sys.argv[1:]],
         "framework": "; ".join(half.environment()["framework"].partition(",")[0] for half in (jax_vae, torch_vae)),
-        "machine": f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} before",
+        "machine": before,
         "cases": found,
     }
     if arguments.output is not None:
