@@ -15,7 +15,8 @@ from .meshes import size as devices
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 Pair = tuple[int, int]
 PLACES = 2048
-"""That a kernel is laid on in one product of its gradient on a CPU: with many more the copies leave the cache."""
+"""That a kernel is laid on in one product of its gradient on a CPU; with four times as many the copies of what lies
+under it have left the cache."""
 
 
 class Geometry(NamedTuple):
@@ -40,7 +41,8 @@ def convolved(features: Array, kernel: Array, at: Geometry) -> Array:
         at: strides, padding and dilations; static.
 
     Autodiff writes both gradients as convolutions of other layouts. In a loop XLA for CPUs keeps those as they are, and
-    has no fast kernel for them (jax issue 12868). Here the operands are transposed first, and all three are alike.
+    has no fast kernel for them (jax issue 12868). Here the operands are transposed first, and all three are alike; on a
+    CPU the kernel's gradient is made of matrix products.
     """
     return jax.lax.conv_general_dilated(features, kernel, *at, dimension_numbers=LAYOUT)
 
@@ -83,7 +85,7 @@ def _correlated(images: Array, by: Array, at: Geometry) -> Array:
 
 
 def _in_groups(at: Geometry, sides: _Sides, size: Pair, features: Array, gradient: Array) -> Array:
-    """The kernel's gradient on a CPU: matrix products, a few images at a time, whose copies stay in the cache."""
+    """The kernel's gradient on a CPU: matrix products, of a few images at a time."""
     if devices() > 1:  # the compiler cuts a convolution into their parts
         return _kernel_gradient(at, sides, features, gradient)
     at_once = max(1, PLACES // min(math.prod(array.shape[1:3]) for array in (features, gradient)))

@@ -32,32 +32,67 @@ GEOMETRIES = [
 """Kernel, stride, padding, spread and dilation: those of the models, and every two of these together."""
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-def test_gradients_are_autodiffs(dtype):
-    """Of every stride, padding, spread and dilation: of features bit for bit in float64, all else to rounding."""
+def apart(at, features, weights, dtype):
+    """How far from autodiff's gradients those of features and kernel are; the results are equal."""
     half, rng = HALVES["jax"], np.random.default_rng(0)
-    convolved, geometry = half.convolutions.convolved, half.convolutions.Geometry
-    limit = {"float64": 0.0, "float32": 2e-6, "bfloat16": 2e-2}[dtype]
+    features, weights = (jax.numpy.asarray(rng.normal(size=shape), dtype) for shape in (features, weights))
+
+    def plain(features, weights):
+        layout = half.convolutions.LAYOUT
+        return jax.lax.conv_general_dilated(features, weights, *at, dimension_numbers=layout)
+
+    result, by_autodiff = jax.vjp(plain, features, weights)
+    own, by_hand = jax.vjp(lambda *operands: half.convolutions.convolved(*operands, at), features, weights)
+    np.testing.assert_array_equal(own, result)
+    gradient = jax.numpy.asarray(rng.normal(size=result.shape), dtype)
+    found = by_hand(gradient), by_autodiff(gradient)
+    assert [array.dtype for array in found[0]] == [array.dtype for array in found[1]]
+    return [difference(*(np.asarray(array, np.float64) for array in pair)) for pair in zip(*found)]
+
+
+LIMITS = {"float64": 0.0, "float32": 2e-6, "bfloat16": 2e-2}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "devices"), [("float64", 1), ("float64", 2), ("float32", 1), ("float32", 2), ("bfloat16", 1)]
+)
+def test_gradients_are_autodiffs(dtype, devices, monkeypatch):
+    """Of every stride, padding, spread and dilation: bit for bit in float64, but for sums in another order."""
+    half = HALVES["jax"]
+    monkeypatch.setattr(half.convolutions, "devices", lambda: devices)
     tried = GEOMETRIES if dtype == "float64" else OF_MODELS
     with half.precision("float64" if dtype == "float64" else "float32"):
-        for kernel, stride, padding, spread, dilation in tried:
-            at = geometry((stride, stride), (padding, padding), (spread, spread), (dilation, dilation))
-            features = jax.numpy.asarray(rng.normal(size=(3, *SIDES[kernel % 2], 2)), dtype)
-            weights = jax.numpy.asarray(rng.normal(size=(kernel, kernel, 2, 5)), dtype)
+        for kernel, *pairs in tried:
+            stride, padding, spread, dilation = ((value, value) for value in pairs)
+            at = half.convolutions.Geometry(stride, padding, spread, dilation)
+            shapes = (3, *SIDES[kernel % 2], 2), (kernel, kernel, 2, 5)
+            of_features, of_kernel = apart(at, *shapes, dtype)
+            another_order = 2e-15 if devices == 1 or spread != (1, 1) else 0.0
+            assert of_features <= LIMITS[dtype], at
+            assert of_kernel <= max(LIMITS[dtype], another_order), at
 
-            def plain(features, weights, at=at):
-                layout = half.convolutions.LAYOUT
-                return jax.lax.conv_general_dilated(features, weights, *at, dimension_numbers=layout)
 
-            result, by_autodiff = jax.vjp(plain, features, weights)
-            own, by_hand = jax.vjp(lambda *operands, at=at: convolved(*operands, at), features, weights)
-            np.testing.assert_array_equal(own, result)
-            gradient = jax.numpy.asarray(rng.normal(size=result.shape), dtype)
-            for found, expected in zip(by_hand(gradient), by_autodiff(gradient)):
-                assert found.dtype == expected.dtype
-                apart = difference(np.asarray(found, np.float64), np.asarray(expected, np.float64))
-                another_order = 2e-15 if found.shape == weights.shape else 0.0
-                assert apart <= max(limit, another_order), (at, apart)
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize(
+    "at",
+    [
+        ((2, 1), ((1, 0), (2, -1)), (1, 1), (1, 2)),
+        ((1, 1), ((-1, 1), (3, 2)), (2, 3), (2, 1)),
+        ((2, 3), ((2, 1), (0, 1)), (2, 1), (1, 1)),
+    ],
+)
+def test_height_and_width_differ(at, dtype, monkeypatch):
+    """Also with padding that cuts, in groups of two images and one that is left."""
+    half = HALVES["jax"]
+    at = half.convolutions.Geometry(*at)
+    with half.precision("float64" if dtype == "float64" else "float32"):
+        features, kernel = (5, 8, 9, 2), (3, 4, 2, 5)
+        shape = jax.eval_shape(
+            lambda *operands: half.convolutions.convolved(*operands, at),
+            *(jax.ShapeDtypeStruct(of, dtype) for of in (features, kernel)),
+        ).shape
+        monkeypatch.setattr(half.convolutions, "PLACES", 2 * min(8 * 9, shape[1] * shape[2]))
+        assert max(apart(at, features, kernel, dtype)) <= max(LIMITS[dtype], 2e-15)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 6])

@@ -49,6 +49,8 @@ NEEDED = ("train_images", "test_images")
 _HELD_OUT_DIGITS = 297
 AT_ONCE = 10_000
 """Records that labels are read from at once."""
+DECODED = 2**24
+"""Bytes of images that are decoded at once."""
 UNREADABLE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, TypeError, AttributeError, KeyError,
     NotImplementedError, RuntimeError, SyntaxError, tokenize.TokenError, OverflowError, MemoryError,
@@ -446,9 +448,10 @@ def _decode(builder: Any, name: str, progress: bool) -> dict[str, Any]:
         if split not in builder.info.splits:
             continue
         source, what = builder.as_data_source(split=split), f"decoding {name} {split}"
+        at_once = max(1, DECODED // source[0]["image"].nbytes) if len(source) else 1
         images: np.ndarray | None = None
         labels = np.full(len(source), -1, np.int64)
-        for i, example in enumerate(_shown(_in_parts(source, 256), what, len(source), progress)):
+        for i, example in enumerate(_shown(_in_parts(source, at_once), what, len(source), progress)):
             if images is None:
                 images = np.empty((len(source), *example["image"].shape), np.uint8)
             if example["image"].shape != images.shape[1:]:
