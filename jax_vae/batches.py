@@ -51,7 +51,7 @@ def place_labels(labels: np.ndarray, config: Config) -> jax.Array:
 def place_chunk(chunk: Chunk, config: Config, epoch: int) -> tuple[Any, ...]:
     """Images, draws and, where the model is given classes, labels of some steps of a stream's epoch, on the devices.
 
-    Each process gives those that fall to it.
+    Each process gives those that fall to it. On a processor they stay where they are: nobody may change them then.
     """
     steps, batch = chunk.steps, config.training.batch_size
     with precision(config.training.precision):

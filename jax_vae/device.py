@@ -133,6 +133,12 @@ def to_device(array: np.ndarray, device: jax.Device) -> jax.Array:
         return jax.device_put(jnp.array(array), device)
 
 
+def lend_to_device(array: np.ndarray, device: jax.Device) -> jax.Array:
+    """A NumPy array on the device, in its own dtype; a processor may take its memory, which nobody may change then."""
+    with precision("float64" if array.dtype == np.float64 else "float32"):
+        return jax.device_put(array, device)
+
+
 def to_numpy(array: jax.Array) -> np.ndarray:
     """A copy of an array of this half as a NumPy array."""
     with jax.transfer_guard("allow"):

@@ -24,7 +24,7 @@ from vae_common.errors import one_line
 from vae_common.worlds import World
 
 from . import meshes
-from .device import Array, to_device, to_numpy
+from .device import Array, device_for, lend_to_device, to_device, to_numpy
 
 _JOINED: list[World] = [World()]
 _HEARTBEAT = 20
@@ -166,8 +166,9 @@ def own_part(count: int) -> slice:
 
 
 def place_part(array: np.ndarray, config: Config, steps: int, batch: int) -> Array:
-    """This process's part of the batches of so many steps, (steps * own, ...), as it stays on its devices."""
-    return meshes.put_part(array, steps, batch) if devices() > 1 else meshes.put(array, meshes.placement_for(config))
+    """This process's part of the batches of so many steps, (steps * own, ...), as it stays on its devices. They may
+    take the array's own memory: nobody may change it then."""
+    return meshes.put_part(array, steps, batch) if devices() > 1 else lend_to_device(array, device_for(config))
 
 
 def part_order(steps: int, batch: int) -> np.ndarray:

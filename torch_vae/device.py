@@ -199,6 +199,13 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
         return torch.tensor(np.asarray(array, order="C"), device=device)
 
 
+def lend_to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A NumPy array on the device, in its own dtype; a processor may take its memory, which nobody may change then."""
+    with torch.inference_mode(False), _without_subnormals():
+        _start_threads()
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
 def to_numpy(array: torch.Tensor) -> np.ndarray:
     """A copy of an array of this half as a NumPy array."""
     return array.detach().cpu().numpy().copy(order="C")

@@ -24,7 +24,7 @@ from vae_common.contracts import map_arrays
 from vae_common.errors import InputError, one_line, require
 from vae_common.worlds import World
 
-from .device import Array, device_for, to_device
+from .device import Array, device_for, lend_to_device, to_device
 
 _PATIENCE = timedelta(hours=1)
 """How long a process waits for another that is alive: the first one may be writing."""
@@ -156,8 +156,9 @@ def own_part(count: int) -> slice:
 
 
 def place_part(array: np.ndarray, config: Config, steps: int, batch: int) -> Array:
-    """This process's part of the batches of so many steps, (steps * own, ...), as it stays on its device."""
-    return to_device(array, device_for(config))
+    """This process's part of the batches of so many steps, (steps * own, ...), as it stays on its device. It may take
+    the array's own memory: nobody may change it then."""
+    return lend_to_device(array, device_for(config))
 
 
 def part_order(steps: int, batch: int) -> np.ndarray:

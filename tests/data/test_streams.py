@@ -90,6 +90,46 @@ def test_any_chunk_is_read_without_those_before_it(folder, monkeypatch):
     assert (other.images != every[0].images).any()
 
 
+@pytest.mark.parametrize("most", [1 << 20, 5000, 100])  # of an image 784 bytes
+def test_rows_come_to_their_places_however_much_the_system_reads_at_once(folder, monkeypatch, most):
+    """In any order, some of them often, and where it stops within an image, or behind a few."""
+    stream, images = datasets.load(folder, stream=True).train.images, datasets.load("digits").train.images
+    read = os.preadv
+
+    def short(file, memory, place):
+        left, given = most, []
+        for piece in memory:
+            given += [piece[:left]] if left else []
+            left -= len(piece[:left])
+        return read(file, given, place)
+
+    monkeypatch.setattr(os, "preadv", short)
+    rows = np.random.default_rng(0).permutation(np.concatenate([np.arange(900), np.arange(40), [1400, 1402]]))
+    for few in (rows, rows[:7], rows[:0]):
+        np.testing.assert_array_equal(stream[few], images[few])
+
+
+def test_memory_of_a_chunk_is_used_again_once_nobody_holds_it(half, folder, monkeypatch):
+    """Neither before, nor while a device computes on it."""
+    monkeypatch.setattr(streams, "CHUNK", 4 * 32 * 784)
+    dataset, config = datasets.load(folder, stream=True), counted(small_config(), batch_size=32)
+    source = streams._Chunks(dataset.train.images, dataset.train.labels, config, 0)
+    places, held = [], []
+    for place in range(6):
+        chunk = source[place]
+        places.append(chunk.images.ctypes.data)
+        held.append((half.batches.place_chunk(chunk, config, 0)[0], chunk.images.copy()))
+        del chunk
+        if place == 2:  # all were held up to here
+            assert len(set(places)) == 3
+            del held[0]
+    for placed, images in held:
+        np.testing.assert_array_equal(half.to_numpy(placed), images)
+    if half.platform_of(half.device_for(config)) == "cpu":
+        assert places[0] in places[3:]  # JAX lets go of what is deleted a call later
+        assert all(place % streams.ALIGNED == 0 for place in places)
+
+
 def test_both_halves_are_given_the_same_batches(folder, monkeypatch):
     """The hash of every step's images is that of the images in memory, in the order of the counters."""
     monkeypatch.setattr(streams, "CHUNK", 7 * 32 * 784)

@@ -103,9 +103,9 @@ class Counted(streams.Stream):
     def shape(self):
         return self.images.shape
 
-    def read(self, rows):
+    def read(self, rows, found, places):
         self.count += len(rows)
-        return self.images[rows]
+        found[places] = self.images[rows]
 
     def identity(self):
         return ""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -45,6 +46,20 @@ def test_both_halves_take_the_threads_that_are_asked_for(framework):
     assert settled(0, code, threads=1)["FOUND"] == "1"
     assert settled(0, code, OMP_NUM_THREADS="1")["FOUND"] == "1"  # JAX does not take more than PyTorch
     assert settled(0, code)["FOUND"] == str(machine.cores())
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not GNU's")
+def test_memory_that_is_given_back_stays_unless_the_user_has_chosen():
+    code = (
+        "import numpy as np, resource\n"
+        "def fill():\n"
+        "    arrays = [np.empty(20 << 20, np.uint8) for _ in range(3)]\n"
+        "    for array in arrays: array[::4096] = 1\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "fill(); fill(); before = faults(); fill(); fill(); os.environ['FOUND'] = str(faults() - before)\n"
+    )
+    assert int(settled(0, code)["FOUND"]) < 10
+    assert int(settled(0, code, GLIBC_TUNABLES="")["FOUND"]) > 20  # 60 MiB twice, in pages of 2 MiB at most
 
 
 def test_threads_that_there_are_not():

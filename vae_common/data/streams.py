@@ -12,8 +12,10 @@ import math
 import os
 import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -29,8 +31,10 @@ CHUNK = 64 << 20
 """Bytes of images that are handed to the device at a time, if a step takes no more."""
 AHEAD = 2
 """Chunks that are read before they are asked for."""
-READERS, FEW = 8, 32
-"""Threads that read a file's images at once, and images that are not worth one."""
+READERS, FEW, AT_ONCE = 8, 32, 512
+"""Threads that read a file's images, images that are not worth them, and those that the system is asked for at once."""
+ALIGNED = 64
+"""Bytes that an array begins at a multiple of, so that JAX need not copy it on a CPU."""
 DRAWN = 4096
 """Images that stand for all of a stream: in its fingerprint, and where a mean of them is wanted."""
 SHOWN, SHOWN_BYTES = 10_000, 128 << 20
@@ -49,8 +53,8 @@ class Stream(ABC):
         """Of all images."""
 
     @abstractmethod
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """The images of these rows, which are in ascending order."""
+    def read(self, rows: np.ndarray, found: np.ndarray, places: np.ndarray) -> None:
+        """Puts the images of these rows, which are in ascending order, at these places of an array, one each."""
 
     @abstractmethod
     def identity(self) -> str:
@@ -72,10 +76,13 @@ class Stream(ABC):
     def __getitem__(self, rows: Any) -> np.ndarray:
         """Those images, in that order, read in the order that they lie in."""
         rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
+        return self.take(rows, np.empty((len(rows), *self.shape[1:]), np.uint8))
+
+    def take(self, rows: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """Reads those images, in that order, into an array, (len(rows), height, width, channels); the same array."""
         order = np.argsort(rows, kind="stable")
-        found = np.empty((len(rows), *self.shape[1:]), np.uint8)
         if len(rows):  # of several processes some may have none of a few
-            found[order] = self.read(rows[order])
+            self.read(rows[order], found, order)
         return found
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
@@ -132,29 +139,35 @@ class Rows(Stream):
     def shape(self) -> tuple[int, ...]:
         return self._shape
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        found = np.empty((len(rows), self.image_bytes), np.uint8)
-        parts = np.array_split(np.arange(len(rows)), min(READERS, len(rows) // FEW + 1))
+    def read(self, rows: np.ndarray, found: np.ndarray, places: np.ndarray) -> None:
+        memory = found.reshape(len(found), -1)
+        runs = np.flatnonzero(np.diff(rows) != 1) + 1  # what lies together is read at once
         if len(rows) < FEW:
-            self._fill(found, rows, np.arange(len(rows)))
-        else:
-            with ThreadPoolExecutor(len(parts)) as pool:
-                list(pool.map(lambda part: self._fill(found, rows, part), parts))
-        return found.reshape(-1, *self.shape[1:])
+            self._fill(memory, rows, places, runs)
+            return
+        edges = [len(rows) * part // READERS for part in range(READERS + 1)]
+        with ThreadPoolExecutor(READERS) as pool:
+            parts = [(slice(a, b), runs[(a < runs) & (runs < b)] - a) for a, b in pairwise(edges)]
+            list(pool.map(lambda part: self._fill(memory, rows[part[0]], places[part[0]], part[1]), parts))
 
-    def _fill(self, found: np.ndarray, rows: np.ndarray, part: np.ndarray) -> None:
-        """Reads these of the rows."""
-        size = self.image_bytes
-        for run in np.split(part, np.flatnonzero(np.diff(rows[part]) != 1) + 1):  # what lies together at once
-            if not len(run):
-                continue
-            begin, end = run[0], run[-1] + 1
-            held, place = found[begin:end].reshape(-1).data, self._first + int(rows[begin]) * size
-            while held:  # the system may give a part
-                count = os.preadv(self._file, [held], place)
-                if not count:
-                    raise InputError(f"dataset: {one_line(self.where, 200)} has become shorter while it was read")
-                held, place = held[count:], place + count
+    def _fill(self, memory: np.ndarray, rows: np.ndarray, places: np.ndarray, runs: np.ndarray) -> None:
+        """Reads these rows, which lie together up to each of `runs`, every one to its place."""
+        for first, last in pairwise([0, *runs.tolist(), len(rows)]):
+            for begin in range(first, last, AT_ONCE):
+                own = places[begin : min(begin + AT_ONCE, last)].tolist()
+                self._scatter([memory[place] for place in own], int(rows[begin]) * self.image_bytes)
+
+    def _scatter(self, held: list[Any], place: int) -> None:
+        """Reads what lies together from there on into one piece of memory after the other."""
+        while held:  # the system may give a part
+            count = os.preadv(self._file, held, self._first + place)
+            if not count:
+                raise InputError(f"dataset: {one_line(self.where, 200)} has become shorter while it was read")
+            place += count
+            while held and count >= len(held[0]):
+                count -= len(held.pop(0))
+            if count:
+                held[0] = held[0][count:]
 
     def identity(self) -> str:
         return str(self._size)
@@ -171,10 +184,10 @@ class Files(Stream):
     def shape(self) -> tuple[int, ...]:
         return self._shape
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
+    def read(self, rows: np.ndarray, found: np.ndarray, places: np.ndarray) -> None:
         paths = [self._paths[row] for row in rows]
         try:
-            return decode_all(paths, self._kind).reshape(-1, *self.shape[1:])
+            found[places] = decode_all(paths, self._kind).reshape(-1, *self.shape[1:])
         except ValueError:  # which says no name
             for path in paths:
                 shape = decode(str(path), self._kind).shape
@@ -197,13 +210,13 @@ class Records(Stream):
     def shape(self) -> tuple[int, ...]:
         return self._shape
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
+    def read(self, rows: np.ndarray, found: np.ndarray, places: np.ndarray) -> None:
         images = [example["image"] for example in self._source.__getitems__(rows.tolist())]
         for image in images:
             if image.shape != self.shape[1:]:
                 received = f"images of {self.shape[1:]} and of {image.shape}"
                 raise InputError(f"dataset: {self.where} holds {received}, expected one size; choose another set")
-        return np.stack(images)
+        found[places] = images
 
     def identity(self) -> str:
         return self.where
@@ -219,8 +232,10 @@ class Taken(Stream):
     def shape(self) -> tuple[int, ...]:
         return len(self._rows), *self._images.shape[1:]
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        return self._images[self._rows[rows]]
+    def read(self, rows: np.ndarray, found: np.ndarray, places: np.ndarray) -> None:
+        own = self._rows[rows]  # in no order
+        order = np.argsort(own, kind="stable")
+        self._images.read(own[order], found, places[order])
 
     def identity(self) -> str:
         return self._images.identity() + hashlib.sha256(self._rows.astype(np.int64).data).hexdigest()
@@ -273,8 +288,42 @@ def chunks(
     yield from grain.MapDataset.source(source).to_iter_dataset(ahead)
 
 
+class Reused:
+    """Memory for arrays of bytes: that of one which nobody holds any more is given out again."""
+
+    def __init__(self) -> None:
+        self._free: deque[np.ndarray] = deque(maxlen=AHEAD)
+
+    def array(self, shape: tuple[int, ...]) -> np.ndarray:
+        """An array of that shape, uint8, with anything in it; it begins where a device on the host can use it."""
+        size = math.prod(shape)
+        try:
+            memory = self._free.popleft()
+        except IndexError:
+            memory = np.empty(0, np.uint8)
+        if len(memory) < size:
+            memory = np.empty(size + ALIGNED, np.uint8)
+            memory = memory[-memory.ctypes.data % ALIGNED :]
+        return np.asarray(_Lent(memory, self._free))[:size].reshape(shape)
+
+
+class _Lent:
+    """Holds memory while an array made of it lives, as NumPy sees its base."""
+
+    def __init__(self, memory: np.ndarray, free: deque[np.ndarray]):
+        self._memory, self._free = memory, free
+        self.__array_interface__ = memory.__array_interface__
+
+    def __del__(self) -> None:
+        self._free.append(self._memory)
+
+
 class _Chunks:
-    """An epoch's chunks by their place, as Grain takes a source."""
+    """An epoch's chunks by their place, as Grain takes a source.
+
+    Memory of a chunk that nobody holds any more is that of a later one: to get it from the system anew takes longer
+    than to read what it is for.
+    """
 
     def __init__(
         self, images: Stream, labels: np.ndarray, config: Config, epoch: int, first: int = 0, own: slice = slice(None)
@@ -287,6 +336,7 @@ class _Chunks:
         windows = math.lcm(counters.WINDOW * config.data.block, self.batch) // self.batch
         self.at_once = at_once - at_once % windows if config.data.block > 1 and at_once >= windows else at_once
         self.threshold = config.data.binarization == "threshold"
+        self._memory = Reused()
 
     def __len__(self) -> int:
         return math.ceil((self.steps - self.begin) / self.at_once)
@@ -296,7 +346,7 @@ class _Chunks:
         steps = min(self.at_once, self.steps - first)
         places = np.arange(first * self.batch, (first + steps) * self.batch).reshape(steps, -1)[:, self.own].ravel()
         rows = randomness.counted_order(self.config, self.epoch, places, len(self.images))
-        images = self.images[rows]
+        images = self.images.take(rows, self._memory.array((len(rows), *self.images.shape[1:])))
         if self.threshold:
-            images = np.where(images > 127, np.uint8(255), np.uint8(0))
+            np.multiply(images > 127, np.uint8(255), out=images)
         return Chunk(first, steps, images, self.labels[rows])
