@@ -54,7 +54,7 @@ class Stream(ABC):
 
     @abstractmethod
     def read(self, rows: np.ndarray, found: np.ndarray, places: np.ndarray) -> None:
-        """Puts the images of these rows, which are in ascending order, at these places of an array, one each."""
+        """Puts the images of these rows, in ascending order, at these places of an array in C order, one each."""
 
     @abstractmethod
     def identity(self) -> str:
@@ -79,7 +79,7 @@ class Stream(ABC):
         return self.take(rows, np.empty((len(rows), *self.shape[1:]), np.uint8))
 
     def take(self, rows: np.ndarray, found: np.ndarray) -> np.ndarray:
-        """Reads those images, in that order, into an array, (len(rows), height, width, channels); the same array."""
+        """Reads those images, in that order, into an array, (len(rows), height, width, channels) in C order; that one."""
         order = np.argsort(rows, kind="stable")
         if len(rows):  # of several processes some may have none of a few
             self.read(rows[order], found, order)
