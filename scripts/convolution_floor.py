@@ -219,6 +219,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         "command": ["python", "-m", "scripts.convolution_floor", *sys.argv[1:]],
         "framework": "; ".join(half.environment()["framework"].partition(",")[0] for half in (jax_vae, torch_vae)),
         "machine": before,
+        "steps": STEPS,
         "cases": found,
     }
     if arguments.output is not None:

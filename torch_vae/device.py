@@ -203,7 +203,7 @@ def lend_to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """A NumPy array on the device, in its own dtype; a processor may take its memory, which nobody may change then."""
     with torch.inference_mode(False), _without_subnormals():
         _start_threads()
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(device)
 
 
 def to_numpy(array: torch.Tensor) -> np.ndarray:

@@ -27,10 +27,9 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC"
 """Who reads how many threads to take: PyTorch, its products, NumPy's, and JAX (the last)."""
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 """Who has set one of these has chosen how PyTorch's threads wait."""
-KEEPING = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
-"""Who has set one of these has chosen what the GNU C library does with memory that is given back."""
-KEPT = ((-3, 32 << 20), (-1, (1 << 31) - 1))
-"""Its settings M_MMAP_THRESHOLD, of which this is the largest value, and M_TRIM_THRESHOLD, in bytes."""
+KEPT = {"MALLOC_MMAP_THRESHOLD_": (-3, 32 << 20), "MALLOC_TRIM_THRESHOLD_": (-1, 512 << 20)}
+"""Variables of the GNU C library, what `mallopt` calls them, and bytes: arrays of no more come from its heap (there is
+no larger value), and so much may lie free at the heap's end."""
 LOOKS, BETWEEN = 5, 0.01
 """How often the system is asked who else runs, and seconds between."""
 
@@ -87,6 +86,8 @@ def others_running() -> int:
 def settle(threads: int | None = None) -> None:
     """Decides how many threads both halves take, and how they wait for each other; nothing once either is loaded.
 
+    Memory that is given back is kept, too (see `keep_memory`).
+
     Args:
         threads: by default what OMP_NUM_THREADS says, or else every processor.
 
@@ -103,9 +104,9 @@ def settle(threads: int | None = None) -> None:
             0 < threads <= cores(), "threads", threads, f"an integer from 1 to {cores()}: this machine's processors"
         )
         os.environ |= dict.fromkeys(THREADS, str(threads))
+    keep_memory()
     if loaded:
         return
-    keep_memory()
     os.environ |= equal_threads()
     taken = threads_taken()
     chosen = taken == 1 or any(name in os.environ for name in WAITING)
@@ -114,18 +115,18 @@ def settle(threads: int | None = None) -> None:
 
 
 def keep_memory() -> None:
-    """Memory that arrays give back stays with this process for the next ones, up to 32 MiB each and 2 GiB together.
+    """Has memory that arrays give back stay with this process, and those that it starts, for the next arrays.
 
     The GNU C library gives it to the system, and gets it again page by page, cleared: in a step of large arrays that
-    may take a tenth of the time. No result changes. Nothing where the C library is another, or the user has set one of
-    its variables.
+    may take a tenth of the time. Arrays of up to 32 MiB are kept; free memory at the end of the heap beyond 512 MiB is
+    given back. No result changes. Nothing where the C library is another, or the user has chosen what it does.
     """
-    if any(name in os.environ for name in KEEPING):
+    if KEPT.keys() & os.environ.keys() or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        for setting, value in KEPT:
-            library.mallopt(setting, value)
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        if all(mallopt(setting, value) for setting, value in KEPT.values()):
+            os.environ |= {name: str(value) for name, (_, value) in KEPT.items()}
 
 
 def equal_threads() -> dict[str, str]:

@@ -90,44 +90,77 @@ def test_any_chunk_is_read_without_those_before_it(folder, monkeypatch):
     assert (other.images != every[0].images).any()
 
 
-@pytest.mark.parametrize("most", [1 << 20, 5000, 100])  # of an image 784 bytes
-def test_rows_come_to_their_places_however_much_the_system_reads_at_once(folder, monkeypatch, most):
+@pytest.mark.parametrize("most", [1 << 20, 30000, 700])
+@pytest.mark.parametrize("side", [4, 40])  # of an image 16 bytes and 4,800
+def test_rows_come_to_their_places_however_much_the_system_reads_at_once(tmp_path, monkeypatch, side, most):
     """In any order, some of them often, and where it stops within an image, or behind a few."""
-    stream, images = datasets.load(folder, stream=True).train.images, datasets.load("digits").train.images
-    read = os.preadv
+    images = np.random.default_rng(1).integers(0, 256, (500, side, side, 3 if side > 4 else 1), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    stream, read, asked = streams.Rows(tmp_path / "images.npy"), os.preadv, []
 
     def short(file, memory, place):
         left, given = most, []
         for piece in memory:
             given += [piece[:left]] if left else []
             left -= len(piece[:left])
+        asked.append(len(memory))
         return read(file, given, place)
 
     monkeypatch.setattr(os, "preadv", short)
-    rows = np.random.default_rng(0).permutation(np.concatenate([np.arange(900), np.arange(40), [1400, 1402]]))
-    for few in (rows, rows[:7], rows[:0]):
+    monkeypatch.setattr(streams, "AT_ONCE", 7)
+    rows = np.random.default_rng(0).permutation(np.concatenate([np.arange(300), np.arange(40), [490, 492]]))
+    for few in (rows, rows[:7], rows[:0], np.arange(100, 130)):
         np.testing.assert_array_equal(stream[few], images[few])
+    assert max(asked) == (1 if side == 4 else 7)
 
 
-def test_memory_of_a_chunk_is_used_again_once_nobody_holds_it(half, folder, monkeypatch):
-    """Neither before, nor while a device computes on it."""
+def test_images_are_read_into_what_holds_them(folder):
+    stream, rows = datasets.load(folder, stream=True).train.images, np.arange(3)
+    for found in (
+        np.empty((3, 28, 28, 2), np.uint8)[..., :1],
+        np.empty((2, 28, 28, 1), np.uint8),
+        np.empty((3, 28, 28, 1)),
+    ):
+        with pytest.raises(InputError, match="found: received"):
+            stream.take(rows, found)
+
+
+def test_memory_is_used_again_once_nobody_holds_it(monkeypatch):
+    reused, empty, made = streams.Reused(), np.empty, []
+    monkeypatch.setattr(np, "empty", lambda size, dtype: (made.append(size), empty(size, dtype))[1])
+    first, second = reused.array((3, 5)), reused.array((3, 5))
+    own = {array.ctypes.data for array in (first, second)}
+    assert len(own) == 2 and all(place % streams.ALIGNED == 0 for place in own)
+    part = first[1:]
+    del first, second
+    again, other = reused.array((2, 7)), reused.array((3, 5))
+    assert again.ctypes.data in own and other.ctypes.data not in own  # a part of the first is held
+    del part
+    assert reused.array((15,)).ctypes.data in own - {again.ctypes.data}
+    assert len([size for size in made if size]) == 3
+    assert reused.array((1000,)).shape == (1000,)
+
+
+def test_what_a_device_computes_on_is_not_used_again(half, folder, monkeypatch):
     monkeypatch.setattr(streams, "CHUNK", 4 * 32 * 784)
     dataset, config = datasets.load(folder, stream=True), counted(small_config(), batch_size=32)
-    source = streams._Chunks(dataset.train.images, dataset.train.labels, config, 0)
-    places, held = [], []
+    source, places, held = streams._Chunks(dataset.train.images, dataset.train.labels, config, 0), [], []
     for place in range(6):
         chunk = source[place]
         places.append(chunk.images.ctypes.data)
         held.append((half.batches.place_chunk(chunk, config, 0)[0], chunk.images.copy()))
         del chunk
-        if place == 2:  # all were held up to here
-            assert len(set(places)) == 3
-            del held[0]
     for placed, images in held:
         np.testing.assert_array_equal(half.to_numpy(placed), images)
     if half.platform_of(half.device_for(config)) == "cpu":
-        assert places[0] in places[3:]  # JAX lets go of what is deleted a call later
-        assert all(place % streams.ALIGNED == 0 for place in places)
+        assert len(set(places)) == 6
+        given, shape = source._memory._free, (4 * 32, 28, 28, 1)
+        del held[2]
+        half.synchronize(half.batches.place_chunk(streams.Chunk(0, 4, np.zeros(shape, np.uint8), None), config, 0))
+        assert [memory.ctypes.data for memory in given] == [places[2]]  # JAX lets go of it at its next call
+    chunk = source[0]._replace(images=np.zeros((4 * 32, 28, 28, 1), np.uint8))
+    chunk.images.flags.writeable = False
+    assert not half.to_numpy(half.batches.place_chunk(chunk, config, 0)[0]).any()
 
 
 def test_both_halves_are_given_the_same_batches(folder, monkeypatch):

@@ -25,7 +25,8 @@ def settled(running, code="", **variables):
         f"machine.settle({variables.pop('threads', None)})\n{code}"
         "print(json.dumps(dict(os.environ)))"
     )
-    plain = {name: value for name, value in os.environ.items() if name not in (*machine.THREADS, *machine.WAITING)}
+    chosen = (*machine.THREADS, *machine.WAITING, *machine.KEPT, "GLIBC_TUNABLES")
+    plain = {name: value for name, value in os.environ.items() if name not in chosen}
     how = {"capture_output": True, "text": True, "cwd": ROOT, "env": plain | variables}
     done = subprocess.run([sys.executable, "-c", program], check=True, **how)
     return json.loads(done.stdout.splitlines()[-1])
@@ -59,7 +60,11 @@ def test_memory_that_is_given_back_stays_unless_the_user_has_chosen():
         "fill(); fill(); before = faults(); fill(); fill(); os.environ['FOUND'] = str(faults() - before)\n"
     )
     assert int(settled(0, code)["FOUND"]) < 10
-    assert int(settled(0, code, GLIBC_TUNABLES="")["FOUND"]) > 20  # 60 MiB twice, in pages of 2 MiB at most
+    for chosen in ({"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}):
+        assert int(settled(0, code, **chosen)["FOUND"]) > 20  # 60 MiB twice, in pages of 2 MiB at most
+    child = [sys.executable, "-c", f"import os\n{code}print(os.environ['FOUND'])"]
+    of_child = subprocess.run(child, check=True, capture_output=True, text=True, env=settled(0)).stdout
+    assert int(of_child) < 10  # a program that it starts keeps it, too
 
 
 def test_threads_that_there_are_not():

@@ -27,7 +27,16 @@ from vae_common.benchmark.verdict import notes, sentence, time_to_target
 from vae_common.config.checks import require_count
 from vae_common.errors import InputError, require
 from vae_common.files import reason
-from vae_common.machine import cores, equal_threads, instructions, others_running, processor, settle, threads_taken
+from vae_common.machine import (
+    KEPT,
+    cores,
+    equal_threads,
+    instructions,
+    others_running,
+    processor,
+    settle,
+    threads_taken,
+)
 from vae_common.progress import Progress
 
 KIND, PLAN, LOG = "benchmark", "plan.json", "records.jsonl"
@@ -310,6 +319,7 @@ def machine() -> Mapping[str, Any]:
         "threads": threads_taken(),
         "instructions": list(instructions()),
         "waiting": os.environ.get("OMP_WAIT_POLICY", SPINNING),
+        "memory": {name: os.environ[name] for name in (*KEPT, "GLIBC_TUNABLES") if name in os.environ},
         "load_before": os.getloadavg()[0],
         "others_running": others_running(),
         "driver": _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),

@@ -25,7 +25,7 @@ from vae_common import counters, randomness
 from vae_common.config import Config
 from vae_common.data.decoding import Kind, decode, unreadable
 from vae_common.data.image_folders import decode_all
-from vae_common.errors import InputError, one_line
+from vae_common.errors import InputError, one_line, require
 
 CHUNK = 64 << 20
 """Bytes of images that are handed to the device at a time, if a step takes no more."""
@@ -33,6 +33,8 @@ AHEAD = 2
 """Chunks that are read before they are asked for."""
 READERS, FEW, AT_ONCE = 8, 32, 512
 """Threads that read a file's images, images that are not worth them, and those that the system is asked for at once."""
+SMALL = 4096
+"""Bytes of an image below which it takes longer to tell the system its place than to copy it there."""
 ALIGNED = 64
 """Bytes that an array begins at a multiple of, so that JAX need not copy it on a CPU."""
 DRAWN = 4096
@@ -79,7 +81,10 @@ class Stream(ABC):
         return self.take(rows, np.empty((len(rows), *self.shape[1:]), np.uint8))
 
     def take(self, rows: np.ndarray, found: np.ndarray) -> np.ndarray:
-        """Reads those images, in that order, into an array, (len(rows), height, width, channels) in C order; that one."""
+        """Reads those images, in that order, into an array: uint8 (len(rows), height, width, channels), in C order."""
+        expected = (len(rows), *self.shape[1:])
+        right = found.shape == expected and found.dtype == np.uint8 and found.flags.c_contiguous
+        require(right, "found", f"{found.dtype} {found.shape}", f"uint8 {expected} in C order")
         order = np.argsort(rows, kind="stable")
         if len(rows):  # of several processes some may have none of a few
             self.read(rows[order], found, order)
@@ -153,6 +158,11 @@ class Rows(Stream):
     def _fill(self, memory: np.ndarray, rows: np.ndarray, places: np.ndarray, runs: np.ndarray) -> None:
         """Reads these rows, which lie together up to each of `runs`, every one to its place."""
         for first, last in pairwise([0, *runs.tolist(), len(rows)]):
+            if self.image_bytes < SMALL and last > first:
+                together = np.empty((last - first, self.image_bytes), np.uint8)
+                self._scatter([together.reshape(-1)], int(rows[first]) * self.image_bytes)
+                memory[places[first:last]] = together
+                continue
             for begin in range(first, last, AT_ONCE):
                 own = places[begin : min(begin + AT_ONCE, last)].tolist()
                 self._scatter([memory[place] for place in own], int(rows[begin]) * self.image_bytes)
