@@ -257,9 +257,11 @@ def load_halves(*frameworks: str, program_cache: bool = True, threads: int | Non
     """The halves by name; a framework that is not asked for is not imported.
 
     With `program_cache` they keep compiled programs in the user's cache folder, and find them there. `threads` is how
-    many each takes (see `machine.settle`).
+    many each takes (see `machine.settle`). With PyTorch among them memory that arrays give back is kept.
     """
     machine.settle(threads)
+    if "torch" in frameworks:
+        machine.keep_memory()
     for name in frameworks:
         if name not in HALVES:
             raise InputError(f"framework: received {name!r}, expected one of {', '.join(HALVES)}")

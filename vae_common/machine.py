@@ -86,8 +86,6 @@ def others_running() -> int:
 def settle(threads: int | None = None) -> None:
     """Decides how many threads both halves take, and how they wait for each other; nothing once either is loaded.
 
-    Memory that is given back is kept, too (see `keep_memory`).
-
     Args:
         threads: by default what OMP_NUM_THREADS says, or else every processor.
 
@@ -104,7 +102,6 @@ def settle(threads: int | None = None) -> None:
             0 < threads <= cores(), "threads", threads, f"an integer from 1 to {cores()}: this machine's processors"
         )
         os.environ |= dict.fromkeys(THREADS, str(threads))
-    keep_memory()
     if loaded:
         return
     os.environ |= equal_threads()
@@ -115,18 +112,24 @@ def settle(threads: int | None = None) -> None:
 
 
 def keep_memory() -> None:
-    """Has memory that arrays give back stay with this process, and those that it starts, for the next arrays.
+    """Has memory that arrays give back stay with this process, for the next arrays: where PyTorch makes them.
 
-    The GNU C library gives it to the system, and gets it again page by page, cleared: in a step of large arrays that
+    The GNU C library gives it to the system, and gets it again page by page, cleared: in a step of large tensors that
     may take a tenth of the time. Arrays of up to 32 MiB are kept; free memory at the end of the heap beyond 512 MiB is
     given back. No result changes. Nothing where the C library is another, or the user has chosen what it does.
     """
-    if KEPT.keys() & os.environ.keys() or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
-        return
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        if all(mallopt(setting, value) for setting, value in KEPT.values()):
-            os.environ |= {name: str(value) for name, (_, value) in KEPT.items()}
+        for name in kept_memory():
+            if not mallopt(*KEPT[name]):
+                return
+
+
+def kept_memory() -> dict[str, str]:
+    """The variables that have a program keep it from its start; none where the user has chosen."""
+    if KEPT.keys() & os.environ.keys() or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return {}
+    return {name: str(value) for name, (_, value) in KEPT.items()}
 
 
 def equal_threads() -> dict[str, str]:

@@ -28,10 +28,10 @@ from vae_common.config.checks import require_count
 from vae_common.errors import InputError, require
 from vae_common.files import reason
 from vae_common.machine import (
-    KEPT,
     cores,
     equal_threads,
     instructions,
+    kept_memory,
     others_running,
     processor,
     settle,
@@ -267,6 +267,7 @@ def _of_a_peer(case: Case, python: str) -> Record:
     with tempfile.TemporaryDirectory(prefix="twin-vae-") as folder:
         command = [python, str(Path(peers.__file__)), json.dumps(task)]
         own = os.environ | equal_threads() | {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+        own |= kept_memory() if "torch" in PACKAGES[case.framework] else {}  # as the PyTorch half does
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, cwd=folder, env=own, **pipes) as peer, stopping.saving(peer.kill):
             said, failed = peer.communicate()
@@ -319,7 +320,7 @@ def machine() -> Mapping[str, Any]:
         "threads": threads_taken(),
         "instructions": list(instructions()),
         "waiting": os.environ.get("OMP_WAIT_POLICY", SPINNING),
-        "memory": {name: os.environ[name] for name in (*KEPT, "GLIBC_TUNABLES") if name in os.environ},
+        "memory_kept": bool(kept_memory()),
         "load_before": os.getloadavg()[0],
         "others_running": others_running(),
         "driver": _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
