@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from vae_common import files, worlds
+from vae_common import files, stopping, worlds
 from vae_common.backend import Framework, load_halves
 from vae_common.cli.command_line import run_command
 from vae_common.config import Config
@@ -162,7 +162,8 @@ def _inside(takes: Path, command: list[str]) -> list[str]:
 
 def _trained(command: list[str], output: Path, used: Path | None) -> Training:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    with stopping.saving(process.kill):
+        _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     require(process.returncode == 0, "training", process.returncode, "0; see above what it says")
     record = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])
@@ -201,9 +202,10 @@ def kill(framework: str, arguments: Arguments, whole: Path) -> dict[str, Any]:
     begun = _command(framework, whole, runs["killed"], [*_flags(arguments), *within])
     with limited(arguments.limit) as (takes, _):
         doomed, done = subprocess.Popen(_inside(takes, begun), stdout=subprocess.DEVNULL), 0
-        while done < steps / 2 and doomed.poll() is None:
-            time.sleep(0.2)
-            done = _done(runs["killed"])
+        with stopping.saving(doomed.kill):
+            while done < steps / 2 and doomed.poll() is None:
+                time.sleep(0.2)
+                done = _done(runs["killed"])
         require(
             doomed.poll() is None, "training", doomed.returncode, "one that runs until it is killed: a longer epoch"
         )
@@ -242,6 +244,7 @@ def _resume(command: list[str], processes: int, limit: int) -> None:
             takes, _ = stack.enter_context(limited(limit, f"-{rank}"))
             own = worlds.of_this_machine(rank, processes, port) if processes > 1 else {}
             started.append(subprocess.Popen(_inside(takes, command), stdout=subprocess.DEVNULL, env=os.environ | own))
+            stack.enter_context(stopping.saving(started[-1].kill))
         ended = [process.wait() for process in started]
     require(not any(ended), "training", ended, "0 of each; see above what it says")
 
