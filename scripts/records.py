@@ -48,6 +48,7 @@ SHOWS = {
     "beyond-memory-jax.json": "20 GB streamed in a process of 2 GiB, and the same images in memory",
     "beyond-memory-torch.json": "the same of the PyTorch half",
     "beyond-memory-wide.json": "half a gigabyte of it, a wider network",
+    "beyond-memory-killed-jax.json": "5 GB streamed, killed in the epoch, gone on with by one process and two",
     "beyond-memory-killed-torch.json": "20 GB streamed, killed in the epoch, gone on with by one process and two",
     "scaling.json": "steps and collectives of 1, 2 and 4 processes; a prediction for many accelerators",
     "step-memory.json": "memory of a step: rematerialised, and shared by two processes",
