@@ -118,16 +118,16 @@ def keep_memory() -> None:
     may take a tenth of the time. Arrays of up to 32 MiB are kept; free memory at the end of the heap beyond 512 MiB is
     given back. No result changes. Nothing where the C library is another, or the user has chosen what it does.
     """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for name in kept_memory():
-            if not mallopt(*KEPT[name]):
-                return
+    for name in kept_memory():
+        if not ctypes.CDLL(None).mallopt(*KEPT[name]):
+            return
 
 
 def kept_memory() -> dict[str, str]:
-    """The variables that have a program keep it from its start; none where the user has chosen."""
+    """The variables that have a program keep it from its start; none where keep_memory does nothing."""
     if KEPT.keys() & os.environ.keys() or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return {}
+    if platform.libc_ver()[0] != "glibc":
         return {}
     return {name: str(value) for name, (_, value) in KEPT.items()}
 

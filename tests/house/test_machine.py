@@ -66,6 +66,15 @@ def test_memory_that_is_given_back_stays_unless_the_user_has_chosen():
         assert int(settled(0, kept, **chosen)["FOUND"]) > 20  # 60 MiB twice, in pages of 2 MiB at most
 
 
+def test_nothing_is_said_of_memory_where_the_c_library_is_another(monkeypatch):
+    for name in (*machine.KEPT, "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(machine.ctypes, "CDLL", None)  # not even asked
+    machine.keep_memory()
+    assert machine.kept_memory() == {}
+
+
 def test_programs_with_pytorch_keep_memory():
     code = "machine.keep_memory = lambda: os.environ.update(FOUND='kept')\nfrom vae_common.backend import load_halves\n"
     assert settled(0, f"{code}load_halves('torch')\n")["FOUND"] == "kept"
