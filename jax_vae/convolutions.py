@@ -99,8 +99,8 @@ def _in_groups(at: Geometry, sides: _Sides, size: Pair, features: Array, gradien
 
 
 def _by_products(at: Geometry, size: Pair, features: Array, gradient: Array) -> Array:
-    """The kernel's gradient, in float32 at least: for each of its rows a product of what lies under its columns, side
-    by side, and of what belongs to each place that it is laid on."""
+    """The kernel's gradient, in float32 at least: products of what lies under the columns of its rows, side by side,
+    and of what belongs to each place that it is laid on."""
     turned = at.strides == (1, 1) and at.spread != (1, 1)  # else nearly all of what is multiplied were zeros
     if turned:  # the features' places in the gradient
         before = [max(0, apart * (n - 1) - low) for apart, n, (low, _) in zip(at.dilation, size, at.padding)]
@@ -114,16 +114,40 @@ def _by_products(at: Geometry, size: Pair, features: Array, gradient: Array) -> 
         larger, places, step = features, gradient, at.strides
         rows, columns = ([apart * i for i in range(n)] for apart, n in zip(at.dilation, size))
     larger = jax.lax.pad(larger, jnp.zeros((), larger.dtype), [(0, 0, 0), *sides, (0, 0, 0)])
-    down, right = (apart * (n - 1) + 1 for apart, n in zip(step, places.shape[1:3]))
-    exact = jnp.promote_types(larger.dtype, jnp.float32)
-    all_places = ((0, 1, 2), (0, 1, 2)), ((), ())
-    each = []
-    for row in rows:
-        under = [larger[:, row : row + down : step[0], column : column + right : step[1]] for column in columns]
-        beside = jnp.concatenate(under, -1)
-        each.append(jax.lax.dot_general(beside, places, all_places, preferred_element_type=exact))
-    found = jnp.stack(each).reshape(*size, larger.shape[3], places.shape[3])
+    by_row = {}
+    for together in _rows_together(rows, step[0], len(columns) * larger.shape[3], places):
+        by_row |= zip(together, _product(larger, places, together, columns, step))
+    found = jnp.stack([by_row[row] for row in rows])
     return found.swapaxes(2, 3) if turned else found
+
+
+def _rows_together(rows: list[int], step: int, under: int, places: Array) -> list[list[int]]:
+    """The kernel's rows, those of a list in one product: it is wider, and computes what falls beside the places, too.
+
+    So each row is alone where that were more than an eighth of the product, or less were copied.
+    """
+    alike: dict[int, list[int]] = {}
+    for row in rows:  # whole steps apart
+        alike.setdefault(row % step, []).append(row)
+    beside = (max(rows) - min(rows)) // step
+    copied = len(alike) * under + len(rows) * places.shape[3]
+    worth = 8 * beside <= places.shape[1] and copied < len(rows) * under
+    return list(alike.values()) if worth else [[row] for row in rows]
+
+
+def _product(larger: Array, places: Array, rows: list[int], columns: list[int], step: Pair) -> Array:
+    """(rows, columns, channels of the larger, of the places): summed over every place of every image."""
+    first, (down, right) = min(rows), places.shape[1:3]
+    later = [(row - first) // step[0] for row in rows]
+    reach, across = step[0] * (down + max(later) - 1) + 1, step[1] * (right - 1) + 1
+    under = [larger[:, first : first + reach : step[0], column : column + across : step[1]] for column in columns]
+    moved = [jnp.pad(places, ((0, 0), (n, max(later) - n), (0, 0), (0, 0))) for n in later]
+    # As matrices: of arrays of more dimensions the compiler copies one, transposed.
+    matrices = [jnp.concatenate(arrays, -1) for arrays in (under, moved)]
+    matrices = [array.reshape(-1, array.shape[3]) for array in matrices]
+    exact = jnp.promote_types(larger.dtype, jnp.float32)
+    found = jax.lax.dot_general(*matrices, (((0,), (0,)), ((), ())), preferred_element_type=exact)
+    return found.reshape(len(columns), larger.shape[3], len(rows), places.shape[3]).transpose(2, 0, 1, 3)
 
 
 class _Sides(NamedTuple):
