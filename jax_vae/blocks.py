@@ -32,12 +32,18 @@ class GroupNorm(nnx.Module):
         self.groups = groups
 
     def __call__(self, features: Array) -> Array:
-        batch, height, width, channels = features.shape
-        grouped = features.reshape(batch, height * width, self.groups, channels // self.groups)
-        centred = grouped - grouped.mean((1, 3), keepdims=True)
-        variance = (centred**2).mean((1, 3), keepdims=True)
-        normal = (centred * jax.lax.rsqrt(variance + EPSILON)).reshape(features.shape)
-        return normal * self.weight[...] + self.bias[...]
+        centred = features - self._of_groups(features)
+        scale = jax.lax.rsqrt(self._of_groups(centred**2) + EPSILON) * self.weight[...]
+        return centred * scale + self.bias[...]
+
+    def _of_groups(self, features: Array) -> Array:
+        """Each channel's group's mean over all places, (batch, 1, 1, channels).
+
+        By channels first: where an array has an axis for the groups, XLA for CPUs takes twice as long with all.
+        """
+        by_channel = features.mean((1, 2))
+        by_group = by_channel.reshape(len(features), self.groups, -1)
+        return by_group.mean(-1).repeat(by_group.shape[2], 1)[:, None, None]
 
 
 class ResidualBlock(nnx.Module):

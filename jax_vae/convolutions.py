@@ -114,7 +114,7 @@ def _by_products(at: Geometry, size: Pair, features: Array, gradient: Array) -> 
         larger, places, step = features, gradient, at.strides
         rows, columns = ([apart * i for i in range(n)] for apart, n in zip(at.dilation, size))
     larger = jax.lax.pad(larger, jnp.zeros((), larger.dtype), [(0, 0, 0), *sides, (0, 0, 0)])
-    by_row = {}
+    by_row: dict[int, Array] = {}
     for together in _rows_together(rows, step[0], len(columns) * larger.shape[3], places):
         by_row |= zip(together, _product(larger, places, together, columns, step))
     found = jnp.stack([by_row[row] for row in rows])
@@ -143,10 +143,11 @@ def _product(larger: Array, places: Array, rows: list[int], columns: list[int], 
     under = [larger[:, first : first + reach : step[0], column : column + across : step[1]] for column in columns]
     moved = [jnp.pad(places, ((0, 0), (n, max(later) - n), (0, 0), (0, 0))) for n in later]
     # As matrices: of arrays of more dimensions the compiler copies one, transposed.
-    matrices = [jnp.concatenate(arrays, -1) for arrays in (under, moved)]
-    matrices = [array.reshape(-1, array.shape[3]) for array in matrices]
+    below, at_places = (
+        jnp.concatenate(arrays, -1).reshape(-1, len(arrays) * arrays[0].shape[3]) for arrays in (under, moved)
+    )
     exact = jnp.promote_types(larger.dtype, jnp.float32)
-    found = jax.lax.dot_general(*matrices, (((0,), (0,)), ((), ())), preferred_element_type=exact)
+    found = jax.lax.dot_general(below, at_places, (((0,), (0,)), ((), ())), preferred_element_type=exact)
     return found.reshape(len(columns), larger.shape[3], len(rows), places.shape[3]).transpose(2, 0, 1, 3)
 
 

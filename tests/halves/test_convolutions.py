@@ -32,6 +32,11 @@ GEOMETRIES = [
 """Kernel, stride, padding, spread and dilation: those of the models, and every two of these together."""
 
 
+def rows_together(rows, step, *_):
+    """As many in one product as can be."""
+    return [[row for row in rows if row % step == first] for first in {row % step for row in rows}]
+
+
 def apart(at, features, weights, dtype):
     """How far from autodiff's gradients those of features and kernel are; the results are equal."""
     half, rng = HALVES["jax"], np.random.default_rng(0)
@@ -72,7 +77,7 @@ def test_gradients_are_autodiffs(dtype, devices, monkeypatch):
             assert of_kernel <= max(LIMITS[dtype], another_order), at
 
 
-@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize(("dtype", "together"), [*((dtype, False) for dtype in LIMITS), ("float64", True)])
 @pytest.mark.parametrize(
     "at",
     [
@@ -81,9 +86,11 @@ def test_gradients_are_autodiffs(dtype, devices, monkeypatch):
         ((2, 3), ((2, 1), (0, 1)), (2, 1), (1, 1)),
     ],
 )
-def test_height_and_width_differ(at, dtype, monkeypatch):
-    """Also with padding that cuts, in groups of two images and one that is left."""
+def test_height_and_width_differ(at, dtype, together, monkeypatch):
+    """Also with padding that cuts, in groups of two images and one that is left; rows together or each alone."""
     half = HALVES["jax"]
+    if together:
+        monkeypatch.setattr(half.convolutions, "_rows_together", rows_together)
     at = half.convolutions.Geometry(*at)
     with half.precision("float64" if dtype == "float64" else "float32"):
         features, kernel = (5, 8, 9, 2), (3, 4, 2, 5)
@@ -93,6 +100,19 @@ def test_height_and_width_differ(at, dtype, monkeypatch):
         ).shape
         monkeypatch.setattr(half.convolutions, "PLACES", 2 * min(8 * 9, shape[1] * shape[2]))
         assert max(apart(at, features, kernel, dtype)) <= max(LIMITS[dtype], 2e-15)
+
+
+def test_rows_together_where_that_copies_less():
+    """And where no more than an eighth of the product falls beside the places."""
+    group, three = HALVES["jax"].convolutions._rows_together, [0, 1, 2]
+    for rows, step, under, places, expected in (
+        (three, 1, 240, (1, 16, 16, 80), [three]),
+        (three, 1, 240, (1, 15, 15, 80), [[0], [1], [2]]),
+        (three, 1, 24, (1, 16, 16, 80), [[0], [1], [2]]),
+        ([5, 4, 3, 2], 2, 240, (1, 16, 16, 8), [[5, 3], [4, 2]]),
+        ([0], 1, 240, (1, 16, 16, 8), [[0]]),
+    ):
+        assert group(rows, step, under, np.zeros(places)) == expected
 
 
 @pytest.mark.parametrize("batch", [1, 5, 6])
