@@ -57,7 +57,8 @@ def affine(features: Array, layers: Sequence[Any], products: str | None) -> Arra
         kernel = jnp.concatenate([layer.kernel[...] for layer in layers], 1)
         bias = jnp.concatenate([layer.bias[...] for layer in layers])
     features, kernel, bias = rounded(products, features, kernel, bias)
-    return features @ kernel + bias
+    rows = features.reshape(-1, features.shape[-1])  # of more axes XLA for CPUs copies, transposed, for the gradient
+    return (rows @ kernel + bias).reshape(*features.shape[:-1], len(bias))
 
 
 def convolve(features: Array, layer: Any, products: str | None) -> Array:
