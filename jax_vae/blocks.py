@@ -39,7 +39,7 @@ class GroupNorm(nnx.Module):
     def _of_groups(self, features: Array) -> Array:
         """Each channel's group's mean over all places, (batch, 1, 1, channels).
 
-        By channels first: where an array has an axis for the groups, XLA for CPUs takes twice as long with all.
+        By channels first: where an array has an axis for the groups, XLA for CPUs takes nearly twice as long.
         """
         by_channel = features.mean((1, 2))
         by_group = by_channel.reshape(len(features), self.groups, -1)

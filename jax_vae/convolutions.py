@@ -124,7 +124,7 @@ def _by_products(at: Geometry, size: Pair, features: Array, gradient: Array) -> 
 def _rows_together(rows: list[int], step: int, under: int, places: Array) -> list[list[int]]:
     """The kernel's rows, those of a list in one product: it is wider, and computes what falls beside the places, too.
 
-    So each row is alone where that were more than an eighth of the product, or where as much were copied as for them.
+    Each row is alone where that were more than an eighth longer, or had no fewer numbers to copy.
     """
     alike: dict[int, list[int]] = {}
     for row in rows:  # whole steps apart
