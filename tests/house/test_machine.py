@@ -81,6 +81,19 @@ def test_programs_with_pytorch_keep_memory():
     assert "FOUND" not in settled(0, f"{code}load_halves('jax')\n")
 
 
+@pytest.mark.parametrize("framework", HALVES)
+def test_what_a_framework_imports_is_left_alone_by_the_collector(framework):
+    code = (
+        "import gc\nfrom vae_common.backend import load_halves\n"
+        "seen = []; gc.callbacks.append(lambda phase, info: phase == 'start' and seen.append(info))\n"
+        "BEFORE\nload_halves(HALF); several = len(seen) > 50\n"
+        "os.environ['FOUND'] = f'{gc.isenabled()} {gc.get_freeze_count() > 100_000} {several}'\n"
+    ).replace("HALF", repr(framework))
+    assert settled(0, code.replace("BEFORE", ""))["FOUND"] == "True True False"
+    assert settled(0, code.replace("BEFORE", "gc.disable()"))["FOUND"] == "False True False"  # as it was
+    assert settled(0, code.replace("BEFORE", f"import {framework}_vae"))["FOUND"] == "True False True"  # already there
+
+
 def test_threads_that_there_are_not():
     for asked in (0, machine.cores() + 1):
         with pytest.raises(InputError, match="threads: received"):
