@@ -91,7 +91,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    """Has Python look for cycles seldom, and not in what is imported: it took a sixth of the tests' time."""
+    """Has Python look for cycles seldom, and not in what is imported: that took a worker a sixth of a sample."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
