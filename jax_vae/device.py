@@ -130,7 +130,7 @@ def cache_programs(folder: str | None) -> None:
 def to_device(array: np.ndarray, device: jax.Device) -> jax.Array:
     """A copy of a NumPy array on the device, in its own dtype."""
     with precision("float64" if array.dtype == np.float64 else "float32"):
-        return jax.device_put(jnp.array(array), device)
+        return jax.device_put(np.array(array), device)  # `jnp.array` would compile a copy for each new shape
 
 
 def lend_to_device(array: np.ndarray, device: jax.Device) -> jax.Array:

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vae_common import randomness
@@ -24,6 +22,7 @@ from .distributed import own_part
 from .ensembles import seed_configs, state_draws, unstack_states
 from .execution import compile_epoch
 from .inference import evaluation_of
+from .meshes import copied
 from .state import State, lost_part
 
 if TYPE_CHECKING:
@@ -74,7 +73,8 @@ def fit(
         first = next(parts)
         waited = time.perf_counter() - begun
         _compiled(programs, state, first)
-        last_good = _copy(state)
+        with precision(config.training.precision):
+            last_good = copied(state)
         if on_start is not None:
             on_start(last_good)
         synchronize((first[1], last_good))  # the clock sees the steps alone, and what they wait for of a stream
@@ -169,8 +169,3 @@ def _record(state, epoch, values, split, evaluation, spent):
     """What an epoch of one seed was worth, with its evaluation; `values` are every step's terms, (steps,) each."""
     evaluated = evaluation(state.evaluated)
     return epoch_record(epoch, state.config, values, split, evaluated, spent, lost_part(state))
-
-
-def _copy(state):
-    with precision(state.config.training.precision):
-        return jax.tree.map(jnp.copy, state)

@@ -83,6 +83,11 @@ def put(array: np.ndarray, placement: Placement) -> jax.Array:
         return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
 
 
+def copied(tree: Any) -> Any:
+    """A copy of a tree's arrays, each placed as it is; `jnp.copy` would compile a program for each shape."""
+    return jax.tree.map(lambda array: jax.device_put(array, array.sharding, may_alias=False), tree)
+
+
 def by_batch(array: jax.Array) -> jax.Array:
     """Inside a program: an array spread over the devices along its first axis, which they need not divide."""
     return jax.lax.with_sharding_constraint(array, NamedSharding(_mesh(), PartitionSpec(AXIS)))

@@ -18,7 +18,7 @@ from vae_common.data.batches import require_resident
 from vae_common.runs.checkpoints import AVERAGE, FIRST, SECOND, STEP, check_state, part_of, weights_of
 
 from .device import Array, precision, to_numpy
-from .meshes import parameter_placement, placement_for, put, whole
+from .meshes import copied, parameter_placement, placement_for, put, whole
 from .models import Autoencoder, create_model, empty_model
 from .parameters import load_arrays, parameter_shapes, to_arrays
 
@@ -60,7 +60,7 @@ def create_state(config: Config, images: np.ndarray | None = None) -> State:
         biased = randomness.with_mean_bias(to_arrays(model), seen)
         model = load_arrays(model, biased, config.training.dtype, parameter_placement(config))
     with precision(config.training.precision):
-        average = jax.tree.map(jnp.copy, model) if config.optimizer.average else None
+        average = copied(model) if config.optimizer.average else None
         return State(model, _moments(config, model), config, average)
 
 
