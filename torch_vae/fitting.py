@@ -16,7 +16,7 @@ import torch
 from vae_common import randomness
 from vae_common.contracts import Terms, map_arrays
 from vae_common.data.ahead import Ahead
-from vae_common.data.streams import chunks
+from vae_common.data.streams import chunks, last_chunk
 from vae_common.errors import require
 from vae_common.runs.epoch_records import EpochRecord, NonFiniteLoss, Spent, epoch_record
 
@@ -72,19 +72,22 @@ def fit(
     del one  # of several seeds a copy
     programs: dict[Any, Any] = {}
     for epoch in range(state.step // steps, config.training.epochs):
-        before, begun = [] if done is None else [done], time.perf_counter()
-        parts = parts_of(state, epoch, sum(len(terms.total) for terms in before))
+        before, behind, begun = [] if done is None else [done], state.step % steps, time.perf_counter()
+        parts = parts_of(state, epoch, behind)
         first = next(parts)
         waited = time.perf_counter() - begun
-        _compiled(programs, state, first)
+        for part in (first, *_last_parts(state, dataset.train, epoch, behind)):
+            _compiled(programs, state, part)
         last_good = _copy(state)
         if on_start is not None:
             on_start(last_good)
         synchronize((first[1], last_good))  # the clock sees the steps alone, and what they wait for of a stream
+        parts = chain([first], parts)
+        del first, part  # a stream's hold memory
         start = time.perf_counter()
-        state, values = _run(programs, state, chain([first], parts), before, on_part)
+        state, values = _run(programs, state, parts, before, on_part)
         seconds, done = time.perf_counter() - start, None
-        spent = Spent(seconds, len(values.total) - sum(len(terms.total) for terms in before), waited)
+        spent = Spent(seconds, steps - behind, waited)
         try:
             records = _records(state, epoch, values, held_out.split, evaluation, spent)
         except NonFiniteLoss as error:
@@ -143,20 +146,27 @@ def _compiled(programs, state, part):
 def _parts_of(dataset, config, images, ahead):
     """A function of a state, an epoch and its first step: images, draws and labels for one program after the other. Of
     images in memory it is one, which they are placed for now."""
-    labels: Any = dataset.train.labels if config.network.classes else None
     if dataset.train.streamed:
-        return lambda state, epoch, first: _streamed_parts(state, images, labels, epoch, first)
+        return lambda state, epoch, first: _streamed_parts(state, dataset.train, epoch, first)
     placed = place_images(images, config)
-    own = [] if labels is None else [place_labels(labels, config)]
+    own = [place_labels(dataset.train.labels, config)] if config.network.classes else []
     return lambda state, epoch, _: iter([(placed, state_draws(state, epoch, len(placed), ahead.of(epoch)), *own)])
 
 
-def _streamed_parts(state, images, labels, epoch, first):
+def _streamed_parts(state, split, epoch, first):
     """Images, draws and labels of some steps after the other, read from a stream, from that step on."""
     config = state.config
-    given = np.full(len(images), -1) if labels is None else labels
-    for chunk in chunks(images, given, config, epoch, first, own_part(config.training.batch_size)):
+    for chunk in chunks(split.images, split.labels, config, epoch, first, own_part(config.training.batch_size)):
         yield place_chunk(chunk, config, epoch)
+
+
+def _last_parts(state, split, epoch, first):
+    """What a stream's last part is like, which may be shorter: its program is compiled before the clock starts, too."""
+    if not split.streamed:
+        return []
+    config = state.config
+    last = last_chunk(split.images, split.labels, config, epoch, first, own_part(config.training.batch_size))
+    return [place_chunk(last, config, epoch)]
 
 
 def _records(state, epoch, values, split, evaluation, spent):

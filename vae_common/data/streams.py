@@ -298,6 +298,17 @@ def chunks(
     yield from grain.MapDataset.source(source).to_iter_dataset(ahead)
 
 
+def last_chunk(
+    images: Stream, labels: np.ndarray, config: Config, epoch: int, first: int = 0, own: slice = slice(None)
+) -> Chunk:
+    """What `chunks` gives last, which may be shorter than those before, but of zeros: of it only the shape is right."""
+    source = _Chunks(images, labels, config, epoch, first, own)
+    begun = first + (len(source) - 1) * source.at_once
+    steps = source.steps - begun
+    count = steps * len(range(source.batch)[own])
+    return Chunk(begun, steps, np.zeros((count, *images.shape[1:]), np.uint8), np.zeros(count, labels.dtype))
+
+
 class Reused:
     """Memory for arrays of bytes: that of one which nobody holds any more is given out again."""
 
