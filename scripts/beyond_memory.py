@@ -100,14 +100,16 @@ def make_set(folder: Path, count: int, name: str) -> Path:
     for split, images, seed in (("test", TESTED, 1), ("train", count, 0)):
         target = path.with_name(f"{split}_images.npy")
         part = target.with_suffix(".part")
-        array = np.lib.format.open_memmap(part, "w+", np.uint8, (images, *SHAPE))
+        np.lib.format.open_memmap(part, "w+", np.uint8, (images, *SHAPE)).flush()
         rng = np.random.default_rng(seed)
         with Progress(f"making {target}", images, "image") as progress:
             for first in range(0, images, BLOCK):
                 size = min(BLOCK, images - first)
+                # Mapped anew each time: what this process held at most counts as what a training did that it starts.
+                array = np.lib.format.open_memmap(part, "r+")
                 array[first : first + size] = rng.integers(0, 256, (size, 8, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+                del array
                 progress.update(size)
-        array.flush()
         os.replace(part, target)
     return path.parent
 
