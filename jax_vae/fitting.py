@@ -68,23 +68,23 @@ def fit(
     del one  # of several seeds a copy
     programs: dict[Any, Any] = {}
     for epoch in range(state.step // steps, config.training.epochs):
-        before, behind, begun = [] if done is None else [done], state.step % steps, time.perf_counter()
+        before, begun = [] if done is None else [done], time.perf_counter()
+        behind = sum(len(terms.total) for terms in before)
         parts = parts_of(state, epoch, behind)
         first = next(parts)
         waited = time.perf_counter() - begun
-        for part in (first, *_last_parts(state, dataset.train, epoch, behind)):
-            _compiled(programs, state, part)
+        _compile_parts(programs, state, first, dataset.train, epoch, behind)
         with precision(config.training.precision):
             last_good = copied(state)
         if on_start is not None:
             on_start(last_good)
         synchronize((first[1], last_good))  # the clock sees the steps alone, and what they wait for of a stream
         parts = chain([first], parts)
-        del first, part  # a stream's hold memory
+        del first  # a stream's holds memory
         start = time.perf_counter()
         state, values = _run(programs, state, parts, before, on_part)
         seconds, done = time.perf_counter() - start, None
-        spent = Spent(seconds, steps - behind, waited)
+        spent = Spent(seconds, len(values.total) - behind, waited)
         try:
             records = _records(state, epoch, values, held_out.split, evaluation, spent)
         except NonFiniteLoss as error:
@@ -140,6 +140,16 @@ def _compiled(programs, state, part):
     return programs[shapes]
 
 
+def _compile_parts(programs, state, first, split, epoch, behind):
+    """Compiles an epoch's programs before the clock sees its steps: a stream's for its last part, too, which
+    may be shorter."""
+    _compiled(programs, state, first)
+    if split.streamed:
+        config = state.config
+        last = last_chunk(split.images, split.labels, config, epoch, behind, own_part(config.training.batch_size))
+        _compiled(programs, state, place_chunk(last, config, epoch))
+
+
 def _parts_of(dataset, config, images, ahead):
     """A function of a state, an epoch and its first step: images, draws and labels for one program after the other. Of
     images in memory it is one, which they are placed for now."""
@@ -155,15 +165,6 @@ def _streamed_parts(state, split, epoch, first):
     config = state.config
     for chunk in chunks(split.images, split.labels, config, epoch, first, own_part(config.training.batch_size)):
         yield place_chunk(chunk, config, epoch)
-
-
-def _last_parts(state, split, epoch, first):
-    """What a stream's last part is like, which may be shorter: its program is compiled before the clock starts, too."""
-    if not split.streamed:
-        return []
-    config = state.config
-    last = last_chunk(split.images, split.labels, config, epoch, first, own_part(config.training.batch_size))
-    return [place_chunk(last, config, epoch)]
 
 
 def _records(state, epoch, values, split, evaluation, spent):

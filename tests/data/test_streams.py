@@ -165,6 +165,16 @@ def test_every_program_is_compiled_before_the_clock_starts(half, folder, monkeyp
     assert before == after == {(steps, 32) for steps in {min(chunk, 46), 46 % chunk}}
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_state_that_has_taken_steps_by_itself_is_given_whole_epochs(half, folder, stream):
+    config = replace(counted(small_config(), batch_size=32, epochs=2), image_shape=(28, 28, 1))
+    state, epochs = half.create_state(config if stream else held(config)), []
+    state, _ = half.train_step(state, np.zeros((32, 28, 28, 1)), np.zeros((32, *config.noise_shape)))
+    dataset = datasets.load(folder, stream=stream)
+    state = half.fit(state, dataset, on_epoch=lambda _, record: epochs.append(record["step"]))
+    assert (state.step, epochs) == (1 + 2 * 46, [46, 2 * 46])
+
+
 def test_what_a_device_computes_on_is_not_used_again(half, folder, monkeypatch):
     monkeypatch.setattr(streams, "CHUNK", 4 * 32 * 784)
     dataset, config = datasets.load(folder, stream=True), counted(small_config(), batch_size=32)
