@@ -214,6 +214,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> int:
     """The exit status: whether everything is within its limit."""
+    files.require_folder(arguments.output, "output")
     tried = [*random_settings(arguments.configs), *[STABLE_DIFFUSION] * arguments.large]
     diffusers.utils.logging.set_verbosity_error()
     found = []

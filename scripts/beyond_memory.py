@@ -252,6 +252,7 @@ def _resume(command: list[str], processes: int, limit: int) -> None:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
+    files.require_folder(arguments.output, "output")
     require(0 < arguments.held <= arguments.gigabytes, "held", arguments.held, "above 0, and at most the gigabytes")
     sizes = (arguments.held, arguments.gigabytes)
     counts = [round(size * 1e9 / math.prod(SHAPE)) for size in sizes]

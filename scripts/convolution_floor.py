@@ -188,6 +188,7 @@ def seconds(run: Callable[[], Any], calls: int) -> float:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
+    files.require_folder(arguments.output, "output")
     keep_memory()
     before, found = dict(machine()), dict[str, Any]()
     for name, config in cases().items():

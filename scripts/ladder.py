@@ -131,6 +131,7 @@ def _places(arguments: Arguments) -> Any:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
+    files.require_folder(arguments.output, "output")
     for name in ("epochs", "samples"):
         require_count(name, getattr(arguments, name), 1)
     for layers in arguments.layers:

@@ -146,6 +146,7 @@ def predicted(counts: dict[str, Any]) -> list[dict[str, float]]:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
+    files.require_folder(arguments.output, "output")
     if arguments.one is not None:
         framework, sharding = arguments.one
         half = load_halves(framework, program_cache=False)[framework]

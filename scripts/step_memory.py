@@ -122,6 +122,7 @@ def of_processes(case: str, framework: str, way: str) -> dict[str, float]:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
+    files.require_folder(arguments.output, "output")
     if arguments.one is not None:
         found = measure(*arguments.one)
         print(json.dumps(found), flush=True)  # of each process

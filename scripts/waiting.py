@@ -69,6 +69,7 @@ def milliseconds(framework: str, variables: dict[str, str], images: int) -> floa
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
+    files.require_folder(arguments.output, "output")
     require_count("processes", arguments.processes, 1, 100)
     rows = []
     for busy in arguments.busy:

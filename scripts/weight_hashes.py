@@ -74,6 +74,7 @@ def configs() -> dict[str, Config]:
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
+    files.require_folder(arguments.output, "output")
     digits = datasets.load("digits")
     test = Split(digits.test.images[:BATCH], digits.test.labels[:BATCH])
     train = Split(digits.train.images[:IMAGES], digits.train.labels[:IMAGES])

@@ -111,8 +111,7 @@ def require_writable(path: Path, flag: str, kind: str, keys: Sequence[str]) -> N
 
     Records of earlier versions do not name their kind; they are known by these keys.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"{flag}: received {path}, expected a file in a folder that exists")
+    require_folder(path, flag)
     if not os.path.lexists(path):
         return
     try:
@@ -122,6 +121,12 @@ def require_writable(path: Path, flag: str, kind: str, keys: Sequence[str]) -> N
     ours = isinstance(held, dict) and (held.get(KIND) == kind if KIND in held else all(key in held for key in keys))
     if not ours:
         raise InputError(f"{flag}: {path} exists and is no {kind}; choose another name or delete it")
+
+
+def require_folder(path: Path | None, flag: str) -> None:
+    """Raises InputError where no file can come to `path`: before the work, not after it. None is no file."""
+    if path is not None and not path.parent.is_dir():
+        raise InputError(f"{flag}: received {path}, expected a file in a folder that exists")
 
 
 def parts(folder: Path) -> set[Path]:
