@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -72,8 +73,7 @@ def fit(
     del one  # of several seeds a copy
     programs: dict[Any, Any] = {}
     for epoch in range(state.step // steps, config.training.epochs):
-        before, begun = [] if done is None else [done], time.perf_counter()
-        behind = sum(len(terms.total) for terms in before)
+        behind, begun = _count(done), time.perf_counter()
         parts = parts_of(state, epoch, behind)
         first = next(parts)
         waited = time.perf_counter() - begun
@@ -85,7 +85,7 @@ def fit(
         parts = chain([first], parts)
         del first  # a stream's holds memory
         start = time.perf_counter()
-        state, values = _run(programs, state, parts, before, on_part)
+        state, values = _run(programs, state, parts, done, on_part)
         seconds, done = time.perf_counter() - start, None
         spent = Spent(seconds, len(values.total) - behind, waited)
         try:
@@ -99,25 +99,28 @@ def fit(
     return state
 
 
-def _run(programs, state, parts, before, on_part):
-    """The state after these parts of an epoch, and every step's terms, float64, (steps,) each, those before first."""
-    each: list[Any] = []
-    done = sum(len(terms.total) for terms in before)
+def _run(programs, state, parts, done, on_part):
+    """The state after these parts of an epoch, and every step's terms, float64, (steps,) each, those done first."""
+    last = None
     for part in parts:
         state, terms = _compiled(programs, state, part)(state, *part)
-        each.append(terms)
-        done += len(part[1].order)
+        if last is not None:  # waits for it: no more of a stream lies on the device than is computed on, and the next
+            done = _joined(done, last)  # each part's own would lie between what later steps want as one piece
+        last = terms
         if on_part is not None:
-            on_part(state, done, lambda: _joined(before, each))
-        if len(each) > 1:
-            synchronize(each[-2])  # no more of a stream lies on the device than is computed on, and the next part
-    return state, _joined(before, each)
+            on_part(state, _count(done) + len(part[1].order), partial(_joined, done, last))
+    return state, _joined(done, last)
 
 
-def _joined(before, each):
-    """The terms of all these parts' steps, float64, those before first."""
-    own = map_arrays(lambda *of: np.concatenate([to_numpy(term) for term in of]).astype(np.float64), *each)
-    return map_arrays(lambda *of: np.concatenate(of), *before, own)
+def _joined(done, last):
+    """The terms of all these steps, float64; those done may be None."""
+    own = map_arrays(lambda term: to_numpy(term).astype(np.float64), last)
+    return own if done is None else map_arrays(lambda *of: np.concatenate(of), done, own)
+
+
+def _count(done):
+    """Of the steps that an epoch has behind it."""
+    return 0 if done is None else len(done.total)
 
 
 def _require_fitting(state, dataset, steps, done):

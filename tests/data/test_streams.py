@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -163,6 +164,26 @@ def test_every_program_is_compiled_before_the_clock_starts(half, folder, monkeyp
     half.fit(half.create_state(config), datasets.load(folder, stream=True))
     before, after = found
     assert before == after == {(steps, 32) for steps in {min(chunk, 46), 46 % chunk}}
+
+
+def test_terms_of_an_epochs_earlier_parts_are_not_kept_as_they_are(half, folder, monkeypatch):
+    """Each part's would lie between what later steps want as one piece: a GB more was held after 10,000 steps."""
+    monkeypatch.setattr(streams, "CHUNK", 4 * 32 * 784)
+    fitting, given, alive = importlib.import_module(f"{half.__name__}.fitting"), [], []
+
+    def watched(*arguments, own=fitting._compiled):
+        def program(*of, program=own(*arguments)):
+            state, terms = program(*of)
+            given.append(weakref.ref(terms.total))
+            return state, terms
+
+        return program
+
+    monkeypatch.setattr(fitting, "_compiled", watched)
+    config = replace(counted(small_config(), batch_size=32, epochs=1), image_shape=(28, 28, 1))
+    dataset, state = datasets.load(folder, stream=True), half.create_state(config)
+    half.fit(state, dataset, on_part=lambda *_: alive.append(sum(term() is not None for term in given)))
+    assert (alive, len(given)) == ([1] * 12, 12)
 
 
 @pytest.mark.parametrize("stream", [True, False])
