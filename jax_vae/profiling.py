@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -23,6 +23,8 @@ from .state import create_state
 
 WARM_UP = 2
 """Epochs before the one that is profiled."""
+ENDED = "end: "
+"""Before an operation's name, where XLA for CPUs says that it has ended."""
 
 
 def profile(config: Config, images: Array, folder: Path) -> Profile:
@@ -49,9 +51,12 @@ def profile(config: Config, images: Array, folder: Path) -> Profile:
         seconds = time.perf_counter() - start
     steps, parts = len(draws.order), _parts_of(str(program.as_text()))
     spent: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for name, nanoseconds in _events(folder, parts, on_device):
+    calls, ends = _events(folder, parts, on_device)
+    for call in calls:
+        spent[call.name][0] += call.end - call.begin
+        spent[call.name][1] += 1
+    for name, nanoseconds in _after_calls(calls, ends):
         spent[name][0] += nanoseconds
-        spent[name][1] += 1
     operations = [Operation(n, parts[n], took / 1e9 / steps, calls / steps) for n, (took, calls) in spent.items()]
     trace = max(folder.rglob("perfetto_trace.json.gz"), key=lambda path: path.stat().st_mtime)
     return Profile(operations, seconds / steps, str(trace.relative_to(folder)), on_device)
@@ -100,15 +105,51 @@ def _number(row: str, field: str) -> int:
     return int(found.group(1)) if found else 0
 
 
-def _events(folder: Path, parts: Mapping[str, str], on_device: bool) -> list[tuple[str, int]]:
-    """Name and nanoseconds of every operation that the profiler saw."""
+class _Call(NamedTuple):
+    """Of an operation that the profiler saw; in nanoseconds."""
+
+    begin: int
+    end: int
+    name: str
+
+
+def _events(folder: Path, parts: Mapping[str, str], on_device: bool) -> tuple[list[_Call], list[tuple[int, str]]]:
+    """Every call of an operation that the profiler saw, and when which was said to have ended."""
     newest = max(folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
-    found = []
+    calls, ends = [], []
     for line in _lines(jax.profiler.ProfileData.from_file(str(newest)).planes, on_device):
         for event in line.events:
+            begin = int(event.start_ns)
+            if event.name.startswith(ENDED):
+                ends.append((begin, event.name.removeprefix(ENDED)))
+                continue
             named = event.name if event.name in parts else dict(event.stats).get("hlo_op")
             if named in parts:
-                found.append((str(named), int(event.duration_ns)))
+                calls.append(_Call(begin, begin + int(event.duration_ns), str(named)))
+    return calls, ends
+
+
+def _after_calls(calls: Iterable[_Call], ends: Iterable[tuple[int, str]]) -> list[tuple[str, int]]:
+    """Name and nanoseconds of operations that go on in threads of a pool when their call has come back.
+
+    A convolution on a CPU is one. Its end is said late, once what waited for it has run. So of the time that no call
+    takes, up to there, what was called last has it.
+    """
+    later: defaultdict[str, deque[int]] = defaultdict(deque)
+    for moment, name in sorted(ends):
+        later[name].append(moment)
+    found, covered = [], 0
+    running: list[tuple[int, str]] = []
+    for call in sorted(calls):
+        running = [(until, name) for until, name in running if until > covered]
+        if running and call.begin > covered:
+            until, name = running[-1]
+            found.append((name, min(call.begin, until) - covered))
+        own = later[call.name]
+        while own and own[0] < call.begin:
+            own.popleft()
+        running.append((own.popleft() if own else call.end, call.name))
+        covered = max(covered, call.end)
     return found
 
 

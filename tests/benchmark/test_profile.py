@@ -91,6 +91,12 @@ def test_parts_add_up_to_the_step_without_the_profiler():
     assert found.parts["decoder"] == pytest.approx(1e-3)
     assert found.parts["adam"] == 0
     assert found.attributed == pytest.approx(0.75)
+    slower = profiling.corrected(Profile(operations, 6e-3, "trace"), 12e-3, "trace")  # without the profiler
+    assert sum(slower.parts.values()) == pytest.approx(12e-3)
+    assert slower.parts["encoder"] == pytest.approx(6e-3)
+    assert slower.attributed == pytest.approx(5.1 / 6)
+    on_device = profiling.corrected(Profile(operations, 6e-3, "trace", on_device=True), 12e-3, "trace")
+    assert on_device.parts["encoder"] == pytest.approx(3e-3)
     exact = profiling.corrected(Profile(operations, 3e-3, "trace"), 3e-3, "trace")  # several at once
     assert exact.parts["host"] == pytest.approx(0, abs=1e-12)
     assert sum(exact.parts.values()) == pytest.approx(3e-3)
@@ -107,6 +113,17 @@ def test_a_trace_of_an_accelerator_has_each_operation_once():
     assert [line.name for line in lines([host, gpu], True)] == ["Stream #14"]
     assert [line.name for line in lines([host, plane("/device:TPU:0", "XLA Ops", "Steps")], True)] == ["XLA Ops"]
     assert [line.name for line in lines([host], False)] == ["launches"]
+
+
+def test_what_goes_on_after_its_call_is_its_operations_own():
+    """Up to its end, or where what waited for it begins: its end is said after that. The rest is the host's."""
+    found = load_profiling(HALVES["jax"])
+    calls = [(0, 2, "conv"), (10, 12, "add"), (13, 14, "dot"), (30, 31, "add"), (31, 40, "conv"), (33, 60, "add")]
+    ends = [(11, "conv"), (12, "add"), (15, "dot"), (31, "add"), (60, "add"), (70, "conv")]
+    calls = [found._Call(*call) for call in calls]
+    assert found._after_calls(calls, ends) == [("conv", 8), ("dot", 1)]
+    assert found._after_calls(calls, []) == []
+    assert found._after_calls([*calls, found._Call(80, 90, "dot")], ends)[2:] == [("conv", 10)]
 
 
 def test_what_a_graph_runs_is_told_by_its_order():

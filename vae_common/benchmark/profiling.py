@@ -72,11 +72,16 @@ def corrected(profile: Profile, seconds: float, trace: str) -> Parts:
     """A profile whose parts add up to a step without the profiler, which takes these seconds.
 
     What the profiler added is taken off the operations, the same of each call, and what no operation accounts for is
-    the host's.
+    the host's. Where a step took longer without the profiler, by what else the machine did, so did all of its parts.
     """
     calls = sum(operation.calls for operation in profile.operations)
-    each = max(0.0, profile.seconds - seconds) / calls if calls and not profile.on_device else 0.0
-    own = [Operation(of.name, of.part, max(0.0, of.seconds - each * of.calls), of.calls) for of in profile.operations]
+    added = 0.0 if profile.on_device else profile.seconds - seconds
+    each = max(0.0, added) / calls if calls else 0.0
+    slower = seconds / profile.seconds if added < 0 else 1.0
+    own = [
+        Operation(of.name, of.part, max(0.0, of.seconds * slower - each * of.calls), of.calls)
+        for of in profile.operations
+    ]
     total = sum(of.seconds for of in own)
     if total > seconds:  # several at once, or timed more coarsely than they are
         own = [Operation(of.name, of.part, of.seconds * seconds / total, of.calls) for of in own]
