@@ -82,11 +82,13 @@ class Cloud(NamedTuple):
 
 def save(figure: Figure, path: str | Path) -> Path:
     """Writes a PNG with a palette of 256 colours, small enough for a README, whole or not at all."""
-    drawn, written = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, dpi=DPI, format="png")
+    written = io.BytesIO()
+    figure.set_dpi(DPI)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
     marks = PngImagePlugin.PngInfo()
     marks.add_text("Software", SOFTWARE)
-    image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     image.save(written, format="PNG", optimize=True, pnginfo=marks)
     write_atomically(path, written.getvalue())
     return Path(path)
